@@ -1,0 +1,3 @@
+//! nsm-cni
+
+fn main() {}

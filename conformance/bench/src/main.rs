@@ -1,0 +1,3 @@
+//! nsm-bench
+
+fn main() {}

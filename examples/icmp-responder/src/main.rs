@@ -1,0 +1,3 @@
+//! icmp-responder
+
+fn main() {}

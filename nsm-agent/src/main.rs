@@ -1,0 +1,3 @@
+//! nsm-agent
+
+fn main() {}

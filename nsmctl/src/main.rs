@@ -1,0 +1,3 @@
+//! nsmctl
+
+fn main() {}

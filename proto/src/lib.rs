@@ -1,0 +1,56 @@
+//! The NSM v1 API ([`networkservice`], [`connection`], [`connectioncontext`], [`registry`]), the agent's private API
+//! ([`cni`], [`admin`]), and the constants that NSM v1 writes as plain strings ([`mechanism`], [`payload`], [`header`]).
+//!
+//! Package, message, field names and numbers are those of networkservicemesh/api v1.18. Maps are `BTreeMap`, so that
+//! equal messages encode to equal bytes.
+
+#![allow(clippy::pedantic, clippy::doc_markdown, clippy::derive_partial_eq_without_eq)]
+
+pub mod header;
+pub mod mechanism;
+pub mod payload;
+
+/// NSM v1 package `networkservice`: Request and Close.
+#[allow(missing_docs)]
+pub mod networkservice {
+    tonic::include_proto!("networkservice");
+}
+
+/// NSM v1 package `connection`: connections, paths and their events.
+#[allow(missing_docs)]
+pub mod connection {
+    tonic::include_proto!("connection");
+}
+
+/// NSM v1 package `connectioncontext`: addresses, routes, DNS, Ethernet, MTU.
+#[allow(missing_docs)]
+pub mod connectioncontext {
+    tonic::include_proto!("connectioncontext");
+}
+
+/// NSM v1 package `registry`: network services and endpoints.
+#[allow(missing_docs)]
+pub mod registry {
+    tonic::include_proto!("registry");
+}
+
+/// The private packages, nested as their names say because the generated code refers to its neighbours that way.
+mod nsm {
+    pub mod cni {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("nsm.cni.v1");
+        }
+    }
+    pub mod admin {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("nsm.admin.v1");
+        }
+    }
+}
+
+/// The agent's private API towards `nsmctl`.
+pub use nsm::admin::v1 as admin;
+/// The agent's private API towards `nsm-cni`.
+pub use nsm::cni::v1 as cni;
