@@ -1,0 +1,147 @@
+//! [`Netns`]: a network namespace, held open.
+//!
+//! # Guarantees
+//!
+//! - A `Netns` *is* a network namespace: whatever file it was made from was asked, and anything else refused before it could be
+//!   opened for real (a FIFO or a device given by a peer is never opened).
+//! - The namespace, and its [`NetnsId`], live at least as long as the handle. Drop it when the work is done: it pins the namespace.
+//! - [`Netns::run`] never leaves a thread of the caller's in another namespace, whatever the closure does.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::{fmt, thread};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, sys};
+
+/// A network namespace, held open. Clones share the descriptor.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    file: Arc<OwnedFd>,
+    id: NetnsId,
+}
+
+/// Which namespace, among those alive: device and inode of its file. Numbers of dead ones are given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NetnsId {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`, the number in `net:[…]`.
+    pub ino: u64,
+}
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.dev, self.ino)
+    }
+}
+
+impl Netns {
+    /// Opens the namespace at a path (`/run/netns/…`, `/proc/PID/ns/net`).
+    ///
+    /// # Errors
+    /// [`Error::NotNetns`] when something else is there, [`Error::Io`] when nothing is.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::io(format!("open network namespace {}", path.display()), errno.into()))?;
+        Self::checked(file, &path.display().to_string())
+    }
+
+    /// Takes a descriptor that somebody passed, opened in whatever way, `O_PATH` included.
+    ///
+    /// # Errors
+    /// [`Error::NotNetns`] when it is a descriptor of something else.
+    pub fn from_file(file: impl Into<OwnedFd>) -> Result<Self, Error> {
+        Self::checked(file.into(), "the passed descriptor")
+    }
+
+    /// The namespace that the calling thread is in.
+    pub fn current() -> Result<Self, Error> {
+        Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// Makes a new namespace, with a loopback that is down and nothing else. It lives while anybody holds it open.
+    pub fn create() -> Result<Self, Error> {
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::io("create a network namespace", errno.into()))?;
+            Self::current()
+        })?
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// Runs `work` inside the namespace, in a thread of its own that ends with it.
+    ///
+    /// Sockets opened by `work` stay in the namespace and may be returned; `/proc/sys/net` is the namespace's.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the namespace cannot be entered, [`Error::Panicked`] when `work` panics.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        in_thread(|| {
+            self.enter()?;
+            Ok(work())
+        })?
+    }
+
+    /// Moves the calling thread into the namespace, for good: only for threads that end afterwards.
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::io(format!("enter network namespace {}", self.id), errno.into()))
+    }
+
+    fn checked(file: OwnedFd, what: &str) -> Result<Self, Error> {
+        let failed = |errno: nix::Error| Error::io(format!("examine {what}"), errno.into());
+        let not_netns = |found: &str| Error::NotNetns { what: what.to_owned(), found: found.to_owned() };
+        if fstatfs(&file).map_err(failed)?.filesystem_type() != NSFS_MAGIC {
+            return Err(not_netns("no namespace"));
+        }
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).map_err(failed)?);
+        let file = if flags.contains(OFlag::O_PATH) { reopen(&file).map_err(failed)? } else { file };
+        let kind = sys::namespace_type(file.as_fd()).map_err(|e| Error::io(format!("examine {what}"), e))?;
+        if kind != CloneFlags::CLONE_NEWNET.bits() {
+            return Err(not_netns("a namespace of another kind"));
+        }
+        let stat = fstat(&file).map_err(failed)?;
+        Ok(Self { file: Arc::new(file), id: NetnsId { dev: stat.st_dev, ino: stat.st_ino } })
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// An `O_PATH` descriptor enters no namespace and takes no ioctl: open what it refers to.
+fn reopen(file: &OwnedFd) -> Result<OwnedFd, nix::Error> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".into())
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::io("start a thread", e))?;
+        thread.join().map_err(|payload| Error::Panicked { message: panic_message(payload.as_ref()) })
+    })
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "no message".to_owned(),
+    }
+}

@@ -1,0 +1,369 @@
+//! One netlink socket and the conversation over it.
+//!
+//! # Guarantees
+//!
+//! - Every message sent is answered, or the call fails: with the kernel's refusal, a timeout, an overrun or an unreadable answer.
+//! - Answers are matched by sequence number; late ones of a conversation that timed out are skipped, messages from other
+//!   processes ignored.
+//! - A dump that changed while it was read is read again, a bounded number of times.
+//!
+//! The deadline bounds the wait for answers. The kernel does its work inside `send`, which nothing can cut short.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE,
+    NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::Subject;
+use crate::{Error, Refusal, sys};
+
+/// How long answers are waited for: far longer than the kernel needs, short enough to end.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Datagrams of the kernel's dumps are at most 32 KiB; single messages with many attributes fit too.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Messages per datagram: their acknowledgements fit a receive buffer of the default size several times.
+const BATCH: usize = 64;
+
+/// How often a dump that changed meanwhile is read.
+const DUMP_ATTEMPTS: u32 = 8;
+
+/// Attribute of an extended acknowledgement: the kernel's words.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Length of the header that an acknowledgement repeats.
+const HEADER_BYTES: usize = 16;
+
+/// A message to the kernel, and what it is for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    /// Beyond `NLM_F_REQUEST`.
+    pub(crate) flags: u16,
+    /// "add route 10.0.0.0/8": completes "cannot …".
+    pub(crate) operation: String,
+    pub(crate) subject: Subject,
+}
+
+impl Request {
+    /// A change, acknowledged by the kernel.
+    pub(crate) fn change(
+        message: RouteNetlinkMessage,
+        flags: u16,
+        subject: Subject,
+        operation: impl Into<String>,
+    ) -> Self {
+        Self { message, flags: flags | NLM_F_ACK, operation: operation.into(), subject }
+    }
+
+    /// A question with one message as its answer.
+    pub(crate) fn question(message: RouteNetlinkMessage, subject: Subject, operation: impl Into<String>) -> Self {
+        Self { message, flags: 0, operation: operation.into(), subject }
+    }
+
+    fn refusal(&self, answer: Refused) -> Refusal {
+        Refusal { operation: self.operation.clone(), errno: answer.errno, detail: answer.detail, subject: self.subject }
+    }
+}
+
+/// The body of an answer that is neither acknowledgement nor error.
+pub(crate) type Body = Vec<u8>;
+
+/// A netlink socket in one namespace.
+pub(crate) struct Transport {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+    deadline: Duration,
+}
+
+impl Transport {
+    /// Opens a socket in the calling thread's namespace.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.set_cap_ack(true)?;
+            socket.set_ext_ack(true)?;
+            socket.set_netlink_get_strict_chk(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|e| Error::io("open a netlink socket", e))?;
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER_BYTES], deadline: DEADLINE })
+    }
+
+    /// Sends one change; the kernel's no becomes the error.
+    pub(crate) fn change(&mut self, request: Request) -> Result<(), Error> {
+        self.changes(&[request]).map(drop).map_err(|(error, _)| error)
+    }
+
+    /// Sends changes in one go. The kernel tries all of them, whatever becomes of the others; the first one refused is the error,
+    /// and with it comes which of them were done.
+    pub(crate) fn changes(&mut self, requests: &[Request]) -> Result<(), (Error, Vec<bool>)> {
+        let answers = self.exchange(requests).map_err(|error| (error, Vec::new()))?;
+        let done: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), |refusal| Err((Error::Refused(refusal), done)))
+    }
+
+    /// Asks one question. `None`: there is no such thing.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Option<Body>, Error> {
+        match self.exchange(&[request])?.pop() {
+            Some(Ok(Some(body))) => Ok(Some(body)),
+            Some(Ok(None)) | None => Ok(None),
+            Some(Err(refusal)) if refusal.is_gone() => Ok(None),
+            Some(Err(refusal)) => Err(Error::Refused(refusal)),
+        }
+    }
+
+    /// Sends all requests and collects one answer for each, in their order: a body, an acknowledgement (`None`) or a refusal.
+    pub(crate) fn exchange(&mut self, requests: &[Request]) -> Result<Vec<Result<Option<Body>, Refusal>>, Error> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
+            answers.extend(self.exchange_batch(batch)?);
+        }
+        Ok(answers)
+    }
+
+    fn exchange_batch(&mut self, batch: &[Request]) -> Result<Vec<Result<Option<Body>, Refusal>>, Error> {
+        let first = self.sequence.wrapping_add(1);
+        self.send(batch)?;
+        let mut answers: Vec<Option<Result<Option<Body>, Refusal>>> = batch.iter().map(|_| None).collect();
+        let mut missing = batch.len();
+        let until = Instant::now() + self.deadline;
+        while missing > 0 {
+            let at = answers.iter().position(Option::is_none).unwrap_or_default();
+            let len = self.receive(&batch[at].operation, until)?;
+            for frame in Frames::new(&self.buffer[..len]) {
+                let frame = frame.map_err(|detail| malformed(&batch[at].operation, detail))?;
+                let at = frame.sequence.wrapping_sub(first) as usize;
+                let (Some(request), Some(slot @ None)) = (batch.get(at), answers.get_mut(at)) else { continue };
+                *slot = match frame.content().map_err(|detail| malformed(&request.operation, detail))? {
+                    Content::Ack | Content::Done => Some(Ok(None)),
+                    Content::Refused(refused) => Some(Err(request.refusal(refused))),
+                    Content::Body(body) => Some(Ok(Some(body.to_vec()))),
+                    Content::Nothing => None,
+                    Content::Overrun => return Err(Error::Overrun { operation: request.operation.clone() }),
+                };
+                missing -= usize::from(slot.is_some());
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Reads a whole table.
+    pub(crate) fn dump(&mut self, mut request: Request) -> Result<Vec<Body>, Error> {
+        request.flags = NLM_F_DUMP;
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(bodies) = self.dump_once(&request)? {
+                return Ok(bodies);
+            }
+        }
+        Err(Error::Unstable { operation: request.operation, attempts: DUMP_ATTEMPTS })
+    }
+
+    /// `None`: it changed meanwhile, or parts were lost.
+    fn dump_once(&mut self, request: &Request) -> Result<Option<Vec<Body>>, Error> {
+        self.send(std::slice::from_ref(request))?;
+        let (mut bodies, mut interrupted) = (Vec::new(), false);
+        let until = Instant::now() + self.deadline;
+        loop {
+            let len = match self.receive(&request.operation, until) {
+                Err(Error::Overrun { .. }) => return Ok(None),
+                other => other?,
+            };
+            for frame in Frames::new(&self.buffer[..len]) {
+                let frame = frame.map_err(|detail| malformed(&request.operation, detail))?;
+                if frame.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+                match frame.content().map_err(|detail| malformed(&request.operation, detail))? {
+                    Content::Body(body) => bodies.push(body.to_vec()),
+                    Content::Done => return Ok((!interrupted).then_some(bodies)),
+                    Content::Refused(refused) if refused.errno == Errno::EINTR => return Ok(None),
+                    Content::Refused(refused) => return Err(Error::Refused(request.refusal(refused))),
+                    Content::Ack | Content::Nothing => {}
+                    Content::Overrun => return Ok(None),
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, batch: &[Request]) -> Result<(), Error> {
+        let mut datagram = Vec::new();
+        for request in batch {
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut header = NetlinkHeader::default();
+            header.flags = NLM_F_REQUEST | request.flags;
+            header.sequence_number = self.sequence;
+            let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.message.clone()));
+            message.finalize();
+            let start = datagram.len();
+            let len = message.buffer_len();
+            datagram.resize(start + len.next_multiple_of(NLMSG_ALIGNTO.into()), 0);
+            message.serialize(&mut datagram[start..start + len]);
+        }
+        let kernel = SocketAddr::new(0, 0);
+        let operation = batch.first().map_or_else(String::new, |request| request.operation.clone());
+        loop {
+            return match self.socket.send_to(&datagram, &kernel, 0) {
+                Ok(sent) if sent == datagram.len() => Ok(()),
+                Ok(_) => Err(malformed(&operation, "the request was cut")),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => Err(Error::io(operation, e)),
+            };
+        }
+    }
+
+    fn receive(&mut self, operation: &str, until: Instant) -> Result<usize, Error> {
+        loop {
+            if !readable(&self.socket, until).map_err(|e| Error::io(operation, e))? {
+                return Err(Error::Timeout { operation: operation.to_owned(), after: self.deadline });
+            }
+            match sys::receive(sys::descriptor(&self.socket), &mut self.buffer) {
+                Ok(received) if !received.from_kernel => {}
+                Ok(received) if received.truncated => {
+                    return Err(malformed(operation, "the answer does not fit the buffer"));
+                }
+                Ok(received) => return Ok(received.len),
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    return Err(Error::Overrun { operation: operation.to_owned() });
+                }
+                Err(e) => return Err(Error::io(operation, e)),
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&Socket, &mut Duration) {
+        (&self.socket, &mut self.deadline)
+    }
+}
+
+/// Waits until there is something to read; false when the time is over.
+fn readable(socket: &Socket, until: Instant) -> io::Result<bool> {
+    loop {
+        // Rounded up, so that the last millisecond is not spent spinning.
+        let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(sys::descriptor(socket), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if Instant::now() >= until => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn malformed(operation: &str, detail: impl Into<String>) -> Error {
+    Error::Malformed { operation: operation.to_owned(), detail: detail.into() }
+}
+
+/// One message of a datagram.
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+pub(crate) enum Content<'a> {
+    Ack,
+    Done,
+    Nothing,
+    Overrun,
+    Refused(Refused),
+    Body(&'a [u8]),
+}
+
+pub(crate) struct Refused {
+    errno: Errno,
+    detail: Option<String>,
+}
+
+impl<'a> Frame<'a> {
+    fn content(&self) -> Result<Content<'a>, &'static str> {
+        Ok(match self.kind {
+            NLMSG_NOOP => Content::Nothing,
+            NLMSG_OVERRUN => Content::Overrun,
+            NLMSG_DONE => match self.code() {
+                // An empty one is allowed.
+                None | Some(0) => Content::Done,
+                Some(code) => Content::Refused(self.refused(code, &self.payload[4..])),
+            },
+            NLMSG_ERROR => match self.code().ok_or("an acknowledgement without a code")? {
+                0 => Content::Ack,
+                code => Content::Refused(self.refused(code, self.acknowledgement_attributes())),
+            },
+            _ => Content::Body(self.payload),
+        })
+    }
+
+    fn code(&self) -> Option<i32> {
+        self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
+    }
+
+    /// They follow the request as repeated by the kernel: its header, and its body unless capped.
+    fn acknowledgement_attributes(&self) -> &'a [u8] {
+        let repeated = self.payload.get(4..).unwrap_or_default();
+        let len = match repeated.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
+            Some(len) if self.flags & NLM_F_CAPPED == 0 => len.next_multiple_of(NLMSG_ALIGNTO.into()),
+            _ => HEADER_BYTES,
+        };
+        repeated.get(len..).unwrap_or_default()
+    }
+
+    fn refused(&self, code: i32, attributes: &[u8]) -> Refused {
+        let detail = if self.flags & NLM_F_ACK_TLVS == 0 {
+            None
+        } else {
+            NlasIterator::new(attributes)
+                .map_while(Result::ok)
+                .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+                .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned())
+        };
+        Refused { errno: Errno::from_raw(code.saturating_neg()), detail }
+    }
+}
+
+/// The messages of a datagram. Ends after the first that is cut.
+pub(crate) struct Frames<'a>(&'a [u8]);
+
+impl<'a> Frames<'a> {
+    pub(crate) fn new(datagram: &'a [u8]) -> Self {
+        Self(datagram)
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let whole = std::mem::take(&mut self.0);
+        let Ok(message) = NetlinkBuffer::new_checked(whole) else {
+            return Some(Err("a message is cut"));
+        };
+        let len = message.length() as usize;
+        self.0 = whole.get(len.next_multiple_of(NLMSG_ALIGNTO.into())..).unwrap_or_default();
+        Some(Ok(Frame {
+            kind: message.message_type(),
+            flags: message.flags(),
+            sequence: message.sequence_number(),
+            payload: &whole[HEADER_BYTES..len],
+        }))
+    }
+}
