@@ -9,7 +9,6 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use netlink_packet_core::{NlasIterator, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
@@ -17,14 +16,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use crate::delete::Workers;
 use crate::error::Subject;
-use crate::events::{Events, lock};
+use crate::events::{Events, lock, read_nsid};
 use crate::link::Which;
 use crate::transport::{Request, Transport};
 use crate::veth::{self, VethLink, VethPair};
 use crate::{Error, IfIndex, IfName, LinkEvent, LinkState, Netns, Nsid, link};
-
-/// Length of `struct rtgenmsg`, padded.
-const NSID_HEADER: usize = 4;
 
 /// The agent's own namespace: pairs, deletions and events in all others. Cheap to clone.
 #[derive(Clone)]
@@ -66,7 +62,8 @@ impl Netlink {
         message.attributes.push(NsidAttribute::Id(-1));
         let operation = format!("number network namespace {}", netns.id());
         let request = Request::change(RouteNetlinkMessage::NewNsId(message), 0, Subject::Netns, operation.as_str());
-        match lock(&self.0.transport).change(request) {
+        let answer = lock(&self.0.transport).change(request);
+        match answer {
             // Somebody else was faster.
             Err(Error::Refused(refusal)) if refusal.errno == Errno::EEXIST => {}
             other => other?,
@@ -79,15 +76,20 @@ impl Netlink {
         let operation = format!("read the number of network namespace {}", netns.id());
         let message = RouteNetlinkMessage::GetNsId(nsid_message(netns));
         let answer = lock(&self.0.transport).ask(Request::question(message, Subject::Netns, operation))?;
-        Ok(answer.as_deref().and_then(|body| {
-            let attributes = NlasIterator::new(body.get(NSID_HEADER..)?).map_while(Result::ok);
-            attributes.filter_map(|attribute| NsidAttribute::parse(&attribute).ok()).find_map(|attribute| {
-                match attribute {
-                    NsidAttribute::Id(id) => Nsid::new(id),
-                    _ => None,
-                }
-            })
-        }))
+        Ok(answer.as_deref().and_then(read_nsid))
+    }
+
+    /// Whether a number is any namespace's.
+    fn is_known(&self, nsid: Nsid) -> Result<bool, Error> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Id(nsid.get()));
+        let message = RouteNetlinkMessage::GetNsId(message);
+        let question = Request::question(message, Subject::Netns, format!("look for network namespace {nsid}"));
+        match lock(&self.0.transport).ask(question) {
+            Ok(_) => Ok(true),
+            Err(Error::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a pair of virtual Ethernet links, both ends at once in their namespaces; down, and without alias.
@@ -112,8 +114,13 @@ impl Netlink {
     }
 
     fn link_at(&self, nsid: Nsid, which: Which<'_>) -> Result<Option<LinkState>, Error> {
-        let answer = lock(&self.0.transport).ask(link::get(which, Some(nsid)))?;
-        answer.map(|body| link::read(&body)).transpose()
+        // Answered before the match: the lock must be free in its arms.
+        let answer = lock(&self.0.transport).ask(link::get(which, Some(nsid)));
+        match answer {
+            // The kernel's way to say that the number is nobody's, among other things.
+            Err(Error::Refused(refusal)) if refusal.errno == Errno::EINVAL && !self.is_known(nsid)? => Ok(None),
+            other => other?.map(|body| link::read(&body)).transpose(),
+        }
     }
 
     /// Calls `subscriber` for every event from now on, until it says [`ControlFlow::Break`].

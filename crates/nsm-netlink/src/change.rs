@@ -25,7 +25,7 @@ impl NetnsSocket {
         self.prepare_ipv6(&link.name, new)?;
         let obsolete = obsolete_rules(old, new);
         self.remove_rules(&obsolete)?;
-        self.removals(obsolete_entries(index, old, new))?;
+        self.removals(&obsolete_entries(index, old, new))?;
         self.apply(settings(index, new))?;
         self.add_missing(index, new)?;
         self.link(index)?.ok_or(Error::NoLink(index))

@@ -140,12 +140,12 @@ impl NetnsSocket {
                 requests.push(Request::change(message, 0, Subject::Rule, format!("remove rule {found}")));
             }
         }
-        self.removals(requests)
+        self.removals(&requests)
     }
 
     /// Sends removals; what is not there any more is fine.
-    pub(crate) fn removals(&mut self, requests: Vec<Request>) -> Result<(), Error> {
-        let answers = self.transport.exchange(&requests)?;
+    pub(crate) fn removals(&mut self, requests: &[Request]) -> Result<(), Error> {
+        let answers = self.transport.exchange(requests)?;
         let refused = answers.into_iter().filter_map(Result::err).find(|refusal| !refusal.is_absent());
         refused.map_or(Ok(()), |refusal| Err(Error::Refused(refusal)))
     }

@@ -82,7 +82,8 @@ impl LinkIdentity {
 pub enum Deletion {
     /// The link was there and is gone now.
     Deleted,
-    /// There was no such link, or no such namespace.
+    /// There was no such link, or no such namespace. The other end of the pair of a namespace that has just died may be there for
+    /// some milliseconds yet: delete it by its own identity.
     AlreadyGone,
 }
 
@@ -101,7 +102,7 @@ impl Netlink {
         let waiter = self.events().expect([identity.place()].into_iter().chain(peer));
         let worker = Worker { netns: self.netns().clone(), place: identity.place() };
         let (slot, answered) = (self.workers().take(until), Arc::clone(&waiter));
-        let slot = slot.ok_or_else(|| self.timed_out(identity))?;
+        let slot = slot.ok_or_else(|| timed_out(identity))?;
         thread::Builder::new()
             .name("link-deletion".into())
             .stack_size(WORKER_STACK)
@@ -112,20 +113,17 @@ impl Netlink {
             .map_err(|e| Error::io("start a thread", e))?;
 
         loop {
-            return match waiter.wait(until) {
+            let woken = waiter.wait(until);
+            return match woken {
                 Woken::Vanished | Woken::Answered(Ok(())) => Ok(Deletion::Deleted),
                 Woken::Answered(Err(error)) if error.is_gone() => Ok(Deletion::AlreadyGone),
-                // The answer got lost, or it is a no: either way what counts is what is there.
-                Woken::Answered(Err(error)) => {
-                    if self.is_there(identity)? {
-                        Err(error)
-                    } else {
-                        Ok(Deletion::Deleted)
-                    }
+                // From here on what counts is what is there.
+                Woken::Answered(Err(_)) | Woken::Overrun | Woken::TimedOut if !self.is_there(identity)? => {
+                    Ok(Deletion::Deleted)
                 }
-                Woken::Overrun if self.is_there(identity)? => continue,
-                Woken::TimedOut if self.is_there(identity)? => Err(self.timed_out(identity)),
-                Woken::Overrun | Woken::TimedOut => Ok(Deletion::Deleted),
+                Woken::Answered(Err(error)) => Err(error),
+                Woken::Overrun => continue,
+                Woken::TimedOut => Err(timed_out(identity)),
             };
         }
     }
@@ -134,11 +132,10 @@ impl Netlink {
         let link = self.link(identity.nsid, identity.index)?;
         Ok(link.is_some_and(|link| identity.check(&link).is_ok()))
     }
+}
 
-    #[allow(clippy::unused_self, reason = "reads as a part of the deletion")]
-    fn timed_out(&self, identity: &LinkIdentity) -> Error {
-        Error::Timeout { operation: operation(identity.place()), after: DEADLINE }
-    }
+fn timed_out(identity: &LinkIdentity) -> Error {
+    Error::Timeout { operation: operation(identity.place()), after: DEADLINE }
 }
 
 fn operation((nsid, index): Place) -> String {

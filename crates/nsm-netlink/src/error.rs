@@ -161,19 +161,14 @@ pub(crate) enum Subject {
 }
 
 impl Refusal {
-    /// No such device or namespace: `ENODEV`, and the `EINVAL` by which the kernel says that a namespace id is nobody's.
+    /// There is no such link.
     pub fn is_gone(&self) -> bool {
-        self.errno == Errno::ENODEV || self.is_unknown_netns()
+        self.errno == Errno::ENODEV
     }
 
     /// There was nothing to remove.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self.errno, Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL)
-    }
-
-    fn is_unknown_netns(&self) -> bool {
-        self.errno == Errno::EINVAL
-            && self.detail.as_deref().is_some_and(|text| text.contains("target network namespace"))
     }
 
     /// What to do about it, where that is known.

@@ -29,7 +29,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::transport::Frames;
+use crate::frame::Frames;
 use crate::{Error, IfIndex, LinkState, Mac, Netns, Nsid, sys};
 
 /// Room for some ten thousand events while the thread does not run.
@@ -52,7 +52,8 @@ pub enum LinkEvent {
         /// Its Ethernet address.
         mac: Option<Mac>,
     },
-    /// A namespace is gone, and all that was in it; its number is free for another one.
+    /// A namespace is gone, and all that was in it: no event tells of those links. Its number is free for another one. The other ends
+    /// of pairs vanish right after.
     NetnsGone {
         /// What it was called.
         nsid: Nsid,
@@ -182,7 +183,7 @@ impl Listener {
                     Ok(link) => LinkEvent::Deleted { nsid, index: link.index, name: link.name, mac: link.mac },
                     Err(_) => LinkEvent::Overrun,
                 },
-                Ok(frame) if frame.kind == libc::RTM_DELNSID => match nsid_of(frame.payload) {
+                Ok(frame) if frame.kind == libc::RTM_DELNSID => match read_nsid(frame.payload) {
                     Some(gone) if nsid.is_none() => LinkEvent::NetnsGone { nsid: gone },
                     _ => continue,
                 },
@@ -205,7 +206,8 @@ impl Listener {
     }
 }
 
-fn nsid_of(payload: &[u8]) -> Option<Nsid> {
+/// The namespace that a message about numbers is about.
+pub(crate) fn read_nsid(payload: &[u8]) -> Option<Nsid> {
     let attributes = NlasIterator::new(payload.get(NSID_HEADER..)?).map_while(Result::ok);
     attributes.filter_map(|attribute| NsidAttribute::parse(&attribute).ok()).find_map(|attribute| match attribute {
         NsidAttribute::Id(id) => Nsid::new(id),

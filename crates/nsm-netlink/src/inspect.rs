@@ -20,7 +20,7 @@ impl NetnsSocket {
             match addresses.iter().find(|found| found.index == index && found.network == *wanted) {
                 None => findings.push(format!("address {wanted} is missing on {name}")),
                 Some(found) if found.tentative => {
-                    findings.push(format!("address {wanted} on {name} is not usable yet"))
+                    findings.push(format!("address {wanted} on {name} is not usable yet"));
                 }
                 Some(_) => {}
             }

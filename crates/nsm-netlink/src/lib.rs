@@ -27,6 +27,7 @@ mod configure;
 mod delete;
 mod error;
 mod events;
+mod frame;
 mod inside;
 mod inspect;
 mod link;

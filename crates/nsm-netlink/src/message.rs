@@ -187,7 +187,7 @@ pub(crate) fn read_rule(body: &[u8]) -> Result<Option<Rule>, DecodeError> {
             Ok(RuleAttribute::Source(ip)) => rule.from = IpNetwork::new(ip, header.src_len).ok(),
             Ok(RuleAttribute::IpProtocol(protocol)) => rule.protocol = u8::try_from(i32::from(protocol)).ok(),
             Ok(RuleAttribute::SourcePortRange(range)) => {
-                rule.source_ports = PortRange::new(range.start, range.end).ok()
+                rule.source_ports = PortRange::new(range.start, range.end).ok();
             }
             Ok(RuleAttribute::DestinationPortRange(range)) => {
                 rule.destination_ports = PortRange::new(range.start, range.end).ok();

@@ -61,7 +61,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
 /// Which kind of namespace a descriptor is of, as a `CLONE_NEW…` flag. Asks only: `file` must be known to be a namespace, as
 /// the request number may mean anything to another kind of file.
 pub(crate) fn namespace_type(file: BorrowedFd<'_>) -> io::Result<i32> {
-    /// `_IO(0xb7, 0x3)`, see ioctl_ns(2).
+    /// `_IO(0xb7, 0x3)`, see `ioctl_ns(2)`.
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: the request takes no argument; the descriptor is borrowed, hence open.
     #[allow(clippy::useless_conversion, reason = "the request's type differs between C libraries")]

@@ -13,8 +13,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE,
-    NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -23,6 +22,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Subject;
+use crate::frame::{Content, Frames, Refused};
 use crate::{Error, Refusal, sys};
 
 /// How long answers are waited for: far longer than the kernel needs, short enough to end.
@@ -36,12 +36,6 @@ const BATCH: usize = 64;
 
 /// How often a dump that changed meanwhile is read.
 const DUMP_ATTEMPTS: u32 = 8;
-
-/// Attribute of an extended acknowledgement: the kernel's words.
-const NLMSGERR_ATTR_MSG: u16 = 1;
-
-/// Length of the header that an acknowledgement repeats.
-const HEADER_BYTES: usize = 16;
 
 /// A message to the kernel, and what it is for.
 #[derive(Debug)]
@@ -103,15 +97,8 @@ impl Transport {
 
     /// Sends one change; the kernel's no becomes the error.
     pub(crate) fn change(&mut self, request: Request) -> Result<(), Error> {
-        self.changes(&[request]).map(drop).map_err(|(error, _)| error)
-    }
-
-    /// Sends changes in one go. The kernel tries all of them, whatever becomes of the others; the first one refused is the error,
-    /// and with it comes which of them were done.
-    pub(crate) fn changes(&mut self, requests: &[Request]) -> Result<(), (Error, Vec<bool>)> {
-        let answers = self.exchange(requests).map_err(|error| (error, Vec::new()))?;
-        let done: Vec<bool> = answers.iter().map(Result::is_ok).collect();
-        answers.into_iter().find_map(Result::err).map_or(Ok(()), |refusal| Err((Error::Refused(refusal), done)))
+        let answers = self.exchange(&[request])?;
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), |refusal| Err(Error::Refused(refusal)))
     }
 
     /// Asks one question. `None`: there is no such thing.
@@ -134,29 +121,14 @@ impl Transport {
     }
 
     fn exchange_batch(&mut self, batch: &[Request]) -> Result<Vec<Result<Option<Body>, Refusal>>, Error> {
-        let first = self.sequence.wrapping_add(1);
+        let mut answers = Answers::new(batch, self.sequence.wrapping_add(1));
         self.send(batch)?;
-        let mut answers: Vec<Option<Result<Option<Body>, Refusal>>> = batch.iter().map(|_| None).collect();
-        let mut missing = batch.len();
         let until = Instant::now() + self.deadline;
-        while missing > 0 {
-            let at = answers.iter().position(Option::is_none).unwrap_or_default();
-            let len = self.receive(&batch[at].operation, until)?;
-            for frame in Frames::new(&self.buffer[..len]) {
-                let frame = frame.map_err(|detail| malformed(&batch[at].operation, detail))?;
-                let at = frame.sequence.wrapping_sub(first) as usize;
-                let (Some(request), Some(slot @ None)) = (batch.get(at), answers.get_mut(at)) else { continue };
-                *slot = match frame.content().map_err(|detail| malformed(&request.operation, detail))? {
-                    Content::Ack | Content::Done => Some(Ok(None)),
-                    Content::Refused(refused) => Some(Err(request.refusal(refused))),
-                    Content::Body(body) => Some(Ok(Some(body.to_vec()))),
-                    Content::Nothing => None,
-                    Content::Overrun => return Err(Error::Overrun { operation: request.operation.clone() }),
-                };
-                missing -= usize::from(slot.is_some());
-            }
+        while let Some(next) = answers.next_missing() {
+            let len = self.receive(&next.operation, until)?;
+            answers.read(&self.buffer[..len])?;
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(answers.into_all())
     }
 
     /// Reads a whole table.
@@ -173,27 +145,17 @@ impl Transport {
     /// `None`: it changed meanwhile, or parts were lost.
     fn dump_once(&mut self, request: &Request) -> Result<Option<Vec<Body>>, Error> {
         self.send(std::slice::from_ref(request))?;
-        let (mut bodies, mut interrupted) = (Vec::new(), false);
+        let mut table = Table::new(request, self.sequence);
         let until = Instant::now() + self.deadline;
         loop {
             let len = match self.receive(&request.operation, until) {
                 Err(Error::Overrun { .. }) => return Ok(None),
                 other => other?,
             };
-            for frame in Frames::new(&self.buffer[..len]) {
-                let frame = frame.map_err(|detail| malformed(&request.operation, detail))?;
-                if frame.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
-                match frame.content().map_err(|detail| malformed(&request.operation, detail))? {
-                    Content::Body(body) => bodies.push(body.to_vec()),
-                    Content::Done => return Ok((!interrupted).then_some(bodies)),
-                    Content::Refused(refused) if refused.errno == Errno::EINTR => return Ok(None),
-                    Content::Refused(refused) => return Err(Error::Refused(request.refusal(refused))),
-                    Content::Ack | Content::Nothing => {}
-                    Content::Overrun => return Ok(None),
-                }
+            match table.read(&self.buffer[..len])? {
+                Progress::More => {}
+                Progress::Complete => return Ok(Some(table.bodies)),
+                Progress::Useless => return Ok(None),
             }
         }
     }
@@ -243,11 +205,6 @@ impl Transport {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn parts(&mut self) -> (&Socket, &mut Duration) {
-        (&self.socket, &mut self.deadline)
-    }
 }
 
 /// Waits until there is something to read; false when the time is over.
@@ -266,104 +223,93 @@ fn readable(socket: &Socket, until: Instant) -> io::Result<bool> {
     }
 }
 
+/// One answer for each request of a batch.
+struct Answers<'a> {
+    batch: &'a [Request],
+    /// Sequence number of the first request.
+    first: u32,
+    received: Vec<Option<Result<Option<Body>, Refusal>>>,
+}
+
+impl<'a> Answers<'a> {
+    fn new(batch: &'a [Request], first: u32) -> Self {
+        Self { batch, first, received: batch.iter().map(|_| None).collect() }
+    }
+
+    /// The first request without an answer; the kernel answers in order.
+    fn next_missing(&self) -> Option<&'a Request> {
+        self.batch.iter().zip(&self.received).find_map(|(request, answer)| answer.is_none().then_some(request))
+    }
+
+    fn read(&mut self, datagram: &[u8]) -> Result<(), Error> {
+        let operation = self.next_missing().map_or("", |request| &request.operation);
+        for frame in Frames::new(datagram) {
+            let frame = frame.map_err(|detail| malformed(operation, detail))?;
+            let at = frame.sequence.wrapping_sub(self.first) as usize;
+            // Others are late answers of an earlier conversation.
+            let (Some(request), Some(slot @ None)) = (self.batch.get(at), self.received.get_mut(at)) else { continue };
+            *slot = match frame.content().map_err(|detail| malformed(&request.operation, detail))? {
+                Content::Ack | Content::Done => Some(Ok(None)),
+                Content::Refused(refused) => Some(Err(request.refusal(refused))),
+                Content::Body(body) => Some(Ok(Some(body.to_vec()))),
+                Content::Nothing => None,
+                Content::Overrun => return Err(Error::Overrun { operation: request.operation.clone() }),
+            };
+        }
+        Ok(())
+    }
+
+    fn into_all(self) -> Vec<Result<Option<Body>, Refusal>> {
+        self.received.into_iter().flatten().collect()
+    }
+}
+
+/// A table that is being read.
+struct Table<'a> {
+    request: &'a Request,
+    sequence: u32,
+    bodies: Vec<Body>,
+    interrupted: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Complete,
+    /// It changed meanwhile, or parts were lost.
+    Useless,
+}
+
+impl<'a> Table<'a> {
+    fn new(request: &'a Request, sequence: u32) -> Self {
+        Self { request, sequence, bodies: Vec::new(), interrupted: false }
+    }
+
+    fn read(&mut self, datagram: &[u8]) -> Result<Progress, Error> {
+        let operation = &self.request.operation;
+        for frame in Frames::new(datagram) {
+            let frame = frame.map_err(|detail| malformed(operation, detail))?;
+            if frame.sequence != self.sequence {
+                continue;
+            }
+            self.interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+            match frame.content().map_err(|detail| malformed(operation, detail))? {
+                Content::Body(body) => self.bodies.push(body.to_vec()),
+                Content::Done if self.interrupted => return Ok(Progress::Useless),
+                Content::Done => return Ok(Progress::Complete),
+                Content::Refused(refused) if refused.errno == Errno::EINTR => return Ok(Progress::Useless),
+                Content::Refused(refused) => return Err(Error::Refused(self.request.refusal(refused))),
+                Content::Ack | Content::Nothing => {}
+                Content::Overrun => return Ok(Progress::Useless),
+            }
+        }
+        Ok(Progress::More)
+    }
+}
+
 fn malformed(operation: &str, detail: impl Into<String>) -> Error {
     Error::Malformed { operation: operation.to_owned(), detail: detail.into() }
 }
 
-/// One message of a datagram.
-pub(crate) struct Frame<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
-    pub(crate) payload: &'a [u8],
-}
-
-pub(crate) enum Content<'a> {
-    Ack,
-    Done,
-    Nothing,
-    Overrun,
-    Refused(Refused),
-    Body(&'a [u8]),
-}
-
-pub(crate) struct Refused {
-    errno: Errno,
-    detail: Option<String>,
-}
-
-impl<'a> Frame<'a> {
-    fn content(&self) -> Result<Content<'a>, &'static str> {
-        Ok(match self.kind {
-            NLMSG_NOOP => Content::Nothing,
-            NLMSG_OVERRUN => Content::Overrun,
-            NLMSG_DONE => match self.code() {
-                // An empty one is allowed.
-                None | Some(0) => Content::Done,
-                Some(code) => Content::Refused(self.refused(code, &self.payload[4..])),
-            },
-            NLMSG_ERROR => match self.code().ok_or("an acknowledgement without a code")? {
-                0 => Content::Ack,
-                code => Content::Refused(self.refused(code, self.acknowledgement_attributes())),
-            },
-            _ => Content::Body(self.payload),
-        })
-    }
-
-    fn code(&self) -> Option<i32> {
-        self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
-    }
-
-    /// They follow the request as repeated by the kernel: its header, and its body unless capped.
-    fn acknowledgement_attributes(&self) -> &'a [u8] {
-        let repeated = self.payload.get(4..).unwrap_or_default();
-        let len = match repeated.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
-            Some(len) if self.flags & NLM_F_CAPPED == 0 => len.next_multiple_of(NLMSG_ALIGNTO.into()),
-            _ => HEADER_BYTES,
-        };
-        repeated.get(len..).unwrap_or_default()
-    }
-
-    fn refused(&self, code: i32, attributes: &[u8]) -> Refused {
-        let detail = if self.flags & NLM_F_ACK_TLVS == 0 {
-            None
-        } else {
-            NlasIterator::new(attributes)
-                .map_while(Result::ok)
-                .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
-                .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned())
-        };
-        Refused { errno: Errno::from_raw(code.saturating_neg()), detail }
-    }
-}
-
-/// The messages of a datagram. Ends after the first that is cut.
-pub(crate) struct Frames<'a>(&'a [u8]);
-
-impl<'a> Frames<'a> {
-    pub(crate) fn new(datagram: &'a [u8]) -> Self {
-        Self(datagram)
-    }
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = Result<Frame<'a>, &'static str>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let whole = std::mem::take(&mut self.0);
-        let Ok(message) = NetlinkBuffer::new_checked(whole) else {
-            return Some(Err("a message is cut"));
-        };
-        let len = message.length() as usize;
-        self.0 = whole.get(len.next_multiple_of(NLMSG_ALIGNTO.into())..).unwrap_or_default();
-        Some(Ok(Frame {
-            kind: message.message_type(),
-            flags: message.flags(),
-            sequence: message.sequence_number(),
-            payload: &whole[HEADER_BYTES..len],
-        }))
-    }
-}
+#[cfg(test)]
+mod tests;

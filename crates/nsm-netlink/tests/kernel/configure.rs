@@ -112,7 +112,8 @@ fn rule(family: Family, table: u32) -> Rule {
 #[test]
 fn policy_tables_and_rules() {
     let node = Node::new();
-    let [one, _] = node.create(["nsm-1", "client-0"]);
+    let [one, other] = node.create(["nsm-1", "client-0"]);
+    node.inside(1).configure(other.index, &LinkConfig { up: true, ..LinkConfig::default() }).unwrap();
     let mut config = point_to_point("172.16.0.1/32", "172.16.0.0/32");
     config.addresses.push(net("fd00::1/128"));
     config.routes.push(Route::on_link(net("fd00::/128")));

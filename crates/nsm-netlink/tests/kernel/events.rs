@@ -50,11 +50,12 @@ fn a_namespace_that_dies_takes_its_links_along() {
     let events = events(&node.agent);
     let [one, two] = node.create(["nsm-1", "client-0"]);
     node.pods[0] = Netns::create().unwrap();
+    // Its number goes first, then the other end of the pair.
+    wait_for(&events, |e| *e == LinkEvent::NetnsGone { nsid: one.nsid });
     wait_for(
         &events,
         |e| matches!(e, LinkEvent::Deleted { nsid, index, .. } if (*nsid, *index) == (Some(two.nsid), two.index)),
     );
-    wait_for(&events, |e| *e == LinkEvent::NetnsGone { nsid: one.nsid });
     assert_eq!(node.inside(1).link(two.index).unwrap(), None);
     assert_eq!(node.agent.link(one.nsid, one.index).unwrap(), None);
 }
