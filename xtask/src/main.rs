@@ -1,3 +1,53 @@
-//! xtask
+//! `cargo xtask VERB`: a file per verb.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod demo;
+mod dist;
+mod lint;
+mod place;
+mod run;
+mod suites;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask VERB
+
+  demo [--keep]               builds, then shows one service, two endpoints and four pods, in namespaces of its own;
+                              --keep leaves them standing until it is ended
+  test [--no-install] [SUITE…]  every check and test, or the suites whose names contain SUITE; installs what is missing
+                              with the system's package manager, or with --no-install only says what that is
+  test --list                 the suites
+  lint                        format, clippy, documentation, licences and dependencies
+  bench [ARGUMENT…]           release binaries, then conformance/bench with these arguments
+  dist                        the shipped binaries, in the target directory's release/
+";
+
+fn main() -> ExitCode {
+    run::pass_signals_on();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (verb, rest) = args.split_first().map_or(("help", &[][..]), |(verb, rest)| (verb.as_str(), rest));
+    let result = match verb {
+        "demo" => demo::demo(rest),
+        "test" => test::test(rest),
+        "lint" => lint::lint(),
+        "bench" => bench::bench(rest),
+        "dist" => dist::dist(),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(true)
+        }
+        other => Err(anyhow::anyhow!("unknown verb {other}\n\n{USAGE}")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! All that a connection could leave behind, as lines that can be compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use nsm_netlink::{Netns, NetnsSocket};
+
+use crate::Node;
+use crate::sandbox::NETNS_DIR;
+
+/// A state of the node: each line with how often it occurs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers(BTreeMap<String, usize>);
+
+impl Leftovers {
+    /// What is more (`+`) or less (`-`) now than in `self`.
+    pub fn difference(&self, now: &Self) -> Vec<String> {
+        let count = |lines: &Self, line: &String| lines.0.get(line).copied().unwrap_or_default();
+        let mut all: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
+        all.sort();
+        all.dedup();
+        all.into_iter()
+            .filter_map(|line| match (count(self, line), count(now, line)) {
+                (before, after) if after > before => Some(format!("+{} {line}", after - before)),
+                (before, after) if after < before => Some(format!("-{} {line}", before - after)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn add(&mut self, line: String) {
+        *self.0.entry(line).or_default() += 1;
+    }
+}
+
+/// Looks at everything: named namespaces, links, addresses, routes, rules and neighbours in each, the agent's open files,
+/// records and notes, registered endpoints with their connections, connections.
+pub(crate) fn of(node: &Node, agent: Option<u32>) -> anyhow::Result<Leftovers> {
+    let mut lines = Leftovers::default();
+    for entry in fs::read_dir(NETNS_DIR)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        namespace(&mut lines, &name, &path).with_context(|| format!("looking into namespace {name}"))?;
+    }
+    for dir in [node.run_dir(), node.dir().join("cni.sock.owed")] {
+        files(&mut lines, &dir, node.dir());
+    }
+    if let Some(pid) = agent {
+        open_files(&mut lines, pid);
+        for endpoint in node.get("nse")? {
+            lines.add(format!(
+                "endpoint {} connections {}",
+                endpoint["metadata"]["name"], endpoint["status"]["connections"]
+            ));
+        }
+        for connection in node.get("connections")? {
+            lines.add(format!("connection {}", connection["metadata"]["name"]));
+        }
+    }
+    Ok(lines)
+}
+
+fn namespace(lines: &mut Leftovers, name: &str, path: &Path) -> anyhow::Result<()> {
+    lines.add(format!("namespace {name}"));
+    let mut socket = NetnsSocket::open(&Netns::open(path)?)?;
+    for link in socket.links()? {
+        lines.add(format!("{name}: link {} alias {:?} up {}", link.name, link.alias, link.up));
+    }
+    for address in socket.addresses()? {
+        lines.add(format!("{name}: address {} on {}", address.network, address.index));
+    }
+    for route in socket.routes()? {
+        lines.add(format!("{name}: route {route:?}"));
+    }
+    for rule in socket.rules()? {
+        lines.add(format!("{name}: rule {rule:?}"));
+    }
+    Ok(())
+}
+
+/// Files below `dir`, sockets excepted: they are the running programs'.
+fn files(lines: &mut Leftovers, dir: &Path, base: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files(lines, &path, base),
+            Ok(kind) if kind.is_file() => {
+                lines.add(format!("file {}", path.strip_prefix(base).unwrap_or(&path).display()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The agent's descriptors by kind, without the numbers that differ each time.
+fn open_files(lines: &mut Leftovers, pid: u32) {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        lines.add(format!("agent's file {}", target.split(":[").next().unwrap_or(&target)));
+    }
+}

@@ -1,0 +1,144 @@
+//! The table of suites: what `test` runs, in this order.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::place::{cargo, root, target, tools};
+use crate::tools::{Tool, go};
+
+/// One suite.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [Tool],
+    pub(crate) bound: Duration,
+    pub(crate) counts: Counts,
+    pub(crate) command: fn() -> Command,
+}
+
+/// How many tests a suite counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// One: it succeeds or fails as a whole.
+    Whole,
+    /// The sum of its `test result:` lines and of its `N passed, N failed, N skipped` lines.
+    Printed,
+}
+
+/// What `lint` runs too.
+pub(crate) const LINTS: &[Suite] = &[
+    Suite {
+        name: "format",
+        needs: &[Tool::Rustfmt],
+        bound: Duration::from_mins(5),
+        counts: Counts::Whole,
+        command: || cargo(&["fmt", "--all", "--check"]),
+    },
+    Suite {
+        name: "clippy",
+        needs: &[Tool::Clippy],
+        bound: Duration::from_mins(60),
+        counts: Counts::Whole,
+        command: || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Suite {
+        name: "docs",
+        needs: &[],
+        bound: Duration::from_mins(60),
+        counts: Counts::Whole,
+        command: || {
+            let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
+            command.env("RUSTDOCFLAGS", "-D warnings");
+            command
+        },
+    },
+    Suite {
+        name: "deny",
+        needs: &[Tool::CargoDeny],
+        bound: Duration::from_mins(10),
+        counts: Counts::Whole,
+        command: deny,
+    },
+];
+
+/// What runs the product. `build` comes first: the labs start real programs.
+pub(crate) const TESTS: &[Suite] = &[
+    Suite {
+        name: "build",
+        needs: &[],
+        bound: Duration::from_mins(60),
+        counts: Counts::Whole,
+        command: || cargo(&["build", "--workspace", "--all-targets"]),
+    },
+    Suite {
+        name: "unit",
+        needs: &[],
+        bound: Duration::from_mins(60),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "--workspace", "--exclude", "nsm-lab", "--all-targets", "--no-fail-fast"]),
+    },
+    Suite {
+        name: "doctests",
+        needs: &[],
+        bound: Duration::from_mins(30),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]),
+    },
+    Suite {
+        name: "lab",
+        needs: &[],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "-p", "nsm-lab", "--test", "lab", "--test", "e2e", "--no-fail-fast"]),
+    },
+    Suite {
+        name: "faults",
+        needs: &[],
+        bound: Duration::from_mins(30),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "-p", "nsm-lab", "--test", "faults"]),
+    },
+    Suite {
+        name: "cnitool",
+        needs: &[Tool::Go, Tool::Cnitool],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || {
+            let mut command = cargo(&["test", "-p", "nsm-lab", "--test", "cnitool"]);
+            command.env("NSM_LAB_TOOLS", tools());
+            command
+        },
+    },
+    Suite {
+        name: "go-peers",
+        needs: &[Tool::Go],
+        bound: Duration::from_mins(40),
+        counts: Counts::Printed,
+        command: go_peers,
+    },
+    Suite {
+        name: "bench-smoke",
+        needs: &[Tool::Go, Tool::ReferencePlugins],
+        bound: Duration::from_mins(60),
+        counts: Counts::Whole,
+        command: || {
+            let mut command = cargo(&["run", "-p", "nsm-bench", "--", "--smoke"]);
+            command.env("NSM_LAB_TOOLS", tools());
+            command
+        },
+    },
+];
+
+fn deny() -> Command {
+    let ours = tools().join("bin/cargo-deny");
+    let mut command = Command::new(if ours.is_file() { ours } else { "cargo-deny".into() });
+    // Advisories come from a git host, which a CI with registries alone cannot reach: `cargo deny check advisories` by hand.
+    command.args(["--workspace", "check", "licenses", "bans", "sources"]).current_dir(root());
+    command
+}
+
+fn go_peers() -> Command {
+    let mut command = Command::new(go().unwrap_or("go"));
+    command.args(["test", "-count=1", "./..."]).current_dir(root().join("conformance/go-peers"));
+    command.env("NSM_BIN_DIR", target().join("debug"));
+    command
+}

@@ -1,0 +1,176 @@
+//! Programs that the tests need: found, installed, or said to be missing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::place::{root, target, tools};
+use crate::run::run;
+
+const INSTALL: Duration = Duration::from_mins(30);
+
+const CARGO_DENY: &str = "0.20.2";
+const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
+const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
+const PLUGINS_VERSION: &str = "v1.9.1";
+
+/// Something that a suite cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    Rustfmt,
+    Clippy,
+    CargoDeny,
+    Go,
+    Cnitool,
+    ReferencePlugins,
+}
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rustfmt => "rustfmt",
+            Self::Clippy => "clippy",
+            Self::CargoDeny => "cargo-deny",
+            Self::Go => "go",
+            Self::Cnitool => "cnitool",
+            Self::ReferencePlugins => "ptp, bridge and host-local of containernetworking/plugins",
+        }
+    }
+
+    fn there(self) -> bool {
+        match self {
+            Self::Rustfmt => answers("cargo", &["fmt", "--version"]),
+            Self::Clippy => answers("cargo", &["clippy", "--version"]),
+            Self::CargoDeny => tools().join("bin/cargo-deny").is_file() || answers("cargo-deny", &["--version"]),
+            Self::Go => go().is_ok(),
+            Self::Cnitool => tools().join("cnitool").is_file(),
+            Self::ReferencePlugins => {
+                ["ptp", "bridge", "host-local", "loopback"].iter().all(|name| tools().join(name).is_file())
+            }
+        }
+    }
+
+    /// How it would be installed.
+    fn source(self) -> String {
+        match self {
+            Self::Rustfmt => "rustup component add rustfmt".into(),
+            Self::Clippy => "rustup component add clippy".into(),
+            Self::CargoDeny => format!("cargo install cargo-deny {CARGO_DENY} into {}", tools().display()),
+            Self::Go => package_manager().map_or("https://go.dev/dl".into(), |manager| manager.words(manager.go)),
+            Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
+            Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
+        }
+    }
+
+    fn install(self) -> anyhow::Result<()> {
+        match self {
+            Self::Rustfmt | Self::Clippy => {
+                run(Command::new("rustup").args(["component", "add", self.name()]).current_dir(root()), INSTALL)
+            }
+            Self::CargoDeny => {
+                let mut command = Command::new("cargo");
+                command.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]);
+                command.arg(target().join("tools")).current_dir(root());
+                // Not the workspace's: its artefacts are of no use there.
+                command.env("CARGO_TARGET_DIR", target().join("tools/build"));
+                run(&mut command, INSTALL)
+            }
+            Self::Go => install_package(),
+            Self::Cnitool => go_install(CNITOOL),
+            Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
+                .iter()
+                .try_for_each(|plugin| go_install(&format!("{PLUGINS}/{plugin}@{PLUGINS_VERSION}"))),
+        }
+    }
+}
+
+/// Sees to it that a tool is there; otherwise why not.
+pub(crate) fn provide(tool: Tool, install: bool) -> Result<(), String> {
+    if tool.there() {
+        return Ok(());
+    }
+    if !install {
+        return Err(format!("{} is missing; would do: {}", tool.name(), tool.source()));
+    }
+    println!("{} is missing. Installing it: {}", tool.name(), tool.source());
+    tool.install().map_err(|error| format!("{} cannot be installed: {error:#}", tool.name()))?;
+    if tool.there() { Ok(()) } else { Err(format!("{} was installed and still is not found", tool.name())) }
+}
+
+/// The plugins that the benchmark compares with.
+pub(crate) fn reference_plugins() -> anyhow::Result<()> {
+    provide(Tool::Go, true).and_then(|()| provide(Tool::ReferencePlugins, true)).map_err(|why| anyhow::anyhow!(why))
+}
+
+/// Go, where distributions and go.dev put it.
+pub(crate) fn go() -> anyhow::Result<&'static str> {
+    ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"]
+        .into_iter()
+        .find(|go| answers(go, &["version"]))
+        .context("no go: install it from https://go.dev/dl")
+}
+
+fn go_install(package: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(go()?);
+    command.args(["install", "-trimpath", "-ldflags=-s -w", package]).env("GOBIN", tools()).env("CGO_ENABLED", "0");
+    run(&mut command, INSTALL)
+}
+
+fn answers(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+struct Manager {
+    program: &'static str,
+    refresh: &'static [&'static str],
+    install: &'static [&'static str],
+    go: &'static str,
+}
+
+const MANAGERS: [Manager; 5] = [
+    Manager { program: "apt-get", refresh: &["update"], install: &["install", "-y"], go: "golang-go" },
+    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], go: "golang" },
+    Manager { program: "apk", refresh: &[], install: &["add"], go: "go" },
+    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"], go: "go" },
+    Manager { program: "pacman", refresh: &[], install: &["-S", "--noconfirm"], go: "go" },
+];
+
+impl Manager {
+    fn words(&self, package: &str) -> String {
+        format!("{} {} {package}", self.program, self.install.join(" "))
+    }
+}
+
+fn package_manager() -> Option<&'static Manager> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        |program: &str| std::env::split_paths(&paths).any(|dir: std::path::PathBuf| dir.join(program).is_file());
+    MANAGERS.iter().find(|manager| found(manager.program) || Path::new("/usr/bin").join(manager.program).is_file())
+}
+
+fn install_package() -> anyhow::Result<()> {
+    let manager = package_manager().context("no package manager known here")?;
+    let root = nix::unistd::geteuid().is_root();
+    if !root && !answers("sudo", &["-n", "true"]) {
+        bail!("that needs root: run `{}` as root", manager.words(manager.go));
+    }
+    let command = |args: &[&str]| {
+        let mut command = Command::new(if root { manager.program } else { "sudo" });
+        if !root {
+            command.args(["-n", manager.program]);
+        }
+        command.args(args);
+        command
+    };
+    if !manager.refresh.is_empty() {
+        run(&mut command(manager.refresh), INSTALL)?;
+    }
+    run(command(manager.install).arg(manager.go), INSTALL)
+}
