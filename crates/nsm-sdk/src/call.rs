@@ -103,6 +103,17 @@ impl Files {
         Ok(id)
     }
 
+    /// The same files in a set of its own: what is added there is not seen here.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().clone())))
+    }
+
+    /// The identities of all of them.
+    pub fn ids(&self) -> std::collections::BTreeSet<InodeId> {
+        self.lock().keys().copied().collect()
+    }
+
     /// The file of that identity.
     pub fn get(&self, id: InodeId) -> Option<Arc<OwnedFd>> {
         self.lock().get(&id).cloned()

@@ -1,6 +1,9 @@
 //! Composable chain elements for clients and endpoints of Network Service Mesh.
 
 pub mod begin;
+pub mod monitor;
+pub mod refresh;
+pub mod expiry;
 pub mod connect;
 pub mod limits;
 pub mod serve;
@@ -12,7 +15,9 @@ pub mod token_headers;
 mod call;
 mod chain;
 mod error;
+mod tasks;
 pub mod ipam;
+pub mod kernel;
 
 pub use call::{Call, DEFAULT_TIMEOUT, Files};
 pub use chain::{Chain, Close, Element, Next, Request};
