@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let result = match verb {
         "demo" => demo::demo(rest),
         "test" => test::test(rest),
-        "lint" => lint::lint(),
+        "lint" => Ok(lint::lint()),
         "bench" => bench::bench(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {

@@ -36,14 +36,14 @@ pub(crate) const LINTS: &[Suite] = &[
     Suite {
         name: "clippy",
         needs: &[Tool::Clippy],
-        bound: Duration::from_mins(60),
+        bound: Duration::from_hours(1),
         counts: Counts::Whole,
         command: || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Suite {
         name: "docs",
         needs: &[],
-        bound: Duration::from_mins(60),
+        bound: Duration::from_hours(1),
         counts: Counts::Whole,
         command: || {
             let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
@@ -65,14 +65,14 @@ pub(crate) const TESTS: &[Suite] = &[
     Suite {
         name: "build",
         needs: &[],
-        bound: Duration::from_mins(60),
+        bound: Duration::from_hours(1),
         counts: Counts::Whole,
         command: || cargo(&["build", "--workspace", "--all-targets"]),
     },
     Suite {
         name: "unit",
         needs: &[],
-        bound: Duration::from_mins(60),
+        bound: Duration::from_hours(1),
         counts: Counts::Printed,
         command: || cargo(&["test", "--workspace", "--exclude", "nsm-lab", "--all-targets", "--no-fail-fast"]),
     },
@@ -118,7 +118,7 @@ pub(crate) const TESTS: &[Suite] = &[
     Suite {
         name: "bench-smoke",
         needs: &[Tool::Go, Tool::ReferencePlugins],
-        bound: Duration::from_mins(60),
+        bound: Duration::from_hours(1),
         counts: Counts::Whole,
         command: || {
             let mut command = cargo(&["run", "-p", "nsm-bench", "--", "--smoke"]);
