@@ -1,1 +1,14 @@
-//! agent
+//! The node's agent: NSM manager, kernel forwarder and CNI server, each a library that a test can start.
+
+pub mod agent;
+pub mod candidates;
+pub mod cni;
+pub mod config;
+pub mod failpoint;
+pub mod forwarder;
+pub mod http;
+pub mod manager;
+pub mod metrics;
+pub mod registry;
+pub mod selftest;
+pub mod state;

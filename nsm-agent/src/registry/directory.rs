@@ -1,0 +1,367 @@
+//! What is registered, in memory: by name, by service, by label.
+//!
+//! Guarantees: one lock, held for lookups only, never across a wait; no lookup of a named object or of one service looks at
+//! the others. What has expired is not found, even before it is removed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
+use prost::Message;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Error, Owner, Watch, check, offers::Offers, template, watch::Watchers};
+use crate::candidates::Turn;
+
+/// A registered network service.
+#[derive(Debug)]
+pub struct Service {
+    /// As on the wire.
+    pub message: Arc<NetworkService>,
+    /// Who may change it.
+    pub owner: Owner,
+}
+
+/// A registered endpoint.
+#[derive(Debug)]
+pub struct Entry {
+    /// As on the wire.
+    pub message: Arc<NetworkServiceEndpoint>,
+    /// Who may change it.
+    pub owner: Owner,
+    /// How it is dialled.
+    pub reach: Reach,
+    /// The network namespace of the process that registered it.
+    pub netns: Option<Arc<OwnedFd>>,
+    /// The process that passed its own socket, whose end is the endpoint's.
+    pub(super) process: Option<i32>,
+    pub(super) place: u64,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// How an endpoint is dialled.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// Through its listening socket, which came with its registration.
+    Socket(Arc<OwnedFd>),
+    /// By its URL.
+    Url,
+    /// Not until it registers again: the agent restarted, and its socket's file was lost with the old process.
+    Lost,
+}
+
+impl Entry {
+    /// Its labels for that service.
+    pub fn labels(&self, service: &str) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.message.network_service_labels.get(service).map_or(&NONE, |labels| &labels.labels)
+    }
+
+    /// Why it cannot be dialled; `None` when it can.
+    pub fn unreachable(&self) -> Option<&'static str> {
+        match self.reach {
+            Reach::Lost => Some("its socket was lost when the agent restarted; it comes back when it registers again"),
+            Reach::Socket(_) | Reach::Url => None,
+        }
+    }
+
+    /// Its place among all endpoints, which it keeps while it is registered.
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+
+    fn lives(&self, now: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| deadline > now)
+    }
+}
+
+/// Everything that is registered.
+pub struct Directory {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+/// What the lock holds.
+#[derive(Default)]
+pub struct State {
+    services: BTreeMap<String, Arc<Service>>,
+    endpoints: BTreeMap<String, Arc<Entry>>,
+    offers: HashMap<String, Offers>,
+    turns: HashMap<String, Vec<Turn>>,
+    expiry: BTreeSet<(Instant, String)>,
+    usage: HashMap<Owner, Usage>,
+    next_place: u64,
+    pub(super) service_watchers: Watchers<Service>,
+    pub(super) endpoint_watchers: Watchers<Entry>,
+    pub(super) closed: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Usage {
+    objects: usize,
+    bytes: usize,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (services, endpoints, watches) = self.counts();
+        write!(f, "Directory({services} services, {endpoints} endpoints, {watches} watches)")
+    }
+}
+
+impl Directory {
+    /// An empty directory, for a backend to fill.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changes: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<Arc<Service>> {
+        self.state().service(name).cloned()
+    }
+
+    /// The endpoint of that name.
+    pub fn endpoint(&self, name: &str) -> Option<Arc<Entry>> {
+        self.state().endpoint(name).cloned()
+    }
+
+    /// All services that a template asks for.
+    pub fn find_services(&self, template: &NetworkService) -> Result<Vec<Arc<Service>>, Error> {
+        check::own_domain([&template.name])?;
+        Ok(self.state().find_services(template))
+    }
+
+    /// All endpoints that a template asks for.
+    pub fn find_endpoints(&self, template: &NetworkServiceEndpoint) -> Result<Vec<Arc<Entry>>, Error> {
+        check::own_domain(template.network_service_names.iter().chain([&template.name]))?;
+        Ok(self.state().find_endpoints(template))
+    }
+
+    /// Watches the services that a template asks for.
+    pub fn watch_services(self: &Arc<Self>, template: NetworkService) -> Result<Watch<Service>, Error> {
+        check::own_domain([&template.name])?;
+        Ok(Watch::new(self, template))
+    }
+
+    /// Watches the endpoints that a template asks for.
+    pub fn watch_endpoints(self: &Arc<Self>, template: NetworkServiceEndpoint) -> Result<Watch<Entry>, Error> {
+        check::own_domain(template.network_service_names.iter().chain([&template.name]))?;
+        Ok(Watch::new(self, template))
+    }
+
+    /// Whether endpoints of that service are known that cannot be reached yet, but may be soon.
+    pub fn returning(&self, service: &str) -> bool {
+        self.state().offers(service).is_some_and(|offers| offers.returning([&BTreeMap::new()]))
+    }
+
+    /// A number that moves whenever something but an expiry time has changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// How many services, endpoints and watches there are.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let state = self.state();
+        (state.services.len(), state.endpoints.len(), state.service_watchers.len() + state.endpoint_watchers.len())
+    }
+
+    pub(super) fn put_service(&self, service: Arc<Service>) {
+        self.state().put_service(service);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn take_service(&self, name: &str) {
+        self.state().take_service(name);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn put_endpoint(&self, entry: Arc<Entry>, renewal: bool) {
+        self.state().put_endpoint(entry);
+        if !renewal {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(super) fn take_endpoint(&self, name: &str) -> Option<Arc<Entry>> {
+        let taken = self.state().take_endpoint(name);
+        self.changes.send_modify(|count| *count += 1);
+        taken
+    }
+
+    /// Ends all watches.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.service_watchers.wake();
+        state.endpoint_watchers.wake();
+    }
+}
+
+impl State {
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.endpoints.get(name).filter(|entry| entry.lives(Instant::now()))
+    }
+
+    /// Expired ones too.
+    pub(super) fn stored_endpoint(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.endpoints.get(name)
+    }
+
+    pub(crate) fn offers(&self, service: &str) -> Option<&Offers> {
+        self.offers.get(service)
+    }
+
+    /// Whose turn it is at each match of a service, and who offers the service.
+    pub(crate) fn turn(&mut self, service: &str, at: usize) -> (Option<&Offers>, &mut Turn) {
+        let turns = self.turns.entry(service.to_owned()).or_default();
+        if turns.len() <= at {
+            turns.resize_with(at + 1, Turn::default);
+        }
+        (self.offers.get(service), &mut turns[at])
+    }
+
+    pub(super) fn find_services(&self, wanted: &NetworkService) -> Vec<Arc<Service>> {
+        let fits = |service: &&Arc<Service>| template::service(wanted, &service.message);
+        match wanted.name.as_str() {
+            "" => self.services.values().filter(fits).cloned().collect(),
+            name => self.service(name).filter(fits).cloned().into_iter().collect(),
+        }
+    }
+
+    pub(super) fn find_endpoints(&self, wanted: &NetworkServiceEndpoint) -> Vec<Arc<Entry>> {
+        let now = Instant::now();
+        let fits = |entry: &&Arc<Entry>| entry.lives(now) && template::endpoint(wanted, &entry.message);
+        if !wanted.name.is_empty() {
+            return self.endpoints.get(&wanted.name).filter(fits).cloned().into_iter().collect();
+        }
+        let services = &wanted.network_service_names;
+        match services.iter().min_by_key(|service| self.offers(service).map_or(0, Offers::len)) {
+            Some(rarest) => self.offers(rarest).into_iter().flat_map(Offers::all).filter(fits).cloned().collect(),
+            None => self.endpoints.values().filter(fits).cloned().collect(),
+        }
+    }
+
+    pub(super) fn next_place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
+    }
+
+    /// When the next endpoint expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiry.first().map(|(at, _)| *at)
+    }
+
+    /// An endpoint whose time is over.
+    pub(super) fn expired(&self, now: Instant) -> Option<String> {
+        self.expiry.first().filter(|(at, _)| *at <= now).map(|(_, name)| name.clone())
+    }
+
+    /// Whether the owner may keep one more object of this size.
+    pub(super) fn check_room(&self, owner: Owner, bytes: usize, new: bool) -> Result<(), Error> {
+        let Usage { objects, bytes: used } = self.usage.get(&owner).copied().unwrap_or_default();
+        for (what, have, most) in
+            [("objects", objects + usize::from(new), check::OWNER_OBJECTS), ("bytes", used + bytes, check::OWNER_BYTES)]
+        {
+            if have > most && owner != Owner::Operator {
+                return Err(Error::TooMuch { owner, what, have, most });
+            }
+        }
+        Ok(())
+    }
+
+    fn use_more(&mut self, owner: Owner, bytes: usize) {
+        let usage = self.usage.entry(owner).or_default();
+        usage.objects += 1;
+        usage.bytes += bytes;
+    }
+
+    fn use_less(&mut self, owner: Owner, bytes: usize) {
+        if let Some(usage) = self.usage.get_mut(&owner) {
+            usage.objects -= 1;
+            usage.bytes -= bytes;
+            if usage.objects == 0 {
+                self.usage.remove(&owner);
+            }
+        }
+    }
+
+    fn put_service(&mut self, service: Arc<Service>) {
+        let name = service.message.name.clone();
+        self.use_more(service.owner, service.message.encoded_len());
+        self.service_watchers.changed(&name, Some(&service.message));
+        if let Some(old) = self.services.insert(name.clone(), service.clone()) {
+            self.use_less(old.owner, old.message.encoded_len());
+            if old.message.matches != service.message.matches {
+                self.turns.remove(&name);
+            }
+        }
+    }
+
+    fn take_service(&mut self, name: &str) {
+        if let Some(old) = self.services.remove(name) {
+            self.use_less(old.owner, old.message.encoded_len());
+            self.turns.remove(name);
+            self.service_watchers.changed(name, None);
+        }
+    }
+
+    fn put_endpoint(&mut self, entry: Arc<Entry>) {
+        let name = entry.message.name.clone();
+        self.use_more(entry.owner, entry.message.encoded_len());
+        if let Some(old) = self.endpoints.get(&name).cloned() {
+            self.use_less(old.owner, old.message.encoded_len());
+            if let Some(at) = old.deadline {
+                self.expiry.remove(&(at, name.clone()));
+            }
+            let kept = |service: &&String| !entry.message.network_service_names.contains(service);
+            for service in old.message.network_service_names.iter().filter(kept) {
+                self.take_offer(service, old.place);
+            }
+        }
+        for service in &entry.message.network_service_names {
+            self.offers.entry(service.clone()).or_default().put(service, &entry);
+        }
+        if let Some(at) = entry.deadline {
+            self.expiry.insert((at, name.clone()));
+        }
+        self.endpoint_watchers.changed(&name, Some(&entry.message));
+        self.endpoints.insert(name, entry);
+    }
+
+    fn take_endpoint(&mut self, name: &str) -> Option<Arc<Entry>> {
+        let old = self.endpoints.remove(name)?;
+        self.use_less(old.owner, old.message.encoded_len());
+        if let Some(at) = old.deadline {
+            self.expiry.remove(&(at, name.to_owned()));
+        }
+        for service in &old.message.network_service_names {
+            self.take_offer(service, old.place);
+        }
+        self.endpoint_watchers.changed(name, None);
+        Some(old)
+    }
+
+    fn take_offer(&mut self, service: &str, place: u64) {
+        if let Some(offers) = self.offers.get_mut(service) {
+            offers.take(service, place);
+            if offers.is_empty() {
+                self.offers.remove(service);
+                if !self.services.contains_key(service) {
+                    self.turns.remove(service);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The endpoints of one service, by label: the next one that a selector fits is found without looking at the others.
+//!
+//! An endpoint has a place, a number that it keeps while its name is registered. Endpoints are kept in order of their
+//! places, so that "the next after this place" is a lookup, and going round needs no list.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{Entry, Reach};
+
+/// Labels that an endpoint must have.
+pub(crate) type Selector = BTreeMap<String, String>;
+
+/// Who offers one service.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    entries: BTreeMap<u64, Arc<Entry>>,
+    reachable: Labelled,
+    lost: Labelled,
+}
+
+impl Offers {
+    /// Adds or replaces the endpoint of that place.
+    pub(crate) fn put(&mut self, service: &str, entry: &Arc<Entry>) {
+        let place = entry.place();
+        if let Some(old) = self.entries.get(&place).cloned() {
+            let same = old.labels(service) == entry.labels(service)
+                && matches!(old.reach, Reach::Lost) == matches!(entry.reach, Reach::Lost);
+            if !same {
+                self.half(&old).remove(place, old.labels(service));
+                self.half(entry).insert(place, entry.labels(service));
+            }
+        } else {
+            self.half(entry).insert(place, entry.labels(service));
+        }
+        self.entries.insert(place, entry.clone());
+    }
+
+    /// Takes the endpoint of that place out.
+    pub(crate) fn take(&mut self, service: &str, place: u64) {
+        if let Some(old) = self.entries.remove(&place) {
+            self.half(&old).remove(place, old.labels(service));
+        }
+    }
+
+    fn half(&mut self, entry: &Entry) -> &mut Labelled {
+        match entry.reach {
+            Reach::Lost => &mut self.lost,
+            Reach::Socket(_) | Reach::Url => &mut self.reachable,
+        }
+    }
+
+    /// The first reachable endpoint at `from` or later that one of the selectors fits.
+    pub(crate) fn next<'a>(&self, selectors: impl IntoIterator<Item = &'a Selector>, from: u64) -> Option<&Arc<Entry>> {
+        let places = selectors.into_iter().filter_map(|selector| self.reachable.next(selector, from));
+        places.min().and_then(|place| self.entries.get(&place))
+    }
+
+    /// Whether one of the selectors fits an endpoint that cannot be reached until it registers again.
+    pub(crate) fn returning<'a>(&self, selectors: impl IntoIterator<Item = &'a Selector>) -> bool {
+        selectors.into_iter().any(|selector| self.lost.next(selector, 0).is_some())
+    }
+
+    /// All of them, reachable or not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Places by label.
+#[derive(Debug, Default)]
+struct Labelled {
+    all: BTreeSet<u64>,
+    by_label: HashMap<(String, String), BTreeSet<u64>>,
+}
+
+impl Labelled {
+    fn insert(&mut self, place: u64, labels: &Selector) {
+        self.all.insert(place);
+        for (key, value) in labels {
+            self.by_label.entry((key.clone(), value.clone())).or_default().insert(place);
+        }
+    }
+
+    fn remove(&mut self, place: u64, labels: &Selector) {
+        self.all.remove(&place);
+        for (key, value) in labels {
+            let label = (key.clone(), value.clone());
+            if let Some(places) = self.by_label.get_mut(&label) {
+                places.remove(&place);
+                if places.is_empty() {
+                    self.by_label.remove(&label);
+                }
+            }
+        }
+    }
+
+    /// The sets of all labels leap to each other's next place until they agree.
+    fn next(&self, selector: &Selector, from: u64) -> Option<u64> {
+        let mut sets = Vec::with_capacity(selector.len());
+        for (key, value) in selector {
+            sets.push(self.by_label.get(&(key.clone(), value.clone()))?);
+        }
+        if sets.is_empty() {
+            return self.all.range(from..).next().copied();
+        }
+        let (mut place, mut agreed) = (from, 0);
+        for set in sets.iter().cycle() {
+            let found = *set.range(place..).next()?;
+            agreed = if found == place { agreed + 1 } else { 1 };
+            place = found;
+            if agreed >= sets.len() {
+                return Some(place);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,91 @@
+//! `registry.NetworkServiceEndpointRegistry`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt, stream};
+use nsm_fdpass::{InodeId, Outbox};
+use nsm_proto::registry::{
+    NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
+    network_service_endpoint_registry_server::NetworkServiceEndpointRegistry,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{answer, caller, ended, path, token_expires};
+use crate::registry::{Change, Entry, Reach, Registrant, Registry, Term};
+
+/// The registry of endpoints, for callers on the agent's socket.
+#[derive(Clone)]
+pub struct Endpoints {
+    registry: Arc<dyn Registry>,
+    host: Option<InodeId>,
+}
+
+impl Endpoints {
+    /// `host` is the agent's own network namespace, where root is the operator.
+    pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
+        Self { registry, host }
+    }
+}
+
+#[async_trait]
+impl NetworkServiceEndpointRegistry for Endpoints {
+    async fn register(
+        &self,
+        request: Request<NetworkServiceEndpoint>,
+    ) -> Result<Response<NetworkServiceEndpoint>, Status> {
+        let connection = caller::connection(request.extensions())?;
+        let path = path(&request)?;
+        let by = Registrant {
+            owner: caller::owner(&connection, self.host),
+            process: Some(connection.peer.clone()),
+            netns: connection.peer.netns.as_ref().map(|netns| netns.fd.clone()),
+            socket: caller::socket(&connection, &request.get_ref().url)?,
+            term: Term::Renewed { token: token_expires(&request)? },
+        };
+        let registered = self.registry.register_endpoint(request.into_inner(), by).await?;
+        Ok(answer(path, (*registered.object.message).clone()))
+    }
+
+    type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceEndpointResponse, Status>> + Send>>;
+
+    async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
+        let outbox = caller::connection(request.extensions())?.outbox;
+        let query = request.into_inner();
+        let template = query.network_service_endpoint.unwrap_or_default();
+        let directory = self.registry.directory();
+        if !query.watch {
+            let found = directory.find_endpoints(&template)?;
+            let answers = found.into_iter().map(move |entry| Ok(current(&outbox, &entry)));
+            return Ok(Response::new(Box::pin(stream::iter(answers))));
+        }
+        let changes = directory.watch_endpoints(template)?.map(move |change| match change {
+            Change::Current(entry) => Ok(current(&outbox, &entry)),
+            Change::Gone(last) => Ok(response((*last).clone(), true)),
+        });
+        Ok(Response::new(Box::pin(changes.chain(stream::once(async { ended() })))))
+    }
+
+    async fn unregister(&self, request: Request<NetworkServiceEndpoint>) -> Result<Response<()>, Status> {
+        let connection = caller::connection(request.extensions())?;
+        let path = path(&request)?;
+        // The file comes with Unregister too; nobody needs it.
+        drop(caller::socket(&connection, &request.get_ref().url));
+        let owner = caller::owner(&connection, self.host);
+        self.registry.unregister_endpoint(&request.get_ref().name, owner).await?;
+        Ok(answer(path, ()))
+    }
+}
+
+/// An endpoint as it is, its socket's file ahead of it.
+fn current(outbox: &Outbox, entry: &Entry) -> NetworkServiceEndpointResponse {
+    if let Reach::Socket(file) = &entry.reach
+        && let Err(error) = outbox.send(file.clone())
+    {
+        tracing::debug!(endpoint = entry.message.name, %error, "found, but its socket's file is not passed");
+    }
+    response((*entry.message).clone(), false)
+}
+
+fn response(endpoint: NetworkServiceEndpoint, deleted: bool) -> NetworkServiceEndpointResponse {
+    NetworkServiceEndpointResponse { network_service_endpoint: Some(endpoint), deleted }
+}

@@ -1,0 +1,67 @@
+//! `registry.NetworkServiceRegistry`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt, stream};
+use nsm_fdpass::InodeId;
+use nsm_proto::registry::{
+    NetworkService, NetworkServiceQuery, NetworkServiceResponse,
+    network_service_registry_server::NetworkServiceRegistry,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{answer, caller, ended, path};
+use crate::registry::{Change, Registry};
+
+/// The registry of network services, for callers on the agent's socket.
+#[derive(Clone)]
+pub struct NetworkServices {
+    registry: Arc<dyn Registry>,
+    host: Option<InodeId>,
+}
+
+impl NetworkServices {
+    /// `host` is the agent's own network namespace, where root is the operator.
+    pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
+        Self { registry, host }
+    }
+}
+
+#[async_trait]
+impl NetworkServiceRegistry for NetworkServices {
+    async fn register(&self, request: Request<NetworkService>) -> Result<Response<NetworkService>, Status> {
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
+        let path = path(&request)?;
+        let registered = self.registry.register_service(request.into_inner(), owner).await?;
+        Ok(answer(path, (*registered.object.message).clone()))
+    }
+
+    type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceResponse, Status>> + Send>>;
+
+    async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
+        let query = request.into_inner();
+        let template = query.network_service.unwrap_or_default();
+        let directory = self.registry.directory();
+        if !query.watch {
+            let found = directory.find_services(&template)?;
+            let answers = found.into_iter().map(|service| Ok(response((*service.message).clone(), false)));
+            return Ok(Response::new(Box::pin(stream::iter(answers))));
+        }
+        let changes = directory.watch_services(template)?.map(|change| match change {
+            Change::Current(service) => Ok(response((*service.message).clone(), false)),
+            Change::Gone(last) => Ok(response((*last).clone(), true)),
+        });
+        Ok(Response::new(Box::pin(changes.chain(stream::once(async { ended() })))))
+    }
+
+    async fn unregister(&self, request: Request<NetworkService>) -> Result<Response<()>, Status> {
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
+        let path = path(&request)?;
+        self.registry.unregister_service(&request.get_ref().name, owner).await?;
+        Ok(answer(path, ()))
+    }
+}
+
+fn response(service: NetworkService, deleted: bool) -> NetworkServiceResponse {
+    NetworkServiceResponse { network_service: Some(service), deleted }
+}
