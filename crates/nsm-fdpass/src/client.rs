@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -27,6 +27,14 @@ pub struct FdChannel {
     pub inbox: Inbox,
     /// Files to pass, before the call that names them.
     pub outbox: Outbox,
+    alive: Weak<()>,
+}
+
+impl FdChannel {
+    /// Whether the socket is known to be closed: every further call would fail.
+    pub fn is_closed(&self) -> bool {
+        self.alive.strong_count() == 0
+    }
 }
 
 /// Why a socket cannot be connected to.
@@ -103,6 +111,7 @@ pub async fn connect_file(file: &OwnedFd, deadline: Instant) -> Result<FdChannel
 async fn channel(socket: UnixStream, path: &Path, deadline: Instant) -> Result<FdChannel, ConnectError> {
     let stream = FdStream::new(socket);
     let (inbox, outbox) = (stream.inbox().clone(), stream.outbox().clone());
+    let alive = stream.alive();
     let once = Arc::new(Mutex::new(Some(stream)));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -113,6 +122,6 @@ async fn channel(socket: UnixStream, path: &Path, deadline: Instant) -> Result<F
     match tokio::time::timeout_at(deadline, endpoint.connect_with_connector(connector)).await {
         Err(_) => Err(ConnectError::Timeout(path.to_owned())),
         Ok(Err(error)) => Err(ConnectError::Io { path: path.to_owned(), source: io::Error::other(error) }),
-        Ok(Ok(channel)) => Ok(FdChannel { channel, inbox, outbox }),
+        Ok(Ok(channel)) => Ok(FdChannel { channel, inbox, outbox, alive }),
     }
 }

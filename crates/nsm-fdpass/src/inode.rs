@@ -17,10 +17,10 @@ pub struct InodeId {
 pub struct NotAnInode(pub String);
 
 impl InodeId {
-    /// The identity of an open file, by fstat(2).
+    /// The identity of an open file, as stat(2) tells it.
     pub fn of(file: impl AsFd) -> io::Result<Self> {
-        let stat = nix::sys::stat::fstat(file)?;
-        Ok(Self { dev: stat.st_dev, ino: stat.st_ino })
+        let (dev, ino) = crate::sys::identity(file)?;
+        Ok(Self { dev, ino })
     }
 }
 
@@ -55,6 +55,13 @@ mod tests {
     fn a_url_names_the_file_it_was_made_from() {
         let id = InodeId::of(std::io::stdin()).unwrap();
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn it_is_what_stat_says() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = nix::sys::stat::fstat(&file).unwrap();
+        assert_eq!(InodeId::of(&file).unwrap(), InodeId { dev: stat.st_dev, ino: stat.st_ino });
     }
 
     #[test]

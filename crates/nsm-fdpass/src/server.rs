@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsRawFd,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     pin::Pin,
@@ -13,6 +14,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
@@ -100,9 +105,17 @@ fn take_over(path: &Path) -> Result<(), BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::NoSocket(path.to_owned()));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        _ => Err(BindError::InUse(path.to_owned())),
+    let asked = || {
+        // Without blocking: a listener whose queue is full is alive too.
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
+    };
+    match asked() {
+        // Gone in between counts as stale too.
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
+        Ok(()) | Err(Errno::EAGAIN) => Err(BindError::InUse(path.to_owned())),
+        Err(error) => Err(BindError::Io { action: "look who listens on", path: path.to_owned(), source: error.into() }),
     }
 }
 
@@ -184,11 +197,7 @@ impl Connected for Accepted {
     type ConnectInfo = Connection;
 
     fn connect_info(&self) -> Connection {
-        Connection {
-            peer: self.peer.clone(),
-            inbox: self.stream.inbox().clone(),
-            outbox: self.stream.outbox().clone(),
-        }
+        Connection { peer: self.peer.clone(), inbox: self.stream.inbox().clone(), outbox: self.stream.outbox().clone() }
     }
 }
 

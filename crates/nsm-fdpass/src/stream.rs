@@ -5,13 +5,14 @@
 //! written next; a peer that leaves more than [`crate::MAX_FILES`] files unclaimed loses the connection.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::UnixStream,
@@ -22,6 +23,12 @@ use crate::{Inbox, MAX_FILES, Outbox, TooMany, sys};
 /// First byte of a TLS record that opens a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Connected,
+    Accepted,
+}
+
 /// A unix stream socket that carries files beside bytes.
 #[derive(Debug)]
 pub struct FdStream {
@@ -30,18 +37,29 @@ pub struct FdStream {
     outbox: Outbox,
     /// What to do when the peer's first byte opens a TLS handshake; `None` once the first byte has come.
     on_tls: Option<fn(&UnixStream)>,
+    side: Side,
+    /// Its end tells that the socket is closed.
+    alive: Arc<()>,
 }
 
 impl FdStream {
     /// Takes over a connected socket.
     pub fn new(socket: UnixStream) -> Self {
-        Self { socket, inbox: Inbox::default(), outbox: Outbox::default(), on_tls: None }
+        Self {
+            socket,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            on_tls: None,
+            side: Side::Connected,
+            alive: Arc::default(),
+        }
     }
 
     /// The same for an accepted socket: `on_tls` tells that the peer spoke TLS, and the connection ends.
     pub(crate) fn accepted(socket: UnixStream, on_tls: fn(&UnixStream)) -> Self {
         let mut stream = Self::new(socket);
         stream.on_tls = Some(on_tls);
+        stream.side = Side::Accepted;
         stream
     }
 
@@ -55,19 +73,22 @@ impl FdStream {
         &self.outbox
     }
 
+    /// Can be upgraded as long as the socket is open.
+    pub(crate) fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Room for SCM_MAX_FD (253) descriptors: the kernel never sends more in one message.
-        let mut control = nix::cmsg_space!([std::os::fd::RawFd; 253]);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-        let mut too_many = message.flags.contains(MsgFlags::MSG_CTRUNC);
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                for file in sys::received(raw) {
-                    too_many |= self.inbox.put(file) == Err(TooMany);
-                }
-            }
+        let message = sys::receive(&self.socket, buffer)?;
+        let mut too_many = false;
+        for file in message.files {
+            too_many |= self.inbox.put(file) == Err(TooMany);
+        }
+        if message.truncated {
+            tracing::warn!("passed files were lost, most likely for want of descriptors: the connection is closed");
+            return Err(io::Error::other(
+                "passed files were lost: is the limit of open files (RLIMIT_NOFILE) reached?",
+            ));
         }
         if too_many {
             tracing::warn!(most = MAX_FILES, "a peer passed more files than it named: its connection is closed");
@@ -142,7 +163,11 @@ impl AsyncWrite for FdStream {
         self.poll_send(cx, bytes, || send(&self.socket, &[IoSlice::new(bytes)]))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let Some(first) = parts.iter().find(|part| !part.is_empty()) else { return Poll::Ready(Ok(0)) };
         self.poll_send(cx, first, || send(&self.socket, parts))
     }
@@ -166,10 +191,13 @@ impl AsFd for FdStream {
     }
 }
 
-/// Files that nobody claimed pin what they are of: they go with the socket, whoever still holds the inbox.
+/// Files that nobody claimed pin what they are of: they go with the accepted socket, whoever still holds the inbox. On the
+/// calling side an answer may still be on its way to its caller when the socket ends; the channel's owner drops the inbox.
 impl Drop for FdStream {
     fn drop(&mut self) {
-        self.inbox.clear();
+        if self.side == Side::Accepted {
+            self.inbox.clear();
+        }
     }
 }
 

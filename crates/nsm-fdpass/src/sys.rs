@@ -17,10 +17,64 @@ const SIOCGSKNS: libc::Ioctl = 0x894C;
 /// getsockopt of unix sockets: a pidfd of the peer (asm-generic/socket.h, Linux 6.5).
 const SO_PEERPIDFD: libc::c_int = 77;
 
-/// Takes descriptors that recvmsg(2) put into a control message of this call.
-pub(crate) fn received(raw: Vec<RawFd>) -> Vec<OwnedFd> {
-    // SAFETY: SCM_RIGHTS made these descriptors for this process; the control message is read once.
-    raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+/// Most descriptors that the kernel passes in one message (SCM_MAX_FD).
+const MOST: usize = 253;
+
+/// What one recvmsg(2) brought.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: usize,
+    pub(crate) files: Vec<OwnedFd>,
+    /// Descriptors were lost on the way.
+    pub(crate) truncated: bool,
+}
+
+/// Reads bytes and files. nix tells nothing about the files of a truncated message, which would stay open for ever.
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    // Aligned as cmsghdr is, with room for a header and padding.
+    let mut control = [0_u64; MOST * size_of::<RawFd>() / 8 + 8];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a msghdr of zeroes is an empty one.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: `header` points to `buffer` and `control`, which outlive the call, and says how long they are.
+    let bytes = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
+    let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;
+    let mut files = Vec::new();
+    // SAFETY: the kernel filled `control` and `msg_controllen`; the macros stay within them.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !message.is_null() {
+        // SAFETY: `message` is a complete header inside `control`; of SCM_RIGHTS, `cmsg_len` less the header is descriptors
+        // that the kernel made for this process in this call, each read once.
+        unsafe {
+            if (*message).cmsg_level == libc::SOL_SOCKET && (*message).cmsg_type == libc::SCM_RIGHTS {
+                let length = (*message).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let first = libc::CMSG_DATA(message).cast::<RawFd>();
+                for place in 0..length / size_of::<RawFd>() {
+                    files.push(OwnedFd::from_raw_fd(first.add(place).read_unaligned()));
+                }
+            }
+            message = libc::CMSG_NXTHDR(&raw const header, message);
+        }
+    }
+    Ok(Received { bytes, files, truncated: header.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Device and inode of an open file, from what the kernel has: a file of a FUSE file system whose server does not answer
+/// must not stop us, and peers choose what they pass.
+pub(crate) fn identity(file: impl AsFd) -> io::Result<(u64, u64)> {
+    // SAFETY: a statx of zeroes is a valid value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty C string and `found` is written by the kernel.
+    let done = unsafe { libc::statx(file.as_fd().as_raw_fd(), c"".as_ptr(), flags, libc::STATX_INO, &raw mut found) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((libc::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
 /// The network namespace of a socket. On an accepted unix socket: of the process that connected, when its socket was made.
