@@ -1,6 +1,7 @@
 //! Composable chain elements for clients and endpoints of Network Service Mesh.
 
 pub mod begin;
+pub mod heal;
 pub mod monitor;
 pub mod refresh;
 pub mod expiry;
@@ -18,6 +19,8 @@ mod error;
 mod tasks;
 pub mod ipam;
 pub mod kernel;
+pub mod endpoint;
+pub mod registry;
 
 pub use call::{Call, DEFAULT_TIMEOUT, Files};
 pub use chain::{Chain, Close, Element, Next, Request};
