@@ -1,3 +1,66 @@
-//! nsm-agent
+//! `nsm-agent`: reads its settings, runs one agent, ends on SIGTERM or SIGINT.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Context;
+use nsm_agent::{
+    agent::Agent,
+    config::{self, LogFormat, Settings},
+    failpoint,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let settings = match Settings::read(std::env::args_os().collect::<Vec<_>>()) {
+        Ok(settings) => settings,
+        Err(config::Error::Flags(error)) => error.exit(),
+        Err(config::Error::Mistakes(mistakes)) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(2);
+        }
+    };
+    if settings.list_failpoints {
+        println!("{}", failpoint::ALL.join("\n"));
+        return ExitCode::SUCCESS;
+    }
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nsm-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log_level)
+        .with_context(|| format!("log-level {:?}: expected a level or directives", settings.log_level))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        // Each blocking call is short; what waits longer waits in the netlink crate's own workers.
+        .max_blocking_threads(32)
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let node = settings.node_name();
+        let agent = Agent::start(settings).await?;
+        tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "serving");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!(node, "stopping");
+        agent.stop().await;
+        anyhow::Ok(())
+    })
+}

@@ -1,0 +1,227 @@
+//! One agent: its parts in the order in which they start, and the other way round when it stops.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use nsm_fdpass::{InodeId, Permissions, bind};
+use nsm_netlink::Netlink;
+use nsm_proto::{
+    cni::cni_server::CniServer,
+    registry::{
+        network_service_endpoint_registry_server::NetworkServiceEndpointRegistryServer,
+        network_service_registry_server::NetworkServiceRegistryServer,
+    },
+};
+use nsm_sdk::{connect::Peers, limits, monitor::Monitor, serve::Serve, token::Unsigned};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server as Tonic;
+
+use crate::{
+    cni,
+    config::Settings,
+    forwarder::{Forwarders, kernel::Kernel},
+    http,
+    manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
+    metrics::Metrics,
+    registry::{self, Embedded, Registry},
+    selftest::SelfTest,
+    state::{self, Connected, Records, blocking},
+};
+
+/// Longest life of a registration that nobody renews.
+const REGISTRATION: Duration = Duration::from_secs(60);
+
+/// A running agent.
+pub struct Agent {
+    settings: Settings,
+    manager: Manager,
+    registry: Arc<Embedded>,
+    cni: cni::Server,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// The records of one run directory.
+struct Stored {
+    connections: Records<Connected>,
+    attachments: Records<state::Attachment>,
+    owed: Records<crate::manager::OwedClose>,
+}
+
+impl Agent {
+    /// Starts an agent: recovers, then serves. It serves when this returns.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let boot_id = state::boot_id()?;
+        let (run_dir, boot) = (settings.run_dir.clone(), boot_id.clone());
+        // The sockets first: a second agent must not touch what the first one works with.
+        let cni_socket = bind(&settings.cni_socket, Permissions { mode: 0o600, uid: None, gid: None })?;
+        let nsm_permissions = Permissions {
+            mode: settings.nsm_socket_mode,
+            uid: settings.nsm_socket_owner,
+            gid: settings.nsm_socket_group,
+        };
+        let nsm_socket = bind(&settings.nsm_socket, nsm_permissions)?;
+        let stored = blocking(move || load(&run_dir, &boot)).await?;
+        let netlink = blocking(Netlink::open).await.context("cannot talk to the kernel")?;
+        let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION };
+        let registry = Arc::new(Embedded::open(embedded).await?);
+        let metrics = Metrics::new();
+        let name = settings.node_name();
+        let peers = Peers::new();
+        let life = Duration::from_secs(settings.max_token_lifetime_seconds);
+        let ids = Ids::new(&boot_id, netlink.netns().id());
+        let endpoints = Endpoints::new(registry.directory().clone(), peers.clone(), name.clone());
+        let forwarders = Arc::new(Forwarders::new(Kernel::new(netlink.clone())));
+        let monitor = Monitor::guarded(guard(ids.clone(), stored.connections.clone()));
+        let owed = Owed::new(stored.owed, life);
+        let manager = Manager::new(Parts {
+            name: name.clone(),
+            ids,
+            endpoints: endpoints.clone(),
+            peers,
+            tokens: Arc::new(Unsigned::new(format!("spiffe://nsm.local/agent/{name}")).lifetime(life)),
+            connections: stored.connections.clone(),
+            attachments: stored.attachments.clone(),
+            forwarders: forwarders.clone(),
+            owed: owed.clone(),
+            monitor: monitor.clone(),
+        });
+        let recovered = recover(&manager).await;
+        tracing::info!(
+            whole = recovered.whole,
+            undone = recovered.undone,
+            forgotten = recovered.forgotten,
+            owed = owed.all().len(),
+            "recovered"
+        );
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        manager.start(&netlink, metrics.clone(), &tasks, &stop);
+        let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
+        for problem in selftest.problems().await {
+            tracing::error!(problem, "self-test failed: no ADD can be served until this is mended");
+        }
+        let cni_path = settings.cni_socket.clone();
+        let notes = blocking(move || cni::notes::Folder::open(&cni_path)).await.context("owed DELs")?;
+        let server = cni::Server::new(cni::Parts {
+            chain: manager.attaching.clone(),
+            begin: manager.attached.clone(),
+            attachments: stored.attachments,
+            connections: stored.connections.clone(),
+            forwarders,
+            selftest: selftest.clone(),
+            endpoints,
+            owed: owed.clone(),
+            netlink: netlink.clone(),
+            node_labels: node_labels(&settings),
+            metrics: metrics.clone(),
+            notes: notes.clone(),
+        });
+        if let Some(address) = settings.metrics {
+            let listener = http::bind(address).await?;
+            let shown = http::Shown { metrics, selftest, connections: stored.connections, owed };
+            tasks.spawn(http::serve(listener, shown, stop.clone()));
+        }
+        let agent = Self { settings, manager, registry, cni: server, stop, tasks };
+        agent.serve(cni_socket, nsm_socket, &netlink).await;
+        agent.tasks.spawn(notes.run(agent.cni.clone(), agent.stop.clone()));
+        Ok(agent)
+    }
+
+    async fn serve(&self, cni_socket: nsm_fdpass::Socket, nsm_socket: nsm_fdpass::Socket, netlink: &Netlink) {
+        let own = netlink.netns().id();
+        let host = Some(InodeId { dev: own.dev, ino: own.ino });
+        let registry: Arc<dyn Registry> = self.registry.clone();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        for service in [
+            "networkservice.NetworkService",
+            "connection.MonitorConnection",
+            "registry.NetworkServiceRegistry",
+            "registry.NetworkServiceEndpointRegistry",
+        ] {
+            health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+        }
+        let services = registry::services::NetworkServices::new(registry.clone(), host);
+        let endpoints = registry::services::Endpoints::new(registry.clone(), host);
+        let nsm = Tonic::builder()
+            .add_service(Serve::new(self.manager.serving.clone()))
+            .add_service(self.manager.monitor.server())
+            .add_service(NetworkServiceRegistryServer::new(services).max_decoding_message_size(limits::MESSAGE))
+            .add_service(NetworkServiceEndpointRegistryServer::new(endpoints).max_decoding_message_size(limits::MESSAGE))
+            .add_service(health_service);
+        let cni = Tonic::builder()
+            .add_service(CniServer::new(self.cni.clone()).max_decoding_message_size(limits::MESSAGE));
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let served = nsm.serve_with_incoming_shutdown(nsm_socket.incoming(), stop.cancelled_owned()).await;
+            ended("NSM", served);
+        });
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let served = cni.serve_with_incoming_shutdown(cni_socket.incoming(), stop.cancelled_owned()).await;
+            ended("CNI", served);
+        });
+    }
+
+    /// Ends what is under way, at most for the time of the settings. Connections stay.
+    pub async fn stop(self) {
+        let bound = Duration::from_secs(self.settings.shutdown_seconds);
+        self.stop.cancel();
+        self.cni.drain(tokio::time::Instant::now() + bound).await;
+        self.manager.drain(bound).await;
+        self.registry.shutdown().await;
+        self.tasks.close();
+        if tokio::time::timeout(bound, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "some peers did not let go of their calls in time");
+        }
+    }
+}
+
+fn ended(socket: &str, served: Result<(), tonic::transport::Error>) {
+    if let Err(error) = served {
+        tracing::error!(socket, %error, "socket is not served any more");
+    }
+}
+
+fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error> {
+    let (connections, mut found) = Records::open(run_dir, boot_id)?;
+    let (attachments, of_attachments) = Records::open(run_dir, boot_id)?;
+    let (owed, of_owed) = Records::open(run_dir, boot_id)?;
+    for more in [of_attachments, of_owed] {
+        found.damaged.extend(more.damaged);
+        found.earlier_boot += more.earlier_boot;
+    }
+    for path in &found.damaged {
+        tracing::error!(path = %path.display(), "a record could not be read and was set aside");
+    }
+    if found.earlier_boot > 0 {
+        tracing::info!(records = found.earlier_boot, "records of an earlier boot forgotten");
+    }
+    Ok(Stored { connections, attachments, owed })
+}
+
+fn node_labels(settings: &Settings) -> BTreeMap<String, String> {
+    let cluster = settings.cluster_name.clone().map(|name| ("clusterName".to_owned(), name));
+    [("nodeName".to_owned(), settings.node_name())].into_iter().chain(cluster).collect()
+}
+
+/// A watcher sees its own connections; root on the host sees all.
+fn guard(
+    ids: Arc<Ids>,
+    connections: Records<Connected>,
+) -> impl Fn(&tonic::Request<nsm_proto::connection::MonitorScopeSelector>) -> Result<nsm_sdk::monitor::Filter, tonic::Status>
++ Send
++ Sync
++ 'static {
+    move |request| {
+        let socket = request
+            .extensions()
+            .get::<nsm_fdpass::Connection>()
+            .ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))?;
+        let watcher = ids.owner_of(&socket.peer)?;
+        let (ids, connections) = (ids.clone(), connections.clone());
+        Ok(Arc::new(move |connection| {
+            ids.acts_for_others(&watcher)
+                || connections.get(&connection.id).is_some_and(|record| record.owner == watcher)
+        }))
+    }
+}

@@ -1,0 +1,234 @@
+//! The CNI server: what `nsm-cni` asks for, on the root-only socket.
+//!
+//! Guarantees: operations on one attachment run one after another, and DEL calls off an ADD that is under way. Each runs in a
+//! task of its own, so that a plugin that is killed cannot cut it in half; an ADD whose plugin has gone is undone. DEL is
+//! harmless whatever is missing.
+
+mod add;
+mod check;
+mod del;
+mod gc;
+pub mod notes;
+mod result;
+
+pub(crate) use gc::lives;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nsm_netlink::Netlink;
+use nsm_proto::cni::{self, cni_server};
+use nsm_sdk::{Chain, begin::Begin, serve::Connection as Socket};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    forwarder::Forwarders,
+    manager::{Endpoints, Owed},
+    metrics::{Metrics, Operation},
+    selftest::SelfTest,
+    state::{Attachment, AttachmentKey, Connected, Records},
+};
+
+/// What the server needs of the agent.
+pub struct Parts {
+    /// Client chain of the attachments: its end is the manager.
+    pub chain: Chain,
+    /// The first element of that chain.
+    pub begin: Begin,
+    /// What was asked for.
+    pub attachments: Records<Attachment>,
+    /// What was connected.
+    pub connections: Records<Connected>,
+    /// Who looks at wires.
+    pub forwarders: Arc<Forwarders>,
+    /// For STATUS.
+    pub selftest: SelfTest,
+    /// Where endpoints are found.
+    pub endpoints: Endpoints,
+    /// Ends that endpoints have still to hear.
+    pub owed: Owed,
+    /// The agent's own namespace.
+    pub netlink: Netlink,
+    /// Labels of every client of this node: nodeName, clusterName.
+    pub node_labels: std::collections::BTreeMap<String, String>,
+    /// Counts and durations.
+    pub metrics: Metrics,
+    /// DELs that were owed while the agent was away.
+    pub notes: notes::Folder,
+}
+
+/// The server. Clones share it.
+#[derive(Clone)]
+pub struct Server {
+    parts: Arc<Parts>,
+    slots: Arc<Mutex<HashMap<AttachmentKey, Arc<Slot>>>>,
+    tasks: TaskTracker,
+}
+
+/// What serialises the operations of one attachment.
+#[derive(Default)]
+struct Slot {
+    turn: tokio::sync::Mutex<()>,
+    adding: Mutex<Option<CancellationToken>>,
+}
+
+impl Slot {
+    fn adding(&self) -> std::sync::MutexGuard<'_, Option<CancellationToken>> {
+        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// Serves with these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts), slots: Arc::default(), tasks: TaskTracker::new() }
+    }
+
+    /// Waits for what is under way, at most until `deadline`.
+    pub async fn drain(&self, deadline: tokio::time::Instant) {
+        self.tasks.close();
+        let _ = tokio::time::timeout_at(deadline, self.tasks.wait()).await;
+    }
+
+    fn slot(&self, key: &AttachmentKey) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        slots.entry(key.clone()).or_default().clone()
+    }
+
+    /// Runs an operation in a task of its own; `gone` is cancelled when the caller hangs up.
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        match self.tasks.spawn(operation).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "an operation of the CNI plugin ended in a panic");
+                Err(Status::internal("the agent failed inside: its log has more"))
+            }
+        }
+    }
+}
+
+/// One log line and one count per outcome.
+fn report(metrics: &Metrics, operation: Operation, key: &AttachmentKey, started: Instant, outcome: Result<(), &Status>) {
+    let duration = started.elapsed();
+    metrics.cni(operation, outcome.is_ok(), duration);
+    let duration_ms = milliseconds(duration);
+    match outcome {
+        Ok(()) => tracing::info!(container = key.container_id, ifname = key.ifname, duration_ms, "{operation}"),
+        Err(status) => tracing::warn!(
+            container = key.container_id,
+            ifname = key.ifname,
+            duration_ms,
+            error = status.message(),
+            "{operation} failed"
+        ),
+    }
+}
+
+/// With three decimals, as a number.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+/// The same bounds as the CNI specification sets, whoever calls.
+fn key(key: Option<cni::AttachmentKey>) -> Result<AttachmentKey, Status> {
+    let key = key.ok_or_else(|| Status::invalid_argument("the call names no attachment"))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let container = &key.container_id;
+    if container.is_empty()
+        || container.len() > 255
+        || !container.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !container.chars().all(plain)
+    {
+        return Err(Status::invalid_argument(format!(
+            "container id {container:?}: expected 1 to 255 letters, digits, '_', '.', '-', the first a letter or digit"
+        )));
+    }
+    nsm_netlink::IfName::new(key.ifname.as_str())
+        .map_err(|error| Status::invalid_argument(format!("interface name {:?}: {error}", key.ifname)))?;
+    Ok(key.into())
+}
+
+#[tonic::async_trait]
+impl cni_server::Cni for Server {
+    async fn add(&self, request: Request<cni::AddRequest>) -> Result<Response<cni::AddResponse>, Status> {
+        let started = Instant::now();
+        crate::failpoint::hit("add.start");
+        let socket = socket(&request)?;
+        let asked = request.into_inner();
+        let key = key(asked.key.clone())?;
+        let netns = add::passed_netns(&socket, &asked.netns_url).await?;
+        let hang_up = CancellationToken::new();
+        let caller = hang_up.clone().drop_guard();
+        let (server, at) = (self.clone(), key.clone());
+        let done = self
+            .run(async move {
+                let done = server.add_one(at.clone(), asked, netns).await;
+                report(&server.parts.metrics, Operation::Add, &at, started, done.as_ref().map(|_| ()));
+                if hang_up.is_cancelled() && done.is_ok() {
+                    tracing::warn!(container = at.container_id, ifname = at.ifname, "the plugin has gone: its ADD is undone");
+                    let _ = server.del_one(&at).await;
+                }
+                done
+            })
+            .await;
+        drop(caller);
+        crate::failpoint::hit("add.answered");
+        done.map(Response::new)
+    }
+
+    async fn del(&self, request: Request<cni::DelRequest>) -> Result<Response<cni::DelResponse>, Status> {
+        let started = Instant::now();
+        crate::failpoint::hit("del.start");
+        let key = key(request.into_inner().key)?;
+        let server = self.clone();
+        self.run(async move {
+            let done = server.del_one(&key).await;
+            report(&server.parts.metrics, Operation::Del, &key, started, done.as_ref().map(|_| ()));
+            done
+        })
+        .await
+        .map(|found| Response::new(cni::DelResponse { found }))
+    }
+
+    async fn check(&self, request: Request<cni::CheckRequest>) -> Result<Response<cni::CheckResponse>, Status> {
+        let started = Instant::now();
+        let socket = socket(&request)?;
+        let asked = request.into_inner();
+        let key = key(asked.key.clone())?;
+        let netns = add::passed_netns(&socket, &asked.netns_url).await?;
+        let done = self.check_one(&key, asked, netns).await;
+        report(&self.parts.metrics, Operation::Check, &key, started, done.as_ref().map(|_| ()));
+        done.map(|findings| Response::new(cni::CheckResponse { findings }))
+    }
+
+    async fn gc(&self, request: Request<cni::GcRequest>) -> Result<Response<cni::GcResponse>, Status> {
+        let server = self.clone();
+        let asked = request.into_inner();
+        self.run(async move { Ok(server.collect(asked).await) }).await.map(Response::new)
+    }
+
+    async fn status(&self, request: Request<cni::StatusRequest>) -> Result<Response<cni::StatusResponse>, Status> {
+        let asked = request.into_inner();
+        let mut problems = self.parts.selftest.problems().await;
+        if !asked.mechanism.is_empty() && asked.mechanism != "kernel" {
+            problems.push(format!("mechanism {:?}: this agent makes kernel interfaces", asked.mechanism));
+        }
+        Ok(Response::new(cni::StatusResponse { problems, agent_version: env!("CARGO_PKG_VERSION").into() }))
+    }
+}
+
+fn socket<T>(request: &Request<T>) -> Result<Socket, Status> {
+    request
+        .extensions()
+        .get::<Socket>()
+        .cloned()
+        .ok_or_else(|| Status::internal("this call did not come over the agent's socket"))
+}

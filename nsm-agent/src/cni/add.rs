@@ -1,0 +1,212 @@
+//! ADD: record what is asked, connect through the client chain, answer what was made.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use nsm_netlink::{IfName, Mtu, Netns, NetnsSocket};
+use nsm_proto::{
+    cni::AddRequest,
+    connection::{Connection, Mechanism},
+    connectioncontext::{ConnectionContext, EthernetContext, IpContext},
+    mechanism::{INTERFACE_NAME, KERNEL, LOCAL, MTU},
+};
+use nsm_sdk::{Call, Close, Error, Kind, Request, serve::Connection as Socket};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{Server, result};
+use crate::{
+    failpoint,
+    forwarder::kernel::present_prefixes,
+    manager::ForAttachment,
+    state::{Attachment, AttachmentKey, Pod, RoutePolicy, blocking},
+};
+
+/// Longest ADD, whatever the plugin says.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Labels that are the agent's to give.
+const RESERVED: [&str; 4] = ["podName", "nodeName", "clusterName", "namespace"];
+
+/// Takes the namespace that the plugin passed with its call.
+pub(super) async fn passed_netns(socket: &Socket, url: &str) -> Result<Netns, Status> {
+    let id = url.parse::<nsm_fdpass::InodeId>().map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let file = socket.inbox.take(id).ok_or_else(|| {
+        Status::invalid_argument(format!("the call names the network namespace {url} and did not pass it"))
+    })?;
+    blocking(move || Netns::from_file(file)).await.map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+impl Server {
+    pub(super) async fn add_one(
+        &self,
+        key: AttachmentKey,
+        asked: AddRequest,
+        netns: Netns,
+    ) -> Result<nsm_proto::cni::AddResponse, Status> {
+        let slot = self.slot(&key);
+        let called_off = CancellationToken::new();
+        let timeout = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
+        let deadline = tokio::time::Instant::now() + timeout;
+        let Ok(_turn) = tokio::time::timeout_at(deadline, slot.turn.lock()).await else {
+            return Err(Status::unavailable(format!("another operation on attachment {key} did not end in {timeout:?}")));
+        };
+        self.work_off_note(&key).await?;
+        if let Some(known) = self.parts.attachments.get(&key) {
+            return Err(Status::already_exists(format!(
+                "attachment {key} exists, in network {:?}: DEL it first",
+                known.network
+            )));
+        }
+        *slot.adding() = Some(called_off.clone());
+        let done = self.connect(&key, asked, netns, deadline, &called_off).await;
+        *slot.adding() = None;
+        if done.is_err() {
+            self.forget(&key).await;
+        }
+        done.map_err(Status::from)
+    }
+
+    async fn connect(
+        &self,
+        key: &AttachmentKey,
+        asked: AddRequest,
+        netns: Netns,
+        deadline: tokio::time::Instant,
+        called_off: &CancellationToken,
+    ) -> Result<nsm_proto::cni::AddResponse, Error> {
+        let attachment = self.attachment(key, &asked, &netns)?;
+        let prefixes = self.look_into(&attachment, netns.clone()).await?;
+        self.parts.attachments.put(attachment.clone()).await.map_err(|error| {
+            Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error)
+        })?;
+        failpoint::hit("add.attachment-recorded");
+        let mut call = Call::new(Duration::ZERO);
+        call.deadline = deadline;
+        call.note(ForAttachment(key.clone()));
+        call.note(netns);
+        let request = request(&attachment, &asked, prefixes, call);
+        let connection = request.connection.clone();
+        let outcome = tokio::select! {
+            made = self.parts.chain.request(request) => made,
+            () = called_off.cancelled() => Err(Error::new(Kind::Cancelled, "called off by DEL")),
+            () = tokio::time::sleep_until(deadline) => {
+                Err(Error::new(Kind::Deadline, "no endpoint served in time: the agent's log names those that were asked"))
+            }
+        };
+        match outcome {
+            Ok(connection) => result::of(&attachment, &connection, self.wire_of(&connection).as_ref()),
+            Err(error) => {
+                // What ran into its end may still be running: Close waits for it and undoes it.
+                if matches!(error.kind(), Kind::Cancelled | Kind::Deadline) {
+                    let call = Call::default();
+                    call.note(ForAttachment(key.clone()));
+                    if let Err(error) = self.parts.chain.close(Close { connection, call }).await {
+                        tracing::warn!(container = key.container_id, ifname = key.ifname, %error, "a failed ADD is not undone yet");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn attachment(&self, key: &AttachmentKey, asked: &AddRequest, netns: &Netns) -> Result<Attachment, Error> {
+        let invalid = |what: String| Error::new(Kind::Invalid, what);
+        if netns.id() == self.parts.netlink.netns().id() {
+            return Err(invalid(format!("{} is the agent's own network namespace", asked.netns_path)));
+        }
+        if asked.network_service.is_empty() || asked.network_service.len() > 253 {
+            return Err(invalid(format!("networkService {:?}: expected 1 to 253 bytes", asked.network_service)));
+        }
+        if !asked.mechanism.is_empty() && asked.mechanism != "kernel" {
+            return Err(invalid(format!("mechanism {:?}: this agent makes kernel interfaces", asked.mechanism)));
+        }
+        let mut labels: BTreeMap<String, String> = asked.labels.clone();
+        if let Some(reserved) = RESERVED.iter().find(|name| labels.contains_key(**name)) {
+            return Err(invalid(format!("label {reserved} is given by the agent and cannot be set")));
+        }
+        labels.extend(self.parts.node_labels.clone());
+        let pod = asked.pod.clone().map(|pod| Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid });
+        if let Some(pod) = &pod {
+            let of_pod = [("podName", &pod.name), ("namespace", &pod.namespace)];
+            labels.extend(of_pod.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), (*v).clone())));
+        }
+        let mac = match asked.mac.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|error| invalid(format!("mac {text:?}: {error}")))?),
+        };
+        let mtu = match asked.mtu {
+            0 => None,
+            mtu => Some(Mtu::new(mtu).map_err(|error| invalid(error.to_string()))?),
+        };
+        Ok(Attachment {
+            key: key.clone(),
+            network: asked.network.clone(),
+            netns_path: PathBuf::from(&asked.netns_path),
+            netns: netns.id(),
+            network_service: asked.network_service.clone(),
+            labels,
+            pod,
+            mac,
+            mtu,
+            routes: RoutePolicy { default_route: asked.allow_default_route, overlap: asked.allow_route_overlap },
+            client_id: client_id(key),
+        })
+    }
+
+    /// What the pod has already: its prefixes, which no endpoint should hand out again. A taken name ends it here.
+    async fn look_into(&self, attachment: &Attachment, netns: Netns) -> Result<Vec<String>, Error> {
+        let name = IfName::new(attachment.key.ifname.as_str()).map_err(|error| Error::new(Kind::Invalid, error))?;
+        blocking(move || {
+            let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
+            let mut pod = NetnsSocket::open(&netns).map_err(internal)?;
+            if pod.link_by_name(&name).map_err(internal)?.is_some() {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("the pod has an interface {name} already: another CNI_IFNAME, or DEL what made it"),
+                ));
+            }
+            let prefixes = present_prefixes(&mut pod).map_err(|error| Error::new(Kind::Internal, error))?;
+            Ok(prefixes.iter().map(ToString::to_string).collect())
+        })
+        .await
+    }
+
+    async fn forget(&self, key: &AttachmentKey) {
+        if let Err(error) = self.parts.attachments.remove(key).await {
+            tracing::error!(container = key.container_id, ifname = key.ifname, %error, "the record of a failed ADD stays until DEL");
+        }
+    }
+}
+
+/// The same for the same attachment, so that its connection is found again after a restart.
+fn client_id(key: &AttachmentKey) -> String {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{}\0{}", key.container_id, key.ifname).as_bytes()).to_string()
+}
+
+fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, call: Call) -> Request {
+    let mut parameters = BTreeMap::from([(INTERFACE_NAME.to_owned(), attachment.key.ifname.clone())]);
+    if let Some(mtu) = attachment.mtu {
+        parameters.insert(MTU.to_owned(), mtu.to_string());
+    }
+    let ip_context = IpContext {
+        src_ip_addrs: asked.ips.clone(),
+        src_ip_required: !asked.ips.is_empty(),
+        excluded_prefixes: prefixes,
+        ..IpContext::default()
+    };
+    let connection = Connection {
+        id: attachment.client_id.clone(),
+        network_service: attachment.network_service.clone(),
+        labels: attachment.labels.clone(),
+        context: Some(ConnectionContext {
+            ip_context: Some(ip_context),
+            ethernet_context: attachment
+                .mac
+                .map(|mac| EthernetContext { src_mac: mac.to_string(), ..EthernetContext::default() }),
+            mtu: attachment.mtu.map_or(0, Mtu::get),
+            ..ConnectionContext::default()
+        }),
+        ..Connection::default()
+    };
+    let preference = Mechanism { cls: LOCAL.into(), r#type: KERNEL.into(), parameters };
+    Request { connection, preferences: vec![preference], call }
+}

@@ -1,0 +1,73 @@
+//! CHECK: the record, both ends of the wire in the kernel, and what the runtime remembers.
+
+use nsm_netlink::Netns;
+use nsm_proto::cni::{AddResponse, CheckRequest};
+use tonic::Status;
+
+use super::{Server, result};
+use crate::{
+    forwarder::Wire,
+    state::{AttachmentKey, Phase, blocking},
+};
+
+impl Server {
+    /// What is not as it was made; empty when all is.
+    pub(super) async fn check_one(
+        &self,
+        key: &AttachmentKey,
+        asked: CheckRequest,
+        netns: Netns,
+    ) -> Result<Vec<String>, Status> {
+        let Some(attachment) = self.parts.attachments.get(key) else {
+            return Err(Status::not_found(format!("attachment {key} is not known: it was deleted, or its ADD never succeeded")));
+        };
+        if netns.id() != attachment.netns {
+            return Ok(vec![format!("{} is another network namespace than the one of ADD", asked.netns_path)]);
+        }
+        let Some(client_side) = self.parts.begin.last(&attachment.client_id) else {
+            return Ok(vec![format!("attachment {key} has no connection")]);
+        };
+        let record = nsm_sdk::path::next(&client_side).and_then(|ours| self.parts.connections.get(&ours.id));
+        let Some(record) = record.filter(|record| record.phase == Phase::Up) else {
+            return Ok(vec![format!("the connection of attachment {key} to {:?} is down", attachment.network_service)]);
+        };
+        let Some(wire) = record.wire.clone() else {
+            return Ok(vec![format!("the connection of attachment {key} has no interface")]);
+        };
+        let forwarders = self.parts.forwarders.clone();
+        let seen = wire.clone();
+        let mut findings = blocking(move || forwarders.of(&seen).inspect(&seen, Some(&netns)))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        if let (Some(expected), Wire::Kernel(wire)) = (&asked.expected, &wire) {
+            let now = result::of(&attachment, &client_side, Some(wire))?;
+            findings.extend(differences(expected, &now));
+        }
+        Ok(findings)
+    }
+}
+
+/// What the runtime's result has and the record lacks. Later plugins may have added more.
+fn differences(expected: &AddResponse, now: &AddResponse) -> Vec<String> {
+    let mut findings = Vec::new();
+    for interface in &expected.interfaces {
+        match now.interfaces.iter().find(|known| known.name == interface.name) {
+            None => findings.push(format!("prevResult has interface {}, the agent's record does not", interface.name)),
+            Some(known) if !interface.mac.is_empty() && !known.mac.eq_ignore_ascii_case(&interface.mac) => findings.push(
+                format!("prevResult has {} for interface {}, the record {}", interface.mac, interface.name, known.mac),
+            ),
+            Some(_) => {}
+        }
+    }
+    for ip in &expected.ips {
+        if !now.ips.iter().any(|known| known.address == ip.address) {
+            findings.push(format!("prevResult has address {}, the agent's record does not", ip.address));
+        }
+    }
+    for route in &expected.routes {
+        if !now.routes.iter().any(|known| known.dst == route.dst) {
+            findings.push(format!("prevResult has a route to {}, the agent's record does not", route.dst));
+        }
+    }
+    findings
+}

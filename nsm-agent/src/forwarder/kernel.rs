@@ -1,0 +1,328 @@
+//! The kernel forwarder: a veth pair whose ends are made where they belong, in the pod and in the endpoint's namespace.
+//!
+//! Guarantees: a plan holds both hardware addresses and the alias, by which a half-made pair is known again; an end is
+//! configured completely before it is up; a failure takes the pair away; nothing that the plan does not describe is touched.
+
+mod context;
+mod overlap;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use nsm_netlink::{
+    IfIndex, IfName, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid, VethEnd, VethPair,
+};
+use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
+use serde::{Deserialize, Serialize};
+
+use super::{Agreement, End, Error, Fault, Forwarder};
+use crate::failpoint;
+
+/// The prefixes that a pod reaches already: no endpoint should hand them out again.
+pub fn present_prefixes(pod: &mut NetnsSocket) -> Result<Vec<nsm_netlink::IpNetwork>, Error> {
+    overlap::present(pod, None)
+}
+
+/// Group of all interfaces that agents make, so that an operator can list them (`ip link show group 20051`).
+pub const GROUP: u32 = 20_051;
+
+/// Both ends of a pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wire {
+    /// In the pod.
+    pub client: Side,
+    /// At the endpoint.
+    pub endpoint: Side,
+}
+
+/// One end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Its namespace.
+    pub netns: NetnsId,
+    /// The namespace's id in the agent's: finds it when nobody holds a descriptor any more.
+    pub nsid: Nsid,
+    /// The interface's name.
+    pub name: IfName,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its index, once it is made.
+    pub index: Option<IfIndex>,
+    /// What it must look like.
+    pub config: LinkConfig,
+}
+
+impl Side {
+    fn identity(&self, index: IfIndex) -> LinkIdentity {
+        LinkIdentity { nsid: self.nsid, index, mac: self.mac, alias: self.config.alias.clone() }
+    }
+}
+
+/// Makes veth pairs.
+pub struct Kernel {
+    netlink: Netlink,
+}
+
+impl Kernel {
+    /// A forwarder that works from the namespace `netlink` was opened in.
+    pub fn new(netlink: Netlink) -> Self {
+        Self { netlink }
+    }
+
+    fn side(&self, agreement: &Agreement, end: &End, who: Fault) -> Result<Side, Error> {
+        let of = match who {
+            Fault::Endpoint => "endpoint",
+            Fault::Client | Fault::Node => "client",
+        };
+        let netns = netns(end, of, who)?;
+        let name = match end.mechanism.parameters.get(INTERFACE_NAME).filter(|name| !name.is_empty()) {
+            Some(name) => IfName::new(name.as_str())
+                .map_err(|error| Error::new(who, format!("{of}'s interface name {name:?}: {error}")))?,
+            None => derived_name(&agreement.connection.network_service, &agreement.id),
+        };
+        let nsid = self
+            .netlink
+            .nsid(netns)
+            .map_err(|error| Error::kernel(Fault::Node, format!("no id for the {of}'s network namespace"), error))?;
+        Ok(Side {
+            netns: netns.id(),
+            nsid,
+            name,
+            mac: end.mac.unwrap_or_else(Mac::random),
+            index: None,
+            config: LinkConfig { alias: Some(format!("nsm {of} {}", agreement.id)), up: true, ..LinkConfig::default() },
+        })
+    }
+
+    fn create(&self, wire: &Wire, client: &Netns, endpoint: &Netns) -> Result<Wire, Error> {
+        let pair = VethPair {
+            ends: [
+                VethEnd { netns: client, name: wire.client.name.clone(), mac: wire.client.mac },
+                VethEnd { netns: endpoint, name: wire.endpoint.name.clone(), mac: wire.endpoint.mac },
+            ],
+            mtu: wire.client.config.mtu,
+            group: Some(GROUP),
+        };
+        let [client_link, endpoint_link] = self.netlink.create_veth(&pair).map_err(|error| {
+            let fault = match &error {
+                nsm_netlink::Error::NameTaken { netns, .. } if *netns == wire.endpoint.netns => Fault::Endpoint,
+                _ if error.is_conflict() || error.is_gone() => Fault::Client,
+                _ => Fault::Node,
+            };
+            Error::kernel(fault, "cannot make the veth pair", error)
+        })?;
+        let mut made = wire.clone();
+        made.client.index = Some(client_link.index);
+        made.endpoint.index = Some(endpoint_link.index);
+        Ok(made)
+    }
+
+    /// Configures both ends, the pod's last: traffic can only start when the endpoint is ready.
+    fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &Netns) -> Result<(), Error> {
+        let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
+            return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
+        };
+        open(endpoint, "endpoint", Fault::Endpoint)?
+            .configure(at_endpoint, &wire.endpoint.config)
+            .map_err(|error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error))?;
+        client.configure(at_client, &wire.client.config).map_err(|error| {
+            Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error)
+        })?;
+        Ok(())
+    }
+
+    fn remove(&self, side: &Side) -> Result<(), Error> {
+        let failed = |error| Error::kernel(Fault::Node, format!("cannot remove interface {}", side.name), error);
+        let index = match side.index {
+            Some(index) => index,
+            None => match self.netlink.link_by_name(side.nsid, &side.name) {
+                Ok(Some(link)) if link.mac == Some(side.mac) => link.index,
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_gone() => return Ok(()),
+                Err(error) => return Err(failed(error)),
+            },
+        };
+        match self.netlink.delete_link(&side.identity(index)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_gone() => Ok(()),
+            // An index is used again after a while: another link there means that ours has gone.
+            Err(nsm_netlink::Error::NotOurs { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Forwarder for Kernel {
+    fn plan(&self, agreement: &Agreement) -> Result<super::Wire, Error> {
+        let context = context::read(agreement)?;
+        let mut client = self.side(agreement, &agreement.client, Fault::Client)?;
+        let mut endpoint = self.side(agreement, &agreement.endpoint, Fault::Endpoint)?;
+        if client.netns == endpoint.netns && client.name == endpoint.name {
+            return Err(Error::new(
+                Fault::Endpoint,
+                format!("client and endpoint are in one network namespace and both want interface {}", client.name),
+            ));
+        }
+        let mtu = mtu(agreement)?;
+        context.configure_client(&mut client.config, endpoint.mac);
+        context.configure_endpoint(&mut endpoint.config, client.mac);
+        client.config.mtu = mtu;
+        endpoint.config.mtu = mtu;
+        Ok(super::Wire::Kernel(Box::new(Wire { client, endpoint })))
+    }
+
+    fn apply(&self, wire: &super::Wire, agreement: &Agreement) -> Result<super::Wire, Error> {
+        let wire = kernel(wire)?;
+        let client = netns(&agreement.client, "client", Fault::Client)?;
+        let endpoint = netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?;
+        let mut socket = open(client, "client", Fault::Client)?;
+        overlap::check(&mut socket, None, &wire.client.config, agreement.routes)?;
+        let made = self.create(wire, client, endpoint)?;
+        failpoint::hit("add.wire-created");
+        let pair = Unfinished { kernel: self, wire: &made };
+        Self::configure(&made, &mut socket, endpoint)?;
+        std::mem::forget(pair);
+        failpoint::hit("add.wire-configured");
+        Ok(super::Wire::Kernel(Box::new(made)))
+    }
+
+    fn change(
+        &self,
+        wire: &super::Wire,
+        plan: &super::Wire,
+        agreement: &Agreement,
+    ) -> Result<Option<super::Wire>, Error> {
+        let (old, new) = (kernel(wire)?, kernel(plan)?);
+        let same_link = |old: &Side, new: &Side| old.netns == new.netns && old.name == new.name;
+        if !same_link(&old.client, &new.client) || !same_link(&old.endpoint, &new.endpoint) {
+            return Ok(None);
+        }
+        let (Some(at_client), Some(at_endpoint)) = (old.client.index, old.endpoint.index) else { return Ok(None) };
+        for (side, index) in [(&old.client, at_client), (&old.endpoint, at_endpoint)] {
+            match self.netlink.link(side.nsid, index) {
+                Ok(Some(link)) if link.mac == Some(side.mac) => {}
+                _ => return Ok(None),
+            }
+        }
+        let mut changed = old.clone();
+        // The pair keeps the hardware addresses that it has; only neighbours depend on them.
+        let context = context::read(agreement)?;
+        for (side, mtu) in [(&mut changed.client, new.client.config.mtu), (&mut changed.endpoint, new.endpoint.config.mtu)] {
+            side.config = LinkConfig { alias: side.config.alias.clone(), up: true, mtu, ..LinkConfig::default() };
+        }
+        context.configure_client(&mut changed.client.config, old.endpoint.mac);
+        context.configure_endpoint(&mut changed.endpoint.config, old.client.mac);
+        if changed == *old {
+            return Ok(Some(wire.clone()));
+        }
+        let failed = |fault| move |error| Error::kernel(fault, "cannot change the interface", error);
+        let mut client = open(netns(&agreement.client, "client", Fault::Client)?, "client", Fault::Client)?;
+        overlap::check(&mut client, Some(at_client), &changed.client.config, agreement.routes)?;
+        open(netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?, "endpoint", Fault::Endpoint)?
+            .reconfigure(at_endpoint, &old.endpoint.config, &changed.endpoint.config)
+            .map_err(failed(Fault::Endpoint))?;
+        client.reconfigure(at_client, &old.client.config, &changed.client.config).map_err(failed(Fault::Endpoint))?;
+        Ok(Some(super::Wire::Kernel(Box::new(changed))))
+    }
+
+    fn undo(&self, wire: &super::Wire, client: Option<&Netns>) -> Result<(), Error> {
+        let wire = kernel(wire)?;
+        if let Some(netns) = client.filter(|_| !wire.client.config.rules.is_empty()) {
+            open(netns, "client", Fault::Client)?
+                .remove_rules(&wire.client.config.rules)
+                .map_err(|error| Error::kernel(Fault::Node, "cannot remove the pod's policy rules", error))?;
+        }
+        // One end takes the other with it, unless only half of the record came true.
+        self.remove(&wire.client)?;
+        self.remove(&wire.endpoint)
+    }
+
+    fn inspect(&self, wire: &super::Wire, client: Option<&Netns>) -> Result<Vec<String>, Error> {
+        let wire = kernel(wire)?;
+        let mut findings = Vec::new();
+        for (side, of) in [(&wire.client, "pod's"), (&wire.endpoint, "endpoint's")] {
+            let Some(index) = side.index else {
+                findings.push(format!("the {of} interface {} was never made", side.name));
+                continue;
+            };
+            match self.netlink.link(side.nsid, index) {
+                Ok(Some(link)) if link.mac != Some(side.mac) => {
+                    findings.push(format!("the {of} interface {} is another one now", side.name));
+                }
+                Ok(Some(link)) if link.name != side.name.as_str() => {
+                    findings.push(format!("the {of} interface {} is called {} now", side.name, link.name));
+                }
+                Ok(Some(link)) if !link.up => findings.push(format!("the {of} interface {} is down", side.name)),
+                Ok(Some(_)) => {}
+                Ok(None) => findings.push(format!("the {of} interface {} is gone", side.name)),
+                Err(error) if error.is_gone() => findings.push(format!("the {of} interface {} is gone", side.name)),
+                Err(error) => return Err(Error::kernel(Fault::Node, "cannot look at the interfaces", error)),
+            }
+        }
+        if let (Some(netns), Some(index), true) = (client, wire.client.index, findings.is_empty()) {
+            let seen = open(netns, "client", Fault::Client)?
+                .inspect(index, wire.client.mac, &wire.client.config)
+                .map_err(|error| Error::kernel(Fault::Node, "cannot look into the pod", error))?;
+            findings.extend(seen);
+        }
+        Ok(findings)
+    }
+}
+
+/// A pair that exists and is not configured yet: it goes when anything fails.
+struct Unfinished<'a> {
+    kernel: &'a Kernel,
+    wire: &'a Wire,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.kernel.remove(&self.wire.client) {
+            tracing::error!(%error, "an interface of a failed connection stays; the next start of the agent removes it");
+        }
+    }
+}
+
+fn kernel(wire: &super::Wire) -> Result<&Wire, Error> {
+    match wire {
+        super::Wire::Kernel(wire) => Ok(wire),
+        super::Wire::Relay => Err(Error::new(Fault::Node, "this wire was not made by the kernel forwarder")),
+    }
+}
+
+fn netns<'a>(end: &'a End, of: &str, fault: Fault) -> Result<&'a Netns, Error> {
+    end.netns.as_ref().ok_or_else(|| {
+        Error::new(fault, format!("the {of} passed no network namespace (inodeURL of its KERNEL mechanism)"))
+    })
+}
+
+fn open(netns: &Netns, of: &str, fault: Fault) -> Result<NetnsSocket, Error> {
+    NetnsSocket::open(netns)
+        .map_err(|error| Error::kernel(fault, format!("cannot enter the {of}'s network namespace {}", netns.id()), error))
+}
+
+/// The smallest that one of the three asks for; the kernel's default when none does.
+fn mtu(agreement: &Agreement) -> Result<Option<Mtu>, Error> {
+    let mut smallest: Option<u32> = None;
+    let mut consider = |mtu: u32| smallest = Some(smallest.map_or(mtu, |known| known.min(mtu)));
+    if let Some(mtu) = agreement.connection.context.as_ref().map(|context| context.mtu).filter(|mtu| *mtu > 0) {
+        consider(mtu);
+    }
+    for (end, fault) in [(&agreement.client, Fault::Client), (&agreement.endpoint, Fault::Endpoint)] {
+        if let Some(text) = end.mechanism.parameters.get(MTU).filter(|text| !text.is_empty()) {
+            consider(text.parse().map_err(|_| Error::new(fault, format!("MTU {text:?}: expected a number of bytes")))?);
+        }
+    }
+    smallest
+        .map(|mtu| Mtu::new(mtu).map_err(|error| Error::new(Fault::Endpoint, error.to_string())))
+        .transpose()
+}
+
+/// A name for whoever did not choose one: the service's start and eight digits of the connection, so that it is unique.
+fn derived_name(service: &str, id: &str) -> IfName {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let start: String = service.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+    let name = format!("{start}-{:08x}", hasher.finish() & 0xffff_ffff);
+    IfName::new(name).expect("15 bytes of letters, digits and a dash")
+}

@@ -1,0 +1,196 @@
+//! The manager: the chain that serves every Request of this node, whoever asks.
+
+mod heal;
+mod ids;
+mod lookup;
+mod owed;
+mod recover;
+mod select;
+mod wires;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use nsm_netlink::Netlink;
+use nsm_proto::connection::Connection;
+use nsm_sdk::{
+    Chain, Close, Element, Error, Next, Request,
+    begin::Begin,
+    chain,
+    connect::{Connect, Peers},
+    expiry::Expiry,
+    monitor::Monitor,
+    path::{self, Path},
+    refresh::Refresh,
+    serve::Caller,
+    token::{Token, TokenSource},
+    token_headers::{CallerToken, OwnToken},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use heal::Healer;
+pub use ids::{ForAttachment, Ids};
+pub use lookup::{Candidate, Endpoints, Found};
+pub use owed::{Owed, OwedClose};
+pub use recover::{Recovered, recover};
+pub use select::Select;
+pub use wires::Wires;
+
+use crate::{
+    forwarder::Forwarders,
+    metrics::Metrics,
+    state::{Attachment, Connected, Records},
+};
+
+/// Everything that serves Requests, and the handles to it.
+#[derive(Clone)]
+pub struct Manager {
+    /// For Requests of other processes.
+    pub serving: Chain,
+    /// For the attachments of the CNI plugin: a client of the chain above, in this process.
+    pub attaching: Chain,
+    /// What keeps connections in order, by this agent's ids.
+    pub begin: Begin,
+    /// The same for attachments, by their client ids.
+    pub attached: Begin,
+    /// Tells clients what becomes of their connections.
+    pub monitor: Monitor,
+    /// The element that ends connections.
+    pub wires: Arc<Wires>,
+    /// Ends that endpoints have still to hear.
+    pub owed: Owed,
+    /// Where endpoints are found.
+    pub endpoints: Endpoints,
+    behind_begin: Chain,
+    behind_attached: Chain,
+    refresh: Refresh,
+    expiry: Expiry,
+    to_endpoint: Chain,
+}
+
+/// What a manager is made of.
+pub struct Parts {
+    /// This agent's name on paths.
+    pub name: String,
+    /// Whose connections are whose.
+    pub ids: Arc<Ids>,
+    /// Where endpoints are found.
+    pub endpoints: Endpoints,
+    /// Connections to endpoints.
+    pub peers: Peers,
+    /// This agent's tokens.
+    pub tokens: Arc<dyn TokenSource>,
+    /// The connections of this node.
+    pub connections: Records<Connected>,
+    /// What the CNI plugin asked for.
+    pub attachments: Records<Attachment>,
+    /// Who makes wires.
+    pub forwarders: Arc<Forwarders>,
+    /// Ends that endpoints have still to hear.
+    pub owed: Owed,
+    /// Tells clients what becomes of their connections.
+    pub monitor: Monitor,
+}
+
+impl Manager {
+    /// Joins the parts into chains.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor } = parts;
+        let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
+        let (refresh, expiry) = (Refresh::new(), Expiry::new());
+        let wires = Arc::new(Wires::new(connections.clone(), attachments.clone(), forwarders, owed.clone(), ids.clone()));
+        let to_endpoint = chain![Token::client(tokens.clone()), path::Verify, Connect::noted(peers)];
+        let behind_begin = chain![
+            Token::server(tokens.clone()),
+            monitor.clone(),
+            expiry.clone(),
+            Select { endpoints: endpoints.clone(), connections, owed: owed.clone() },
+            Shared(wires.clone()),
+            to_endpoint.clone(),
+        ];
+        let serving = chain![Path::server(name.clone()).ids(ids), begin.clone(), behind_begin.clone()];
+        let behind_attached =
+            chain![refresh.clone(), Token::client(tokens), InProcess { attachments }, serving.clone()];
+        let attaching = chain![Path::client(name), attached.clone(), behind_attached.clone()];
+        Self {
+            serving,
+            attaching,
+            begin,
+            attached,
+            monitor,
+            wires,
+            owed,
+            endpoints,
+            behind_begin,
+            behind_attached,
+            refresh,
+            expiry,
+            to_endpoint,
+        }
+    }
+
+    /// Starts what works beside Requests: deliveries to endpoints, and heal.
+    pub fn start(&self, netlink: &Netlink, metrics: Metrics, tasks: &TaskTracker, stop: &CancellationToken) -> Healer {
+        tasks.spawn(self.owed.clone().run(self.endpoints.clone(), self.to_endpoint.clone(), stop.clone()));
+        let healer = Healer::new(self.clone(), metrics, tasks.clone(), stop.clone());
+        healer.start(netlink);
+        healer
+    }
+
+    /// Waits for what is under way, at most `bound`, and takes nothing new. Connections stay.
+    pub async fn drain(&self, bound: Duration) {
+        let deadline = tokio::time::Instant::now() + bound;
+        self.monitor.shut_down();
+        let ended = self.attached.drain(deadline).await + self.begin.drain(deadline).await;
+        if ended > 0 {
+            tracing::warn!(ended, "requests were cut short by the shutdown: the next start undoes or finishes them");
+        }
+    }
+}
+
+/// An element that others hold too.
+struct Shared<E: Element>(Arc<E>);
+
+#[async_trait]
+impl<E: Element> Element for Shared<E> {
+    async fn request(&self, request: Request, next: Next) -> Result<Connection, Error> {
+        self.0.request(request, next).await
+    }
+
+    async fn close(&self, close: Close, next: Next) -> Result<(), Error> {
+        self.0.close(close, next).await
+    }
+}
+
+/// What the socket's edge does for other processes: says who calls, and hands over the token.
+struct InProcess {
+    attachments: Records<Attachment>,
+}
+
+impl InProcess {
+    fn introduce(&self, call: &nsm_sdk::Call, connection: &Connection) {
+        call.note(Caller::InProcess);
+        if let Some(OwnToken { token, expires }) = call.noted() {
+            call.note(CallerToken { token, expires });
+        }
+        // An event of a connection from before a restart has no notes of its own.
+        if call.noted::<ForAttachment>().is_none()
+            && let Some(attachment) = self.attachments.find(|attachment| attachment.client_id == connection.id)
+        {
+            call.note(ForAttachment(attachment.key.clone()));
+        }
+    }
+}
+
+#[async_trait]
+impl Element for InProcess {
+    async fn request(&self, request: Request, next: Next) -> Result<Connection, Error> {
+        self.introduce(&request.call, &request.connection);
+        next.request(request).await
+    }
+
+    async fn close(&self, close: Close, next: Next) -> Result<(), Error> {
+        self.introduce(&close.call, &close.connection);
+        next.close(close).await
+    }
+}

@@ -1,0 +1,99 @@
+//! Whose a connection is, and so which id it has here.
+//!
+//! Guarantee: the id of a connection is a function of its owner and of the id that the owner gave it. A peer that learned
+//! another's id gains nothing by it: whatever its path proposes, it gets an id of its own. The same caller with the same id
+//! finds its connection again after its own restart and after the agent's.
+
+use std::sync::Arc;
+
+use nsm_fdpass::Peer;
+use nsm_netlink::NetnsId;
+use nsm_proto::connection::Connection;
+use nsm_sdk::{Call, Error, Kind, path, serve::Caller};
+use uuid::Uuid;
+
+use crate::state::{AttachmentKey, Owner};
+
+/// In an in-process call: the attachment that it is for.
+#[derive(Debug, Clone)]
+pub struct ForAttachment(pub AttachmentKey);
+
+/// Derives ids.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    /// Ids of one boot: connections do not survive it.
+    space: Uuid,
+    /// The agent's own namespace: processes there are the host's.
+    own_netns: NetnsId,
+}
+
+impl Ids {
+    /// For the agent in `own_netns`.
+    pub fn new(boot_id: &str, own_netns: NetnsId) -> Arc<Self> {
+        Arc::new(Self { space: Uuid::new_v5(&Uuid::NAMESPACE_OID, boot_id.as_bytes()), own_netns })
+    }
+
+    /// Who makes this call.
+    pub fn owner(&self, call: &Call) -> Result<Owner, Error> {
+        if let Some(ForAttachment(key)) = call.noted() {
+            return Ok(Owner::Attachment(key));
+        }
+        match call.noted::<Caller>() {
+            Some(Caller::Peer(peer)) => self.owner_of(&peer),
+            Some(Caller::InProcess) | None => Err(Error::new(Kind::Internal, "a call from nobody")),
+        }
+    }
+
+    /// Who a peer is: its pod, or its user on the host.
+    pub fn owner_of(&self, peer: &Peer) -> Result<Owner, Error> {
+        match &peer.netns {
+            Some(netns) => {
+                let netns = NetnsId { dev: netns.id.dev, ino: netns.id.ino };
+                Ok(if netns == self.own_netns { Owner::Host { uid: peer.uid } } else { Owner::Pod(netns) })
+            }
+            None => Err(Error::new(
+                Kind::Denied,
+                format!(
+                    "the kernel does not tell the network namespace of process {} (user {}): the agent needs CAP_NET_ADMIN in it",
+                    peer.pid, peer.uid
+                ),
+            )),
+        }
+    }
+
+    /// Root in the agent's own namespace: a runtime, or an operator's tool, that may act for pods.
+    pub fn acts_for_others(&self, owner: &Owner) -> bool {
+        matches!(owner, Owner::Host { uid: 0 })
+    }
+
+    /// The id of the owner's connection.
+    pub fn id_of(&self, owner: &Owner, client_id: &str) -> String {
+        let name = match owner {
+            Owner::Attachment(key) => format!("attachment\0{}\0{}\0{client_id}", key.container_id, key.ifname),
+            Owner::Pod(netns) => format!("pod\0{netns}\0{client_id}"),
+            Owner::Host { uid } => format!("host\0{uid}\0{client_id}"),
+        };
+        Uuid::new_v5(&self.space, name.as_bytes()).to_string()
+    }
+}
+
+impl path::Ids for Ids {
+    fn id(&self, call: &Call, connection: &Connection, _: Option<&str>) -> Result<String, Error> {
+        Ok(self.id_of(&self.owner(call)?, &connection.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_belongs_to_its_owner() {
+        let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
+        let pod = |ino| Owner::Pod(NetnsId { dev: 4, ino });
+        assert_eq!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(2), "a"));
+        assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(3), "a"));
+        assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(2), "b"));
+        assert_ne!(ids.id_of(&pod(2), "a"), Ids::new("next", ids.own_netns).id_of(&pod(2), "a"));
+    }
+}

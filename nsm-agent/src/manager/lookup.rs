@@ -1,0 +1,191 @@
+//! Endpoints as the manager needs them: something to dial, and a namespace to wire to.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use nsm_netlink::Netns;
+use nsm_proto::{
+    connection::{Connection, ConnectionEventType, MonitorScopeSelector, PathSegment},
+    registry::NetworkService,
+};
+use nsm_sdk::{
+    Call, Error, Kind,
+    connect::{Peers, Target},
+    path,
+};
+use tokio::time::Instant;
+
+use crate::{
+    candidates::{self, Wanted},
+    registry::{Directory, Entry, Owner, Reach},
+    state::blocking,
+};
+
+/// Most candidates that one Request asks in turn.
+const MOST: usize = 16;
+/// How long a Request waits for endpoints that a restart of the agent has cut off and that are on their way back.
+const RETURN: Duration = Duration::from_secs(3);
+
+/// An endpoint that can be asked: a note for the elements that follow.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its name in the registry.
+    pub name: String,
+    /// Its registration: another number, another life of the endpoint.
+    pub place: u64,
+    /// Where it listens.
+    pub target: Target,
+    /// The namespace that it registered from.
+    pub netns: Option<Netns>,
+    /// Whether it may offer other namespaces than its own: root on the host.
+    pub trusted: bool,
+}
+
+/// What became of an endpoint.
+#[derive(Debug)]
+pub enum Found {
+    /// It can be asked.
+    Ready(Candidate),
+    /// It is registered and cannot be asked, for this reason.
+    Unreachable(String),
+    /// It is not registered.
+    Gone,
+}
+
+/// The registry and the ways to what it names. Clones share them.
+#[derive(Clone)]
+pub struct Endpoints {
+    directory: Arc<Directory>,
+    peers: Peers,
+    name: String,
+}
+
+impl Endpoints {
+    /// `name` is this agent's on paths.
+    pub fn new(directory: Arc<Directory>, peers: Peers, name: String) -> Self {
+        Self { directory, peers, name }
+    }
+
+    /// What is registered.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The network service of that name.
+    pub fn service(&self, name: &str) -> Result<Arc<NetworkService>, Error> {
+        self.directory.service(name).map(|service| service.message.clone()).ok_or_else(|| {
+            Error::new(Kind::NotFound, format!("network service {name:?} is not found: nsmctl get networkservices"))
+        })
+    }
+
+    /// The endpoint of that name.
+    pub async fn endpoint(&self, name: &str) -> Found {
+        match self.directory.endpoint(name) {
+            None => Found::Gone,
+            Some(entry) => match candidate(&entry).await {
+                Ok(candidate) => Found::Ready(candidate),
+                Err(error) => Found::Unreachable(error.to_string()),
+            },
+        }
+    }
+
+    /// The registration number of an endpoint; none when it is not registered.
+    pub fn place(&self, name: &str) -> Option<u64> {
+        self.directory.endpoint(name).map(|entry| entry.place())
+    }
+
+    /// Endpoints that would do for these labels, in the order in which to ask them.
+    pub async fn candidates(
+        &self,
+        service: &str,
+        labels: &BTreeMap<String, String>,
+        deadline: Instant,
+    ) -> Result<Vec<Candidate>, Error> {
+        let patience = deadline.min(Instant::now() + RETURN);
+        let mut changes = self.directory.changes();
+        loop {
+            changes.borrow_and_update();
+            let wanted = Wanted { service, labels, endpoint: "" };
+            let error = match candidates::candidates(&self.directory, wanted) {
+                Ok(entries) => {
+                    let mut found = Vec::new();
+                    for entry in entries.take(MOST) {
+                        match candidate(&entry).await {
+                            Ok(candidate) => found.push(candidate),
+                            Err(error) => tracing::warn!(endpoint = entry.message.name, %error, "endpoint left out"),
+                        }
+                    }
+                    return Ok(found);
+                }
+                Err(error) => error,
+            };
+            let returning = error.returning();
+            if !returning || tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// A connection with the endpoint's segment, by which it can be closed: asked of the endpoint where we never heard it.
+    /// `None`: the endpoint does not know the connection.
+    pub async fn at_endpoint(
+        &self,
+        connection: &Connection,
+        candidate: &Candidate,
+        bound: Duration,
+    ) -> Result<Option<Connection>, Error> {
+        if path::next(connection).is_some() {
+            return Ok(Some(connection.clone()));
+        }
+        let call = Call::new(bound);
+        let ask = async {
+            let mut monitor = self.peers.monitor(&candidate.target, &call).await?;
+            let segment = PathSegment { name: self.name.clone(), id: connection.id.clone(), ..PathSegment::default() };
+            let selector = MonitorScopeSelector { path_segments: vec![segment], network_services: Vec::new() };
+            let answered = |status: tonic::Status| Error::new(Kind::of(status.code()), status.message().to_owned());
+            let mut events = monitor.monitor_connections(selector).await.map_err(answered)?.into_inner();
+            while let Some(event) = events.message().await.map_err(answered)? {
+                if event.r#type() == ConnectionEventType::InitialStateTransfer {
+                    return Ok(event.connections.into_values().find_map(|known| at_our_index(known, &connection.id)));
+                }
+            }
+            Ok(None)
+        };
+        tokio::time::timeout(bound, ask)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Deadline, "the endpoint's monitor did not answer")))
+    }
+}
+
+/// The same connection as it is at this agent: the endpoint shows it at its own index.
+fn at_our_index(mut connection: Connection, id: &str) -> Option<Connection> {
+    let path = connection.path.as_mut()?;
+    let ours = path.path_segments.iter().position(|segment| segment.id == id)?;
+    path.index = u32::try_from(ours).ok()?;
+    id.clone_into(&mut connection.id);
+    Some(connection)
+}
+
+async fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
+    let unusable = |why: String| Error::new(Kind::Unavailable, why);
+    let target = match &entry.reach {
+        Reach::Socket(file) => Target::File(file.clone()),
+        Reach::Url => match entry.message.url.strip_prefix("unix://") {
+            Some(path) => Target::Unix(PathBuf::from(path)),
+            None => {
+                return Err(unusable(format!("its URL {:?} is none that this agent dials: expected unix://", entry.message.url)));
+            }
+        },
+        Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or("its socket is lost").to_owned())),
+    };
+    let netns = match &entry.netns {
+        Some(file) => Some(namespace(file.clone()).await.map_err(unusable)?),
+        None => None,
+    };
+    let trusted = entry.owner == Owner::Operator;
+    Ok(Candidate { name: entry.message.name.clone(), place: entry.place(), target, netns, trusted })
+}
+
+async fn namespace(file: Arc<OwnedFd>) -> Result<Netns, String> {
+    let duplicate = file.try_clone().map_err(|error| error.to_string())?;
+    blocking(move || Netns::from_file(duplicate)).await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,217 @@
+//! Closes that an endpoint has still to hear.
+//!
+//! Guarantees: what is owed is on disk before the wire it belongs to is touched, and survives the agent. It is delivered at
+//! once where the endpoint can be reached, again when it registers, and given up when the connection has expired at the
+//! endpoint anyway. An endpoint is never told to close a connection that has been made again meanwhile.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use nsm_proto::connection::Connection;
+use nsm_sdk::{Call, Chain, Close, Kind};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Endpoints, Found};
+use crate::{
+    failpoint,
+    state::{Record, Records},
+};
+
+/// How long one delivery may take.
+const DELIVERY: Duration = Duration::from_secs(5);
+/// Pause before an endpoint that did not answer is asked again, unless it registers before.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// One Close that is owed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OwedClose {
+    /// Its own id: one connection may owe several endpoints.
+    pub id: String,
+    /// Which endpoint.
+    pub endpoint: String,
+    /// The connection as that endpoint knows it, at our index.
+    #[serde(with = "crate::state::message")]
+    pub connection: Connection,
+    /// The connection of this node that ends with it, wire and record; none when only the endpoint has something to forget.
+    pub ends: Option<String>,
+    /// When the endpoint has forgotten it by itself.
+    pub until: SystemTime,
+}
+
+impl Record for OwedClose {
+    type Key = String;
+    const FOLDER: &'static str = "owed";
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+
+    fn file_name(key: &String) -> String {
+        key.clone()
+    }
+}
+
+/// The debts of this agent. Clones share them.
+#[derive(Clone)]
+pub struct Owed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    records: Records<OwedClose>,
+    /// Owed without a file: from places that cannot wait, and when the disk is full.
+    unrecorded: Mutex<HashMap<String, OwedClose>>,
+    wake: Notify,
+    settled: Notify,
+    life: Duration,
+}
+
+impl Owed {
+    /// With what an earlier agent left; `life` bounds how long an endpoint keeps a connection that nobody refreshes.
+    pub fn new(records: Records<OwedClose>, life: Duration) -> Self {
+        let inner = Inner {
+            records,
+            unrecorded: Mutex::default(),
+            wake: Notify::new(),
+            settled: Notify::new(),
+            life,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Records a debt. On a full disk it is kept in memory only, and said so: a DEL must not fail for it.
+    pub async fn owe(&self, endpoint: &str, connection: Connection, ends: Option<String>) {
+        let owed = self.debt(endpoint.to_owned(), connection, ends);
+        if let Err(error) = self.inner.records.put(owed.clone()).await {
+            tracing::warn!(endpoint, %error, "a Close owed to an endpoint is kept in memory only");
+            self.unrecorded().insert(owed.id.clone(), owed);
+        }
+    }
+
+    /// The same from a place that cannot wait, with delivery.
+    pub fn owe_detached(&self, endpoint: String, connection: Connection) {
+        let owed = self.debt(endpoint, connection, None);
+        self.unrecorded().insert(owed.id.clone(), owed);
+        self.deliver();
+    }
+
+    fn debt(&self, endpoint: String, connection: Connection, ends: Option<String>) -> OwedClose {
+        let id = Uuid::new_v4().to_string();
+        OwedClose { id, endpoint, connection, ends, until: SystemTime::now() + self.inner.life }
+    }
+
+    /// Asks for a round of deliveries: something is owed, or an endpoint has registered.
+    pub fn deliver(&self) {
+        self.inner.wake.notify_one();
+    }
+
+    /// All debts.
+    pub fn all(&self) -> Vec<OwedClose> {
+        let recorded = self.inner.records.all().into_iter().map(|owed| (*owed).clone());
+        recorded.chain(self.unrecorded().values().cloned()).collect()
+    }
+
+    /// Waits until `endpoint` has heard of the end of connection `id`, so that it does not take a new Request for the old
+    /// connection; at most `bound`.
+    pub async fn settled(&self, id: &str, endpoint: &str, bound: Duration) {
+        let pending = || self.all().iter().any(|owed| owed.connection.id == id && owed.endpoint == endpoint);
+        let wait = async {
+            loop {
+                let settled = self.inner.settled.notified();
+                tokio::pin!(settled);
+                settled.as_mut().enable();
+                if !pending() {
+                    return;
+                }
+                settled.await;
+            }
+        };
+        let _ = tokio::time::timeout(bound, wait).await;
+    }
+
+    /// Delivers until `stop`. `towards` is the chain whose end calls the endpoint.
+    pub async fn run(self, endpoints: Endpoints, towards: Chain, stop: CancellationToken) {
+        loop {
+            let waiting = self.round(&endpoints, &towards).await;
+            let pause = if waiting { RETRY } else { Duration::from_secs(3600) };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.inner.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One try for each; whether something is still owed.
+    async fn round(&self, endpoints: &Endpoints, towards: &Chain) -> bool {
+        let debts = self.all();
+        let deliveries = debts.into_iter().map(|owed| async move {
+            if self.deliver_one(&owed, endpoints, towards).await {
+                self.settle(&owed).await;
+                false
+            } else {
+                true
+            }
+        });
+        futures::future::join_all(deliveries).await.into_iter().any(|waiting| waiting)
+    }
+
+    /// True when nothing is owed any more.
+    async fn deliver_one(&self, owed: &OwedClose, endpoints: &Endpoints, towards: &Chain) -> bool {
+        if owed.until <= SystemTime::now() {
+            return true;
+        }
+        let candidate = match endpoints.endpoint(&owed.endpoint).await {
+            Found::Ready(candidate) => candidate,
+            // Its process is gone, and so are its connections.
+            Found::Gone => return true,
+            Found::Unreachable(_) => return false,
+        };
+        let call = Call::new(DELIVERY);
+        call.note(candidate.target.clone());
+        let connection = match endpoints.at_endpoint(&owed.connection, &candidate, DELIVERY).await {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return true,
+            Err(error) => return given_up(owed, &error),
+        };
+        match towards.close(Close { connection, call }).await {
+            Ok(()) => {
+                failpoint::hit("del.endpoint-closed");
+                tracing::debug!(connection = owed.connection.id, endpoint = owed.endpoint, "endpoint closed");
+                true
+            }
+            Err(error) => given_up(owed, &error),
+        }
+    }
+
+    async fn settle(&self, owed: &OwedClose) {
+        self.unrecorded().remove(&owed.id);
+        if let Err(error) = self.inner.records.remove(&owed.id).await {
+            tracing::warn!(endpoint = owed.endpoint, %error, "a Close that was delivered stays recorded");
+        }
+        self.inner.settled.notify_waiters();
+    }
+
+    fn unrecorded(&self) -> std::sync::MutexGuard<'_, HashMap<String, OwedClose>> {
+        self.inner.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer settles the debt, whatever it says; no answer does not.
+fn given_up(owed: &OwedClose, error: &nsm_sdk::Error) -> bool {
+    let answered = !matches!(error.kind(), Kind::Unavailable | Kind::Deadline | Kind::Cancelled);
+    tracing::warn!(
+        connection = owed.connection.id,
+        endpoint = owed.endpoint,
+        %error,
+        "{}",
+        if answered { "the endpoint refused a Close" } else { "the endpoint did not answer a Close: tried again later" }
+    );
+    answered
+}

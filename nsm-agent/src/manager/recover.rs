@@ -1,0 +1,112 @@
+//! Start-up is recovery: records, kernel and endpoints are brought to agree.
+//!
+//! Guarantees: afterwards every attachment is whole or gone. What was half made is undone, what was half closed is closed, what
+//! was whole is served again without a packet lost. An endpoint that knows of a connection which is gone here is told.
+
+use std::{collections::HashSet, sync::Arc};
+
+use nsm_netlink::Netns;
+use nsm_proto::connection::{Connection, Mechanism};
+use nsm_sdk::path;
+
+use super::Manager;
+use crate::state::{Attachment, Connected, Owner, Phase, blocking};
+
+/// What was found and done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Connections that are served again.
+    pub whole: usize,
+    /// Connections that were undone.
+    pub undone: usize,
+    /// Attachments without a connection, forgotten.
+    pub forgotten: usize,
+}
+
+/// Brings a manager to where the agent before it was. Nothing else may use it yet.
+pub async fn recover(manager: &Manager) -> Recovered {
+    let mut recovered = Recovered::default();
+    let ending: HashSet<String> = manager.owed.all().into_iter().filter_map(|owed| owed.ends).collect();
+    for record in manager.wires.connections.all() {
+        let whole = record.phase == Phase::Up && !ending.contains(&record.id) && stands(manager, &record).await;
+        if whole {
+            adopt(manager, &record);
+            recovered.whole += 1;
+        } else {
+            recovered.undone += 1;
+            if let Err(error) = manager.wires.end(&record.id).await {
+                tracing::error!(connection = record.id, %error, "a connection that was not whole could not be undone");
+            }
+        }
+    }
+    for attachment in manager.wires.attachments.all() {
+        if manager.attached.last(&attachment.client_id).is_none() {
+            recovered.forgotten += 1;
+            if let Err(error) = manager.wires.attachments.remove(&attachment.key).await {
+                tracing::error!(container = attachment.key.container_id, %error, "the record of an attachment stays");
+            }
+        }
+    }
+    recovered
+}
+
+/// Whether the wire is there, and for whom it was made.
+async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
+    let client = match attachment(manager, record) {
+        Ok(Some(attachment)) => {
+            let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
+            match blocking(move || Netns::open(path)).await {
+                Ok(netns) if netns.id() == recorded => Some(netns),
+                _ => return false,
+            }
+        }
+        Ok(None) => None,
+        Err(()) => return false,
+    };
+    let Some(wire) = record.wire.clone() else { return false };
+    let forwarders = manager.wires.forwarders.clone();
+    match blocking(move || forwarders.of(&wire).inspect(&wire, client.as_ref())).await {
+        Ok(findings) if findings.is_empty() => true,
+        Ok(findings) => {
+            // A link that is there and was changed is the pod's business, and CHECK's.
+            let gone = findings.iter().any(|finding| finding.ends_with("is gone") || finding.ends_with("another one now"));
+            tracing::warn!(connection = record.id, ?findings, "found at start");
+            !gone
+        }
+        Err(error) => {
+            tracing::error!(connection = record.id, %error, "cannot be looked at");
+            true
+        }
+    }
+}
+
+/// `Err`: it belongs to an attachment that is not known any more.
+fn attachment(manager: &Manager, record: &Connected) -> Result<Option<Arc<Attachment>>, ()> {
+    match &record.owner {
+        Owner::Attachment(key) => manager.wires.attachments.get(key).map(Some).ok_or(()),
+        Owner::Pod(_) | Owner::Host { .. } => Ok(None),
+    }
+}
+
+fn adopt(manager: &Manager, record: &Arc<Connected>) {
+    let connection = record.client_side.clone();
+    let preferences: Vec<Mechanism> = connection.mechanism.iter().cloned().collect();
+    let events = manager.begin.adopt(connection.clone(), preferences.clone(), &manager.behind_begin);
+    manager.expiry.adopt(&events, &connection);
+    manager.monitor.adopt(connection.clone());
+    if let Ok(Some(_)) = attachment(manager, record)
+        && let Some(at_client) = at_client(connection)
+    {
+        let events = manager.attached.adopt(at_client.clone(), preferences, &manager.behind_attached);
+        manager.refresh.adopt(&events, &at_client);
+    }
+    manager.wires.remember(record);
+}
+
+/// The same connection one hop back.
+fn at_client(mut connection: Connection) -> Option<Connection> {
+    let id = path::previous(&connection)?.id.clone();
+    connection.path.as_mut()?.index -= 1;
+    connection.id = id;
+    Some(connection)
+}

@@ -1,0 +1,118 @@
+//! The element that chooses the endpoint: the one that a connection has, the one that it names, or candidates in turn.
+//!
+//! Guarantees: a refresh goes to the endpoint that serves the connection and to no other. For a new connection each candidate
+//! is tried once, in the order that the registry gives, with a share of the time that is left; the error names them all.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nsm_proto::connection::Connection;
+use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
+
+use super::{Candidate, Endpoints, Found, Owed, wires::ClientFault};
+use crate::state::{Connected, Phase, Records};
+
+/// Longest try of an endpoint while another one is left.
+const SHARE: Duration = Duration::from_secs(5);
+/// How long a Request waits for the same endpoint's end of the connection before.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// The element.
+pub struct Select {
+    /// Where endpoints are found.
+    pub endpoints: Endpoints,
+    /// The connections of this node.
+    pub connections: Records<Connected>,
+    /// Ends that endpoints have still to hear.
+    pub owed: Owed,
+}
+
+#[async_trait]
+impl Element for Select {
+    async fn request(&self, mut request: Request, next: Next) -> Result<Connection, Error> {
+        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
+        let service = self.endpoints.service(&request.connection.network_service)?;
+        if request.connection.payload.is_empty() {
+            request.connection.payload.clone_from(&service.payload);
+        }
+        if let Some(known) = known {
+            let candidate = self.reachable(&known.endpoint).await?;
+            return ask(request, candidate, next).await;
+        }
+        if !request.connection.network_service_endpoint_name.is_empty() {
+            let candidate = self.reachable(&request.connection.network_service_endpoint_name).await?;
+            self.owed.settled(&request.connection.id, &candidate.name, SETTLE).await;
+            return ask(request, candidate, next).await;
+        }
+        self.first_that_serves(request, next).await
+    }
+
+    async fn close(&self, close: Close, next: Next) -> Result<(), Error> {
+        next.close(close).await
+    }
+}
+
+impl Select {
+    async fn reachable(&self, name: &str) -> Result<Candidate, Error> {
+        match self.endpoints.endpoint(name).await {
+            Found::Ready(candidate) => Ok(candidate),
+            Found::Gone => Err(Error::new(Kind::NotFound, format!("endpoint {name:?} is not registered: nsmctl get nse"))),
+            Found::Unreachable(why) => Err(Error::new(Kind::Unavailable, format!("endpoint {name:?}: {why}"))),
+        }
+    }
+
+    async fn first_that_serves(&self, request: Request, next: Next) -> Result<Connection, Error> {
+        let labels = &request.connection.labels;
+        let candidates = self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline).await?;
+        let mut left = candidates.len();
+        let mut failures: Vec<(String, Error)> = Vec::new();
+        for candidate in candidates {
+            left -= 1;
+            let name = candidate.name.clone();
+            self.owed.settled(&request.connection.id, &name, SETTLE).await;
+            let mut attempt = request.clone();
+            if left > 0 {
+                let share = (attempt.call.remaining() / 2).min(SHARE);
+                attempt.call.deadline = tokio::time::Instant::now() + share;
+            }
+            match ask(attempt, candidate, next.clone()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if error.find::<ClientFault>().is_some() || error.kind() == Kind::Cancelled => return Err(error),
+                Err(error) => {
+                    tracing::info!(connection = request.connection.id, endpoint = name, %error, "endpoint did not serve, next candidate");
+                    failures.push((name, error));
+                }
+            }
+            if request.call.remaining().is_zero() {
+                break;
+            }
+        }
+        Err(all_failed(&request.connection.network_service, failures))
+    }
+}
+
+async fn ask(request: Request, candidate: Candidate, next: Next) -> Result<Connection, Error> {
+    tracing::Span::current().record("endpoint", candidate.name.as_str());
+    request.call.note(candidate.target.clone());
+    request.call.note(candidate);
+    let remaining = request.call.remaining();
+    match tokio::time::timeout(remaining, next.request(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(Kind::Deadline, format!("no answer within {:.1} s", remaining.as_secs_f32()))),
+    }
+}
+
+fn all_failed(service: &str, mut failures: Vec<(String, Error)>) -> Error {
+    match failures.len() {
+        0 => Error::new(Kind::Deadline, format!("no time was left to ask an endpoint of {service:?}")),
+        1 => {
+            let (name, error) = failures.remove(0);
+            Error::new(error.kind(), format!("endpoint {name} of {service:?}: {error}"))
+        }
+        count => {
+            let kind = failures.last().map_or(Kind::Unavailable, |(_, error)| error.kind());
+            let each: Vec<String> = failures.iter().take(8).map(|(name, error)| format!("{name}: {error}")).collect();
+            Error::new(kind, format!("none of {count} endpoints of {service:?} would serve: {}", each.join("; ")))
+        }
+    }
+}

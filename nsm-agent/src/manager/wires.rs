@@ -1,0 +1,479 @@
+//! The element that owns the records of connections and has their wires made: it asks the endpoint, then joins the two ends.
+//!
+//! Guarantees: a record is written before the endpoint is asked, and again with the planned wire before the kernel is touched.
+//! Whatever fails after the endpoint was asked, the endpoint is told so, now or as soon as it can be reached. A refresh that
+//! changes nothing touches nothing; one that fails leaves the wire as it is. Close answers when the wire is gone and does not
+//! wait for the endpoint.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use nsm_netlink::{IfIndex, Netns, Nsid};
+use nsm_proto::{
+    connection::{Connection, Mechanism},
+    mechanism::{INODE_URL, KERNEL, LOCAL, MEMIF},
+};
+use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
+
+use super::{Candidate, Ids, Owed};
+use crate::{
+    failpoint,
+    forwarder::{self, Agreement, End, Fault, Forwarders, Wire},
+    state::{self, Attachment, Connected, Owner, Phase, Records, RoutePolicy, blocking},
+};
+
+/// Mechanisms that a client of this agent can have.
+const SUPPORTED: [&str; 2] = [KERNEL, MEMIF];
+
+/// The element.
+pub struct Wires {
+    /// The connections of this node.
+    pub connections: Records<Connected>,
+    /// What the CNI plugin asked for.
+    pub attachments: Records<Attachment>,
+    /// Who makes wires.
+    pub forwarders: Arc<Forwarders>,
+    /// Endpoints still to be told.
+    pub owed: Owed,
+    /// Whose connections are whose.
+    pub ids: Arc<Ids>,
+    /// Interfaces of wires that stand, and connections that are ending.
+    links: Mutex<Links>,
+}
+
+#[derive(Default)]
+struct Links {
+    standing: HashMap<(Nsid, IfIndex), String>,
+    ending: HashSet<String>,
+}
+
+/// An interface of ours.
+#[derive(Debug, Clone)]
+pub(super) struct LinkOf {
+    /// Of this connection.
+    pub(super) connection: String,
+}
+
+/// A failure that no other endpoint would avoid.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ClientFault(String);
+
+#[async_trait]
+impl Element for Wires {
+    async fn request(&self, request: Request, next: Next) -> Result<Connection, Error> {
+        let candidate: Candidate =
+            request.call.noted().ok_or_else(|| Error::new(Kind::Internal, "no endpoint was chosen"))?;
+        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
+        let owner = self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
+        let wanted = wanted(&request)?;
+        let asked = self.towards_endpoint(&request, &candidate, &wanted, known.as_deref());
+        if known.is_none() {
+            let record = Connected {
+                id: request.connection.id.clone(),
+                client_id: client_id(&request.connection),
+                owner: owner.clone(),
+                phase: Phase::Adding,
+                endpoint: candidate.name.clone(),
+                client_side: request.connection.clone(),
+                endpoint_side: asked.connection.clone(),
+                wire: None,
+                since: SystemTime::now(),
+            };
+            self.connections.put(record).await.map_err(recording)?;
+            failpoint::hit("add.connection-recorded");
+        }
+        let mut unfinished = Unfinished {
+            wires: self,
+            endpoint: candidate.name.clone(),
+            asked: known.is_none().then(|| asked.connection.clone()),
+        };
+        let answer = match next.request(asked).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if knows_nothing(error.kind()) {
+                    unfinished.asked = None;
+                }
+                if known.is_none() {
+                    self.forget(&request.connection.id).await;
+                }
+                return Err(error);
+            }
+        };
+        failpoint::hit("add.endpoint-answered");
+        if known.is_none() {
+            unfinished.asked = Some(answer.clone());
+        }
+        let done = self.join(&request, &owner, &candidate, wanted, answer, known.as_deref()).await;
+        if done.is_ok() {
+            unfinished.asked = None;
+        } else if known.is_none() {
+            self.forget(&request.connection.id).await;
+        }
+        done
+    }
+
+    async fn close(&self, close: Close, _: Next) -> Result<(), Error> {
+        self.end(&close.connection.id).await
+    }
+}
+
+impl Wires {
+    /// The element over these records.
+    pub fn new(
+        connections: Records<Connected>,
+        attachments: Records<Attachment>,
+        forwarders: Arc<Forwarders>,
+        owed: Owed,
+        ids: Arc<Ids>,
+    ) -> Self {
+        Self { connections, attachments, forwarders, owed, ids, links: Mutex::default() }
+    }
+
+    /// Whose interface that is.
+    pub(super) fn link(&self, nsid: Nsid, index: IfIndex) -> Option<LinkOf> {
+        self.links().standing.get(&(nsid, index)).map(|connection| LinkOf { connection: connection.clone() })
+    }
+
+    /// Whether its interfaces go because we take them away.
+    pub(super) fn is_ending(&self, id: &str) -> bool {
+        self.links().ending.contains(id)
+    }
+
+    /// Watches the interfaces of a wire that stands.
+    pub(super) fn remember(&self, record: &Connected) {
+        let Some(Wire::Kernel(wire)) = &record.wire else { return };
+        let mut links = self.links();
+        links.standing.retain(|_, id| *id != record.id);
+        for side in [&wire.client, &wire.endpoint] {
+            if let Some(index) = side.index {
+                links.standing.insert((side.nsid, index), record.id.clone());
+            }
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the wire away and leaves word for the endpoint. Harmless for an id that is not known.
+    pub async fn end(&self, id: &str) -> Result<(), Error> {
+        let Some(record) = self.connections.get(&id.to_owned()) else { return Ok(()) };
+        self.owed.owe(&record.endpoint, record.endpoint_side.clone(), Some(record.id.clone())).await;
+        failpoint::hit("del.closing-recorded");
+        if let Some(wire) = record.wire.clone() {
+            self.links().ending.insert(id.to_owned());
+            let client = self.recorded_netns(&record).await;
+            let forwarders = self.forwarders.clone();
+            let undone = blocking(move || forwarders.of(&wire).undo(&wire, client.as_ref())).await;
+            let mut links = self.links();
+            links.ending.remove(id);
+            links.standing.retain(|_, of| of != id);
+            drop(links);
+            undone.map_err(|error| {
+                tracing::error!(connection = id, %error, "the wire stays; the next close or start of the agent tries again");
+                Error::new(Kind::Internal, error)
+            })?;
+        }
+        failpoint::hit("del.wire-deleted");
+        self.forget(id).await;
+        failpoint::hit("del.connection-removed");
+        self.owed.deliver();
+        Ok(())
+    }
+
+    async fn forget(&self, id: &str) {
+        if let Err(error) = self.connections.remove(&id.to_owned()).await {
+            tracing::error!(connection = id, %error, "a record of a connection that ended stays");
+        }
+    }
+
+    /// The request as the endpoint gets it: our own preference instead of the client's, its own mechanism as it last said.
+    fn towards_endpoint(
+        &self,
+        request: &Request,
+        candidate: &Candidate,
+        wanted: &Mechanism,
+        known: Option<&Connected>,
+    ) -> Request {
+        let mut asked = request.clone();
+        asked.connection.network_service_endpoint_name.clone_from(&candidate.name);
+        match wanted.r#type.as_str() {
+            // The endpoint's end is made from here, so the client's namespace is no business of the endpoint's.
+            KERNEL => {
+                asked.connection.mechanism = known.and_then(|known| known.endpoint_side.mechanism.clone());
+                if let Some(mechanism) = &mut asked.connection.mechanism {
+                    // Its file is the endpoint's own, and is not passed back.
+                    mechanism.parameters.remove(INODE_URL);
+                }
+                asked.preferences =
+                    vec![Mechanism { cls: LOCAL.into(), r#type: KERNEL.into(), parameters: BTreeMap::new() }];
+            }
+            _ => asked.preferences.retain(|preference| preference.r#type == wanted.r#type),
+        }
+        asked
+    }
+
+    async fn join(
+        &self,
+        request: &Request,
+        owner: &Owner,
+        candidate: &Candidate,
+        wanted: Mechanism,
+        answer: Connection,
+        known: Option<&Connected>,
+    ) -> Result<Connection, Error> {
+        let agreement = self.agreement(request, owner, candidate, wanted, &answer).await?;
+        let mechanism = agreement.client.mechanism.clone();
+        let mut record = Connected {
+            id: request.connection.id.clone(),
+            client_id: client_id(&request.connection),
+            owner: owner.clone(),
+            phase: Phase::Up,
+            endpoint: candidate.name.clone(),
+            client_side: Connection { mechanism: Some(mechanism), ..answer.clone() },
+            endpoint_side: answer,
+            wire: None,
+            since: known.map_or_else(SystemTime::now, |known| known.since),
+        };
+        record.client_side.network_service_endpoint_name.clone_from(&candidate.name);
+        let work = Work { forwarders: self.forwarders.clone(), connections: self.connections.clone() };
+        let before = known.and_then(|known| known.wire.clone());
+        let made = blocking(move || work.wire(agreement, before, record)).await.map_err(failed)?;
+        self.remember(&made);
+        let mut connection = made.client_side;
+        if let (Some(Wire::Kernel(wire)), Some(mechanism)) = (&made.wire, &mut connection.mechanism) {
+            mechanism.parameters.insert(nsm_proto::mechanism::INTERFACE_NAME.into(), wire.client.name.to_string());
+        }
+        failpoint::hit("add.connection-up");
+        Ok(connection)
+    }
+
+    async fn agreement(
+        &self,
+        request: &Request,
+        owner: &Owner,
+        candidate: &Candidate,
+        wanted: Mechanism,
+        answer: &Connection,
+    ) -> Result<Agreement, Error> {
+        let attachment = match owner {
+            Owner::Attachment(key) => self.attachments.get(key),
+            Owner::Pod(_) | Owner::Host { .. } => None,
+        };
+        let answered = answer.mechanism.clone().ok_or_else(|| {
+            Error::new(Kind::Refused, format!("endpoint {} answered no mechanism", candidate.name))
+        })?;
+        let (client_netns, endpoint_netns) = if wanted.r#type == KERNEL {
+            let client = match request.call.noted::<Netns>() {
+                Some(netns) => Some(netns),
+                None => self.client_netns(request, owner, &wanted, attachment.as_deref()).await?,
+            };
+            (client, self.endpoint_netns(request, candidate, &answered).await?)
+        } else {
+            (None, None)
+        };
+        Ok(Agreement {
+            id: request.connection.id.clone(),
+            connection: answer.clone(),
+            client: End { mechanism: wanted, netns: client_netns, mac: attachment.as_ref().and_then(|a| a.mac) },
+            endpoint: End { mechanism: answered, netns: endpoint_netns, mac: None },
+            // Who negotiates for itself sees what it is given; a pod behind the CNI is asked by its configuration.
+            routes: attachment.map_or(RoutePolicy { default_route: true, overlap: true }, |attachment| attachment.routes),
+        })
+    }
+
+    /// The client's namespace where a wire's traces in it must be found; not needed for plain interfaces.
+    async fn recorded_netns(&self, record: &Connected) -> Option<Netns> {
+        let has_rules = matches!(&record.wire, Some(Wire::Kernel(wire)) if !wire.client.config.rules.is_empty());
+        let Owner::Attachment(key) = &record.owner else { return None };
+        let attachment = self.attachments.get(key).filter(|_| has_rules)?;
+        let path = attachment.netns_path.clone();
+        blocking(move || Netns::open(path)).await.ok().filter(|netns| netns.id() == attachment.netns)
+    }
+
+    /// The namespace that the client passed now, or the one that its attachment recorded, if it is still the same.
+    async fn client_netns(
+        &self,
+        request: &Request,
+        owner: &Owner,
+        wanted: &Mechanism,
+        attachment: Option<&Attachment>,
+    ) -> Result<Option<Netns>, Error> {
+        if let Some(attachment) = attachment {
+            let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
+            let netns = blocking(move || Netns::open(path)).await.map_err(|error| Error::new(Kind::NotFound, error))?;
+            return if netns.id() == recorded {
+                Ok(Some(netns))
+            } else {
+                Err(Error::new(Kind::NotFound, format!("{} is another namespace now", attachment.netns_path.display())))
+            };
+        }
+        let Some(file) = request.call.files.of(wanted)? else { return Ok(None) };
+        let netns = reopened(file).await.map_err(|error| Error::new(Kind::Invalid, error))?;
+        if *owner == Owner::Pod(netns.id()) || self.ids.acts_for_others(owner) {
+            return Ok(Some(netns));
+        }
+        Err(Error::new(
+            Kind::Denied,
+            format!("the passed network namespace {} is not the caller's ({owner}): a pod connects itself only", netns.id()),
+        ))
+    }
+
+    /// The namespace that the endpoint passed with its answer, else the one it registered from.
+    async fn endpoint_netns(
+        &self,
+        request: &Request,
+        candidate: &Candidate,
+        answered: &Mechanism,
+    ) -> Result<Option<Netns>, Error> {
+        let passed = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
+        match passed.and_then(|id| request.call.files.get(id)) {
+            Some(file) => {
+                let netns = reopened(file).await.map_err(|error| {
+                    Error::new(Kind::Refused, format!("endpoint {}: {error}", candidate.name))
+                })?;
+                let own = candidate.netns.as_ref().is_none_or(|registered| registered.id() == netns.id());
+                if own || candidate.trusted {
+                    return Ok(Some(netns));
+                }
+                Err(Error::new(
+                    Kind::Denied,
+                    format!("endpoint {} passed network namespace {}, which is not its own", candidate.name, netns.id()),
+                ))
+            }
+            None => Ok(candidate.netns.clone()),
+        }
+    }
+}
+
+async fn reopened(file: Arc<std::os::fd::OwnedFd>) -> Result<Netns, String> {
+    let duplicate = file.try_clone().map_err(|error| error.to_string())?;
+    blocking(move || Netns::from_file(duplicate)).await.map_err(|error| error.to_string())
+}
+
+/// What is done on a thread of its own, to its end whoever waits: plan, record, make.
+struct Work {
+    forwarders: Arc<Forwarders>,
+    connections: Records<Connected>,
+}
+
+impl Work {
+    fn wire(
+        &self,
+        agreement: Agreement,
+        before: Option<Wire>,
+        mut record: Connected,
+    ) -> Result<Connected, WorkError> {
+        let forwarder =
+            self.forwarders.joining(&agreement.client.mechanism.r#type, &agreement.endpoint.mechanism.r#type)?;
+        let plan = forwarder.plan(&agreement)?;
+        if let Some(old) = &before {
+            match self.forwarders.of(old).change(old, &plan, &agreement)? {
+                Some(same) => {
+                    record.wire = Some(same);
+                    return self.up(record);
+                }
+                None => self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?,
+            }
+        }
+        record.phase = Phase::Adding;
+        record.wire = Some(plan.clone());
+        self.connections.put_blocking(record.clone())?;
+        failpoint::hit("add.wire-recorded");
+        let made = forwarder.apply(&plan, &agreement)?;
+        record.phase = Phase::Up;
+        record.wire = Some(made.clone());
+        self.up(record).inspect_err(|_| {
+            if let Err(error) = forwarder.undo(&made, agreement.client.netns.as_ref()) {
+                tracing::error!(%error, "the wire of a failed connection stays; the next start of the agent removes it");
+            }
+        })
+    }
+
+    fn up(&self, record: Connected) -> Result<Connected, WorkError> {
+        self.connections.put_blocking(record.clone())?;
+        Ok(record)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Wire(#[from] forwarder::Error),
+    #[error(transparent)]
+    Record(#[from] state::Error),
+}
+
+fn failed(error: WorkError) -> Error {
+    match error {
+        WorkError::Record(error) => recording(error),
+        WorkError::Wire(error) => match error.fault {
+            Fault::Client => Error::new(Kind::Conflict, ClientFault(described(&error))),
+            Fault::Endpoint => Error::new(Kind::Refused, described(&error)),
+            Fault::Node => Error::new(Kind::Internal, described(&error)),
+        },
+    }
+}
+
+fn described(error: &forwarder::Error) -> String {
+    Error::new(Kind::Internal, std::io::Error::other(error.to_string())).to_string()
+        + &std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+fn recording(error: state::Error) -> Error {
+    Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error)
+}
+
+/// The client's end: the mechanism that the connection has, refreshed from the preferences, or the first that we support.
+fn wanted(request: &Request) -> Result<Mechanism, Error> {
+    let local = |mechanism: &&Mechanism| {
+        (mechanism.cls.is_empty() || mechanism.cls == LOCAL) && SUPPORTED.contains(&mechanism.r#type.as_str())
+    };
+    let current = request.connection.mechanism.as_ref().filter(local);
+    let preferred = match current {
+        Some(current) => request.preferences.iter().find(|preference| preference.r#type == current.r#type).or(Some(current)),
+        None => request.preferences.iter().find(local),
+    };
+    preferred.cloned().ok_or_else(|| {
+        let offered: Vec<String> =
+            request.preferences.iter().map(|preference| format!("{}/{}", preference.cls, preference.r#type)).collect();
+        Error::new(
+            Kind::Invalid,
+            format!("no mechanism that this agent supports ({}) among {offered:?}", SUPPORTED.join(", ")),
+        )
+    })
+}
+
+/// The id of the segment before ours.
+fn client_id(connection: &Connection) -> String {
+    nsm_sdk::path::previous(connection).map(|segment| segment.id.clone()).unwrap_or_default()
+}
+
+/// Whether an endpoint that failed so keeps nothing: it answered, and said no.
+fn knows_nothing(kind: Kind) -> bool {
+    match kind {
+        Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Conflict | Kind::Exhausted => true,
+        Kind::Refused | Kind::Unavailable | Kind::Deadline | Kind::Cancelled | Kind::Internal => false,
+    }
+}
+
+/// A request that the endpoint may have granted and that is not whole: it is told when this is dropped.
+struct Unfinished<'a> {
+    wires: &'a Wires,
+    endpoint: String,
+    asked: Option<Connection>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.asked.take() {
+            self.wires.owed.owe_detached(self.endpoint.clone(), connection);
+        }
+    }
+}
+

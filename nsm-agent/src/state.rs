@@ -1,0 +1,260 @@
+//! What the agent must know again after SIGKILL: one file per record, in the run directory.
+//!
+//! Guarantees: [`Records::put`] returns after the record is complete under its name (written beside it, then renamed), so a
+//! reader sees the old or the new record, never half of one. Nothing is fsynced: a reboot ends the namespaces that the records
+//! are about, and the boot id in each file tells. A damaged file is set aside and reported, the rest load; a file of a newer
+//! format stops the start. File work is done on blocking threads.
+
+mod record;
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use record::message;
+pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Owner, Phase, Pod, RoutePolicy};
+
+/// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.
+pub const FORMAT: u32 = 1;
+
+/// Something that has a file of its own.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// What finds it.
+    type Key: Clone + Eq + std::hash::Hash + Send + Sync;
+    /// Folder below the run directory.
+    const FOLDER: &'static str;
+    /// Its key.
+    fn key(&self) -> Self::Key;
+    /// The key as a file name of at most 200 bytes, without `/`, unique per key.
+    fn file_name(key: &Self::Key) -> String;
+}
+
+/// Why records cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder or file operation failed.
+    #[error("cannot {action} {}: {source}; the run directory needs free space and must belong to the agent", path.display())]
+    Io {
+        /// E.g. `write`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Written by a newer agent.
+    #[error(
+        "{} has format {found}, this agent knows up to {FORMAT}: run the newer agent again, or remove the run directory when no pod of this node uses a network service",
+        path.display()
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+}
+
+impl Error {
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// The records of one kind: all in memory, each also in its file.
+#[derive(Clone)]
+pub struct Records<R: Record> {
+    inner: Arc<Inner<R>>,
+}
+
+struct Inner<R: Record> {
+    folder: PathBuf,
+    boot_id: String,
+    live: Mutex<HashMap<R::Key, Arc<R>>>,
+}
+
+/// What was found at start besides good records.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Files that could not be read, under their new names.
+    pub damaged: Vec<PathBuf>,
+    /// Records of an earlier boot, removed.
+    pub earlier_boot: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<R> {
+    format: u32,
+    boot_id: String,
+    record: R,
+}
+
+/// The part of an envelope that every format has.
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+    boot_id: String,
+}
+
+impl<R: Record> Records<R> {
+    /// Reads the folder. Blocking.
+    pub fn open(run_dir: &Path, boot_id: &str) -> Result<(Self, Found), Error> {
+        let folder = run_dir.join(R::FOLDER);
+        fs::create_dir_all(&folder).map_err(|source| Error::Io { action: "create", path: folder.clone(), source })?;
+        let mut live = HashMap::new();
+        let mut found = Found::default();
+        let entries = fs::read_dir(&folder).map_err(|source| Error::Io { action: "read", path: folder.clone(), source })?;
+        for entry in entries {
+            let path = entry.map_err(|source| Error::Io { action: "read", path: folder.clone(), source })?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => {}
+                // Left by a write that was cut short; its record is the one that was there before.
+                Some("new") => {
+                    let _ = fs::remove_file(&path);
+                    continue;
+                }
+                _ => continue,
+            }
+            match Self::load(&path, boot_id)? {
+                Loaded::Good(record) => drop(live.insert(record.key(), Arc::new(record))),
+                Loaded::EarlierBoot => {
+                    let _ = fs::remove_file(&path);
+                    found.earlier_boot += 1;
+                }
+                Loaded::Damaged => {
+                    let aside = path.with_extension("damaged");
+                    fs::rename(&path, &aside).map_err(|source| Error::Io { action: "set aside", path, source })?;
+                    found.damaged.push(aside);
+                }
+            }
+        }
+        let inner = Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live) };
+        Ok((Self { inner: Arc::new(inner) }, found))
+    }
+
+    fn load(path: &Path, boot_id: &str) -> Result<Loaded<R>, Error> {
+        let text =
+            fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+        let Ok(header) = serde_json::from_slice::<Header>(&text) else { return Ok(Loaded::Damaged) };
+        if header.format > FORMAT {
+            return Err(Error::Newer { path: path.to_owned(), found: header.format });
+        }
+        if header.boot_id != boot_id {
+            return Ok(Loaded::EarlierBoot);
+        }
+        Ok(match serde_json::from_slice::<Envelope<R>>(&text) {
+            Ok(envelope) => Loaded::Good(envelope.record),
+            Err(_) => Loaded::Damaged,
+        })
+    }
+
+    /// Writes a record, new or changed. Blocking.
+    pub fn put_blocking(&self, record: R) -> Result<(), Error> {
+        let key = record.key();
+        let path = self.path(&key);
+        let envelope = Envelope { format: FORMAT, boot_id: self.inner.boot_id.clone(), record: &record };
+        let write = |fresh: &Path| {
+            let text = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
+            fs::File::create(fresh)?.write_all(&text)?;
+            fs::rename(fresh, &path)
+        };
+        let fresh = path.with_extension("new");
+        if let Err(source) = write(&fresh) {
+            let _ = fs::remove_file(&fresh);
+            return Err(Error::Io { action: "write", path, source });
+        }
+        self.lock().insert(key, Arc::new(record));
+        Ok(())
+    }
+
+    /// Writes a record, new or changed.
+    pub async fn put(&self, record: R) -> Result<(), Error> {
+        let records = self.clone();
+        blocking(move || records.put_blocking(record)).await
+    }
+
+    /// Forgets a record; one that is not there is fine. Blocking.
+    pub fn remove_blocking(&self, key: &R::Key) -> Result<(), Error> {
+        let path = self.path(key);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { action: "remove", path, source });
+            }
+            _ => {}
+        }
+        self.lock().remove(key);
+        Ok(())
+    }
+
+    /// Forgets a record; one that is not there is fine.
+    pub async fn remove(&self, key: &R::Key) -> Result<(), Error> {
+        let (records, key) = (self.clone(), key.clone());
+        blocking(move || records.remove_blocking(&key)).await
+    }
+
+    /// The record of that key.
+    pub fn get(&self, key: &R::Key) -> Option<Arc<R>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The first record that fits.
+    pub fn find(&self, fits: impl Fn(&R) -> bool) -> Option<Arc<R>> {
+        self.lock().values().find(|record| fits(record)).cloned()
+    }
+
+    /// All records.
+    pub fn all(&self) -> Vec<Arc<R>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn path(&self, key: &R::Key) -> PathBuf {
+        self.inner.folder.join(format!("{}.json", R::file_name(key)))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<R::Key, Arc<R>>> {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Loaded<R> {
+    Good(R),
+    EarlierBoot,
+    Damaged,
+}
+
+/// Runs blocking work on a thread of its own; a panic there goes on here.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// What tells one boot from the next (random since boot, proc(5)).
+pub fn boot_id() -> Result<String, Error> {
+    let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
+    match fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(source) => Err(Error::Io { action: "read", path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

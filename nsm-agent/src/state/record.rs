@@ -1,0 +1,214 @@
+//! The records: an attachment as the runtime asked for it, and a connection as it was negotiated and wired.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::SystemTime};
+
+use nsm_netlink::{Mac, Mtu, NetnsId};
+use nsm_proto::{cni, connection::Connection};
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::forwarder::Wire;
+
+/// A connection's id at this agent: the id of the agent's path segment.
+pub type ConnectionId = String;
+
+/// What names an attachment: DEL has no more than this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttachmentKey {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+}
+
+impl fmt::Display for AttachmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.container_id, self.ifname)
+    }
+}
+
+impl From<cni::AttachmentKey> for AttachmentKey {
+    fn from(key: cni::AttachmentKey) -> Self {
+        Self { container_id: key.container_id, ifname: key.ifname }
+    }
+}
+
+impl From<AttachmentKey> for cni::AttachmentKey {
+    fn from(key: AttachmentKey) -> Self {
+        Self { container_id: key.container_id, ifname: key.ifname }
+    }
+}
+
+/// The pod that an attachment is for, as the runtime named it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// K8S_POD_NAME.
+    pub name: String,
+    /// K8S_POD_NAMESPACE.
+    pub namespace: String,
+    /// K8S_POD_UID.
+    pub uid: String,
+}
+
+/// What an endpoint may do to the routes of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePolicy {
+    /// Give it a default route.
+    pub default_route: bool,
+    /// Give it a route that overlaps one it has.
+    pub overlap: bool,
+}
+
+/// An ADD that was asked for and not yet deleted. It is whole when its connection is up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What names it.
+    pub key: AttachmentKey,
+    /// `name` of the network configuration.
+    pub network: String,
+    /// CNI_NETNS.
+    pub netns_path: PathBuf,
+    /// The namespace that the path named at ADD.
+    pub netns: NetnsId,
+    /// What the pod asked for.
+    pub network_service: String,
+    /// The client's labels, ours included.
+    pub labels: BTreeMap<String, String>,
+    /// Whose it is.
+    pub pod: Option<Pod>,
+    /// The hardware address that the interface must have.
+    pub mac: Option<Mac>,
+    /// Largest packet that the configuration asks for.
+    pub mtu: Option<Mtu>,
+    /// What the configuration allows.
+    pub routes: RoutePolicy,
+    /// The connection's id at segment 0, the same after a restart.
+    pub client_id: String,
+}
+
+impl Record for Attachment {
+    type Key = AttachmentKey;
+    const FOLDER: &'static str = "attachments";
+
+    fn key(&self) -> AttachmentKey {
+        self.key.clone()
+    }
+
+    fn file_name(key: &AttachmentKey) -> String {
+        // Container ids have no `+`; both parts keep to their own alphabets (CNI specification), so this is unique.
+        file_name(&format!("{}+{}", key.container_id, key.ifname))
+    }
+}
+
+/// Who asked for a connection, and so who alone may refresh, close or watch it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Owner {
+    /// The CNI plugin, for this attachment.
+    Attachment(AttachmentKey),
+    /// Processes of one network namespace, that is, a pod.
+    Pod(NetnsId),
+    /// A user's processes in the agent's own network namespace.
+    Host {
+        /// Effective user id when the socket was connected.
+        uid: u32,
+    },
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attachment(key) => write!(f, "attachment {key}"),
+            Self::Pod(netns) => write!(f, "network namespace {netns}"),
+            Self::Host { uid } => write!(f, "host, user {uid}"),
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// An endpoint may have been asked, a wire may have been begun: after a restart both are undone.
+    Adding,
+    /// Whole.
+    Up,
+    /// The wire is going or gone; the endpoint may not know yet.
+    Closing,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Adding => "adding",
+            Self::Up => "up",
+            Self::Closing => "closing",
+        })
+    }
+}
+
+/// A connection of this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Connected {
+    /// Its id at this agent.
+    pub id: ConnectionId,
+    /// Its id at whoever asked.
+    pub client_id: String,
+    /// Who asked.
+    pub owner: Owner,
+    /// How far it is.
+    pub phase: Phase,
+    /// The endpoint's name in the registry.
+    pub endpoint: String,
+    /// As the client knows it, its own mechanism in it, at this agent's index.
+    #[serde(with = "message")]
+    pub client_side: Connection,
+    /// As the endpoint knows it, at this agent's index.
+    #[serde(with = "message")]
+    pub endpoint_side: Connection,
+    /// What was, or is about to be, made between the two.
+    pub wire: Option<Wire>,
+    /// When it was asked for first.
+    pub since: SystemTime,
+}
+
+impl Record for Connected {
+    type Key = ConnectionId;
+    const FOLDER: &'static str = "connections";
+
+    fn key(&self) -> ConnectionId {
+        self.id.clone()
+    }
+
+    fn file_name(key: &ConnectionId) -> String {
+        file_name(key)
+    }
+}
+
+/// A name that is safe as a file's: itself where it is short and plain, else its readable start and a hash of it all.
+fn file_name(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '.');
+    if key.len() <= 180 && key.chars().all(plain) && !key.starts_with('.') {
+        return key.to_owned();
+    }
+    let start: String = key.chars().filter(|c| plain(*c) && *c != '.').take(100).collect();
+    format!("{start}~{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, key.as_bytes()).simple())
+}
+
+/// An NSM message in a JSON file: its wire form, so that fields this version does not know stay what they are in later ones.
+pub(crate) mod message {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use nsm_proto::connection::Connection;
+    use prost::Message;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(connection: &Connection, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(connection.encode_to_vec()))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Connection, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        Connection::decode(&*bytes).map_err(D::Error::custom)
+    }
+}
