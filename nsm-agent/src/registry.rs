@@ -21,6 +21,10 @@ mod record;
 pub mod services;
 mod store;
 mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::Arc;

@@ -1,0 +1,299 @@
+//! The embedded registry: ownership, durability, expiry, watches, damage, a full disk.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures::StreamExt;
+use nsm_fdpass::InodeId;
+use nsm_proto::registry::{Match, NetworkService, NetworkServiceEndpoint};
+use redb::{Database, StorageBackend, backends::FileBackend};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::{store::Store, *};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn peer(ino: u64) -> Owner {
+    Owner::Peer { netns: InodeId { dev: 4, ino }, uid: 0 }
+}
+
+fn by(owner: Owner) -> Registrant {
+    Registrant { owner, process: None, netns: None, socket: None, term: Term::Renewed { token: None } }
+}
+
+fn service(name: &str) -> NetworkService {
+    NetworkService { name: name.into(), ..NetworkService::default() }
+}
+
+fn endpoint(name: &str) -> NetworkServiceEndpoint {
+    NetworkServiceEndpoint {
+        name: name.into(),
+        network_service_names: vec!["s".into()],
+        url: "tcp://10.0.0.1:5001".into(),
+        ..NetworkServiceEndpoint::default()
+    }
+}
+
+fn settings(dir: &Path) -> Settings {
+    Settings { dir: dir.to_owned(), max_life: Duration::from_secs(60) }
+}
+
+async fn open(dir: &TempDir) -> Embedded {
+    Embedded::open(settings(dir.path())).await.unwrap()
+}
+
+async fn next<K: watch::Watched>(watch: &mut Watch<K>) -> Change<K> {
+    timeout(SOON, watch.next()).await.expect("a change in time").expect("the watch is open")
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    registry.register_service(service("s"), peer(1)).await.unwrap();
+    registry.register_endpoint(endpoint("tcp"), by(peer(1))).await.unwrap();
+    let registered = NetworkServiceEndpoint { url: "inode://4/5".into(), ..endpoint("unix") };
+    let socket = Arc::new(std::os::fd::OwnedFd::from(fs::File::open("/dev/null").unwrap()));
+    registry.register_endpoint(registered, Registrant { socket: Some(socket), ..by(peer(1)) }).await.unwrap();
+    assert!(registry.directory().endpoint("unix").unwrap().unreachable().is_none());
+    registry.shutdown().await;
+
+    let again = open(&dir).await;
+    let directory = again.directory();
+    assert_eq!(directory.service("s").unwrap().owner, peer(1));
+    assert_eq!(directory.service("s").unwrap().message.payload, "IP");
+    assert!(directory.endpoint("tcp").unwrap().unreachable().is_none());
+    assert!(directory.endpoint("unix").unwrap().unreachable().is_some(), "its socket is lost");
+    assert!(directory.returning("s"));
+    let late = again.register_endpoint(endpoint("unix"), by(peer(2))).await.unwrap_err();
+    assert!(matches!(late, Error::Taken { .. }), "the owner is remembered: {late}");
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn objects_belong_to_who_registered_them() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    let error = registry.register_endpoint(endpoint("e"), by(peer(2))).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "endpoint \"e\" belongs to user 0 in network namespace 1: take another name, or have its owner unregister it"
+    );
+    assert!(matches!(registry.unregister_endpoint("e", peer(2)).await, Err(Error::NotYours { .. })));
+    assert_eq!(registry.unregister_endpoint("unknown", peer(2)).await, Ok(false));
+    let again = registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    assert_eq!(again.outcome, Outcome::Unchanged);
+    assert_eq!(registry.unregister_endpoint("e", Owner::Operator).await, Ok(true));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_start_up_registration_erases_no_matches() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let matched = NetworkService { matches: vec![Match { fallthrough: true, ..Match::default() }], ..service("s") };
+    assert_eq!(registry.apply_service(matched.clone()).await.unwrap().outcome, Outcome::Created);
+    for owner in [peer(1), Owner::Operator] {
+        let answer = registry.register_service(service("s"), owner).await.unwrap();
+        assert_eq!(answer.object.message.matches.len(), 1, "{owner}");
+    }
+    let other = NetworkService { matches: vec![Match::default()], ..service("s") };
+    assert!(matches!(registry.register_service(other, peer(1)).await, Err(Error::Taken { .. })));
+    assert_eq!(registry.apply_service(matched).await.unwrap().outcome, Outcome::Unchanged);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_abandoned_service_can_be_taken_over() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    registry.register_service(service("s"), peer(1)).await.unwrap();
+    registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    let other = NetworkService { matches: vec![Match::default()], ..service("s") };
+    assert!(registry.register_service(other.clone(), peer(2)).await.is_err());
+    registry.unregister_endpoint("e", peer(1)).await.unwrap();
+    assert_eq!(registry.register_service(other, peer(2)).await.unwrap().object.owner, peer(2));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_lives_no_longer_than_its_token_and_is_told_to_watchers() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let mut watch = registry.directory().watch_endpoints(endpoint("e")).unwrap();
+    let token = Some(SystemTime::now() + Duration::from_millis(300));
+    let short = Registrant { term: Term::Renewed { token }, ..by(peer(1)) };
+    registry.register_endpoint(endpoint("e"), short.clone()).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "e"));
+    assert!(matches!(next(&mut watch).await, Change::Gone(last) if last.name == "e"));
+    assert!(registry.directory().endpoint("e").is_none());
+    let asked = NetworkServiceEndpoint { expiration_time: Some((SystemTime::now() + SOON).into()), ..endpoint("f") };
+    let answer = registry.register_endpoint(asked.clone(), by(peer(1))).await.unwrap();
+    let given = answer.object.message.expiration_time.unwrap().seconds - asked.expiration_time.unwrap().seconds;
+    assert!(given.abs() <= 1, "{given}");
+    registry.shutdown().await;
+    assert!(timeout(SOON, watch.next()).await.unwrap().is_none(), "watches end with the registry");
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_what_is_there_and_skips_what_nobody_saw() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    registry.register_endpoint(endpoint("a"), by(peer(1))).await.unwrap();
+    let of_service = NetworkServiceEndpoint { network_service_names: vec!["s".into()], ..Default::default() };
+    let mut watch = registry.directory().watch_endpoints(of_service).unwrap();
+    registry.register_endpoint(endpoint("b"), by(peer(1))).await.unwrap();
+    registry.unregister_endpoint("b", peer(1)).await.unwrap();
+    let other = NetworkServiceEndpoint { network_service_names: vec!["t".into()], ..endpoint("c") };
+    registry.register_endpoint(other, by(peer(1))).await.unwrap();
+    registry.register_endpoint(endpoint("d"), by(peer(1))).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "a"));
+    assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "d"));
+    let moved = NetworkServiceEndpoint { network_service_names: vec!["t".into()], ..endpoint("a") };
+    registry.register_endpoint(moved, by(peer(1))).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Change::Gone(last) if last.name == "a"));
+    drop(watch);
+    assert_eq!(registry.directory().counts(), (0, 3, 0));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn other_domains_and_paths_of_peers_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    assert!(matches!(registry.directory().find_services(&service("s@d")), Err(Error::OtherDomain(_))));
+    let path = NetworkServiceEndpoint { url: "unix:///run/other.sock".into(), ..endpoint("e") };
+    assert!(matches!(registry.register_endpoint(path.clone(), by(peer(1))).await, Err(Error::Invalid { .. })));
+    registry.register_endpoint(path, Registrant::operator()).await.unwrap();
+    let named = NetworkServiceEndpoint { url: "inode://1/2".into(), ..endpoint("f") };
+    assert!(matches!(registry.register_endpoint(named, by(peer(1))).await, Err(Error::NotPassed(_))));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_set_aside() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    registry.register_service(service("s"), peer(1)).await.unwrap();
+    registry.shutdown().await;
+    drop(registry);
+    fs::write(dir.path().join("registry.redb"), b"these are not the pages of a database".repeat(1000)).unwrap();
+    let registry = open(&dir).await;
+    assert_eq!(registry.directory().counts().0, 0);
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(names.iter().any(|name| name.to_string_lossy().contains("damaged")), "{names:?}");
+    registry.register_service(service("t"), peer(1)).await.unwrap();
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_newer_format_and_a_second_agent_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let second = Embedded::open(settings(dir.path())).await.map(|_| ()).unwrap_err();
+    assert!(matches!(second, OpenError::InUse(_)), "{second}");
+    registry.shutdown().await;
+    drop(registry);
+    let database = Database::open(dir.path().join("registry.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
+    transaction.open_table(meta).unwrap().insert("format", 7).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = Embedded::open(settings(dir.path())).await.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("format 7, this version knows 1"), "{error}");
+}
+
+/// A disk that can be filled.
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.file.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("registry.redb");
+    let full = Arc::new(AtomicBool::new(false));
+    let opener: store::Opener = Box::new({
+        let (path, full) = (path.clone(), full.clone());
+        move || {
+            let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            let disk = Disk { file: FileBackend::new(file)?, full: full.clone() };
+            Database::builder().create_with_backend(disk)
+        }
+    });
+    let (store, contents) = Store::open_with(path, opener).unwrap();
+    let registry = Embedded::start(store, contents, Duration::from_secs(60));
+    registry.register_service(service("before"), peer(1)).await.unwrap();
+    full.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let error = registry.register_service(service("during"), peer(1)).await.unwrap_err();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+        assert_eq!(error.kind(), Kind::Exhausted);
+        assert!(registry.directory().service("during").is_none());
+    }
+    assert!(registry.unregister_service("before", peer(1)).await.is_err());
+    assert!(registry.directory().service("before").is_some());
+    full.store(false, Ordering::SeqCst);
+    registry.register_service(service("after"), peer(1)).await.unwrap();
+    let known = |registry: &Embedded| -> Vec<String> {
+        let all = registry.directory().find_services(&NetworkService::default()).unwrap();
+        all.iter().map(|service| service.message.name.clone()).collect()
+    };
+    assert_eq!(known(&registry), ["after", "before"]);
+    registry.shutdown().await;
+    drop(registry);
+    let registry = open(&dir).await;
+    assert_eq!(known(&registry), ["after", "before"], "the disk agrees");
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_owner_cannot_fill_the_registry() {
+    let directory = Directory::new();
+    let check = |owner, bytes| directory.state().check_room(owner, bytes, true);
+    assert!(check(peer(1), 1000).is_ok());
+    assert!(matches!(check(peer(1), check::OWNER_BYTES + 1), Err(Error::TooMuch { what: "bytes", .. })));
+    assert!(check(Owner::Operator, check::OWNER_BYTES + 1).is_ok());
+}
