@@ -19,6 +19,7 @@ mod error;
 mod tasks;
 pub mod ipam;
 pub mod kernel;
+pub mod settings;
 pub mod endpoint;
 pub mod registry;
 

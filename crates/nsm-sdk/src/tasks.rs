@@ -24,6 +24,10 @@ impl Tasks {
         self.lock().remove(id);
     }
 
+    pub(crate) fn is_running(&self, id: &str) -> bool {
+        self.lock().get(id).is_some_and(|task| !task.is_finished())
+    }
+
     #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
         self.lock().values().filter(|task| !task.is_finished()).count()

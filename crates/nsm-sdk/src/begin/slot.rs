@@ -152,6 +152,11 @@ impl Slots {
         slots.iter().filter_map(|slot| slot.known()).map(|known| known.connection).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        lock(&self.places).len()
+    }
+
     pub(super) fn adopt(&self, known: Known) {
         let mut places = lock(&self.places);
         let id = known.connection.id.clone();

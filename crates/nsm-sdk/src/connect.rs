@@ -1,0 +1,269 @@
+//! The calling edge: the end of a client's chain sends Requests and Closes to the next hop.
+//!
+//! Guarantees: one kept connection per peer, dialled when it is first needed and again after it died; files that the message
+//! names go ahead of it, files that the answer names are in `call.files`; no call lasts beyond its deadline; an answer beyond
+//! the bounds of [`limits`] is refused.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use nsm_fdpass::{FdChannel, InodeId};
+use nsm_proto::{
+    connection::{Connection, Mechanism, monitor_connection_client::MonitorConnectionClient},
+    header,
+    mechanism::INODE_URL,
+    networkservice::{NetworkServiceRequest, network_service_client::NetworkServiceClient},
+};
+use tonic::{Code, Status, metadata::AsciiMetadataValue, transport::Channel};
+
+use crate::{
+    Call, Close, Element, Error, Kind, Next, Request, limits,
+    token_headers::{self, OwnToken},
+};
+
+/// Longest text of a peer's refusal that is passed on, in characters.
+const REASON: usize = 500;
+
+/// Where the next hop listens: a note for [`Connect`].
+#[derive(Clone)]
+pub enum Target {
+    /// A unix socket by its path.
+    Unix(PathBuf),
+    /// A unix socket whose file was passed.
+    File(Arc<OwnedFd>),
+}
+
+/// What tells one peer from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Unix(PathBuf),
+    File(InodeId),
+}
+
+impl Target {
+    pub(crate) fn key(&self) -> Result<Key, Error> {
+        match self {
+            Self::Unix(path) => Ok(Key::Unix(path.clone())),
+            Self::File(file) => {
+                InodeId::of(&**file).map(Key::File).map_err(|error| Error::new(Kind::Internal, error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::File(file) => match InodeId::of(&**file) {
+                Ok(id) => write!(f, "{id}"),
+                Err(_) => write!(f, "a passed socket"),
+            },
+        }
+    }
+}
+
+/// Kept connections to peers. Clones share them.
+#[derive(Clone, Default)]
+pub struct Peers {
+    kept: Arc<Mutex<HashMap<Key, FdChannel>>>,
+}
+
+impl Peers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The kept connection to a peer, or a new one.
+    pub async fn channel(&self, target: &Target, call: &Call) -> Result<FdChannel, Error> {
+        let key = target.key()?;
+        if let Some(kept) = self.lock().get(&key) {
+            return Ok(kept.clone());
+        }
+        let dialled = match target {
+            Target::Unix(path) => nsm_fdpass::connect(path, call.deadline).await,
+            Target::File(file) => nsm_fdpass::connect_file(file, call.deadline).await,
+        };
+        let channel = dialled.map_err(|error| Error::new(Kind::Unavailable, error))?;
+        Ok(self.lock().entry(key).or_insert(channel).clone())
+    }
+
+    /// A client of the peer's MonitorConnection service.
+    pub async fn monitor(&self, target: &Target, call: &Call) -> Result<MonitorConnectionClient<Channel>, Error> {
+        let channel = self.channel(target, call).await?.channel;
+        Ok(MonitorConnectionClient::new(channel).max_decoding_message_size(limits::MESSAGE))
+    }
+
+    /// Drops the connection to a peer that has failed: the next call dials.
+    pub fn forget(&self, target: &Target) {
+        if let Ok(key) = target.key() {
+            self.lock().remove(&key);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, FdChannel>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The element. The target is the call's note, else the one given here.
+pub struct Connect {
+    peers: Peers,
+    target: Option<Target>,
+}
+
+impl Connect {
+    /// To whatever [`Target`] the call's notes name.
+    pub fn noted(peers: Peers) -> Self {
+        Self { peers, target: None }
+    }
+
+    /// Always to this one.
+    pub fn to(peers: Peers, target: Target) -> Self {
+        Self { peers, target: Some(target) }
+    }
+
+    fn target(&self, call: &Call) -> Result<Target, Error> {
+        let target = call.noted().or_else(|| self.target.clone());
+        target.ok_or_else(|| Error::new(Kind::Internal, "no next hop was chosen"))
+    }
+}
+
+#[async_trait]
+impl Element for Connect {
+    async fn request(&self, request: Request, _: Next) -> Result<Connection, Error> {
+        let target = self.target(&request.call)?;
+        let call = request.call;
+        let message = NetworkServiceRequest {
+            connection: Some(request.connection),
+            mechanism_preferences: request.preferences,
+        };
+        let named = named(message.connection.iter().filter_map(|c| c.mechanism.as_ref()).chain(&message.mechanism_preferences));
+        // A kept connection may have died unnoticed: once more on a new one.
+        for attempt in 0.. {
+            let peer = self.peers.channel(&target, &call).await?;
+            pass(&peer, &call, &named)?;
+            let mut client = NetworkServiceClient::new(peer.channel.clone()).max_decoding_message_size(limits::MESSAGE);
+            match bounded(&call, client.request(headed(message.clone(), &call)?)).await {
+                Ok(answer) => return accept(answer, &peer, &call),
+                Err(status) => {
+                    if is_dead(&status) {
+                        self.peers.forget(&target);
+                        if attempt == 0 && is_stale(&status) {
+                            continue;
+                        }
+                    }
+                    return Err(said(&status));
+                }
+            }
+        }
+        Err(Error::new(Kind::Unavailable, "the next hop cannot be reached"))
+    }
+
+    async fn close(&self, close: Close, _: Next) -> Result<(), Error> {
+        let target = self.target(&close.call)?;
+        let named = named(close.connection.mechanism.iter());
+        for attempt in 0.. {
+            let peer = self.peers.channel(&target, &close.call).await?;
+            pass(&peer, &close.call, &named)?;
+            let mut client = NetworkServiceClient::new(peer.channel.clone());
+            match bounded(&close.call, client.close(headed(close.connection.clone(), &close.call)?)).await {
+                Ok(()) => return Ok(()),
+                Err(status) => {
+                    if is_dead(&status) {
+                        self.peers.forget(&target);
+                        if attempt == 0 && is_stale(&status) {
+                            continue;
+                        }
+                    }
+                    return Err(said(&status));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files that mechanisms name.
+fn named<'a>(mechanisms: impl Iterator<Item = &'a Mechanism>) -> BTreeSet<InodeId> {
+    mechanisms.filter_map(|mechanism| mechanism.parameters.get(INODE_URL)?.parse().ok()).collect()
+}
+
+fn pass(peer: &FdChannel, call: &Call, named: &BTreeSet<InodeId>) -> Result<(), Error> {
+    for file in named.iter().filter_map(|id| call.files.get(*id)) {
+        peer.outbox.send(file).map_err(|error| Error::new(Kind::Exhausted, error))?;
+    }
+    Ok(())
+}
+
+async fn bounded<T>(call: &Call, rpc: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout_at(call.deadline, rpc).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+fn headed<T>(message: T, call: &Call) -> Result<tonic::Request<T>, Error> {
+    let mut rpc = tonic::Request::new(message);
+    rpc.set_timeout(call.remaining());
+    if let Some(OwnToken { token, expires }) = call.noted() {
+        let value = |text: String| {
+            AsciiMetadataValue::try_from(text).map_err(|error| Error::new(Kind::Internal, error))
+        };
+        rpc.metadata_mut().insert(header::CLIENT_TOKEN, value(token)?);
+        rpc.metadata_mut().insert(header::CLIENT_TOKEN_EXPIRES, value(token_headers::format(expires))?);
+    }
+    Ok(rpc)
+}
+
+fn accept(answer: Connection, peer: &FdChannel, call: &Call) -> Result<Connection, Error> {
+    limits::connection(&answer).map_err(|error| Error::new(Kind::Refused, format!("the next hop answered: {error}")))?;
+    for id in named(answer.mechanism.iter()) {
+        if call.files.get(id).is_none()
+            && let Some(file) = peer.inbox.take(id)
+        {
+            call.files.add(file)?;
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether the socket has to be given up.
+fn is_dead(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Cancelled) || is_transport(status)
+}
+
+/// Whether the call never reached the peer, because the socket had died before.
+fn is_stale(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::NotConnected | std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+            );
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|cause| cause.is::<tonic::transport::Error>())
+}
+
+/// The peer's own words, shortened and without control characters.
+pub(crate) fn said(status: &Status) -> Error {
+    let kind = if is_transport(status) { Kind::Unavailable } else { Kind::of(status.code()) };
+    let reason: String =
+        status.message().chars().take(REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let reason = if reason.is_empty() { status.code().to_string() } else { reason };
+    Error::new(kind, reason)
+}

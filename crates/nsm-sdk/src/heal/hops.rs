@@ -1,0 +1,287 @@
+//! What next hops say about our connections: one stream for each peer.
+//!
+//! Guarantees:
+//! - A connection is watched from [`NextHops::watch`] to [`NextHops::forget`], at one peer at a time.
+//! - A stream that ends is opened again at once. Only when that fails, the peer's connections are [`Change::Lost`] and no
+//!   longer watched; when it works, those that the peer no longer has are [`Change::Deleted`].
+//! - Streams end with the last connection of their peer, and with the last clone of [`NextHops`].
+//! - A peer without the service is not watched, and never causes an event.
+//!
+//! Assumptions: the callback returns at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use nsm_proto::connection::{
+    Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment, State,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    Call,
+    connect::{Key, Peers, Target},
+    path,
+};
+
+/// Time to open a stream.
+const OPEN: Duration = Duration::from_secs(2);
+/// A stream that lived shorter is opened again after a pause.
+const SHORT: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of a connection at the next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The next hop says that it is DOWN.
+    Down,
+    /// The next hop closed it, or lost it in a restart.
+    Deleted,
+    /// The next hop wants to see a Request.
+    RefreshRequested,
+    /// The next hop cannot be reached. It is no longer watched: watch again after the next good Request.
+    Lost,
+}
+
+/// News of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HopEvent {
+    /// The connection's id at our own segment.
+    pub id: String,
+    /// What became of it.
+    pub change: Change,
+}
+
+/// Watches our connections at their next hops. Clones share them.
+#[derive(Clone)]
+pub struct NextHops(Arc<Shared>);
+
+pub(super) struct Shared {
+    peers: Peers,
+    name: String,
+    tell: Box<dyn Fn(HopEvent) + Send + Sync>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    hops: HashMap<Key, Hop>,
+    at: HashMap<String, Key>,
+}
+
+struct Hop {
+    watched: HashMap<String, Watched>,
+    _stream: AbortOnDropHandle<()>,
+}
+
+struct Watched {
+    /// Of our own segment in the path.
+    index: usize,
+    up: bool,
+}
+
+impl NextHops {
+    /// `name` is our own segment's; `tell` hears of each change.
+    pub fn new(peers: Peers, name: impl Into<String>, tell: impl Fn(HopEvent) + Send + Sync + 'static) -> Self {
+        let tell = Box::new(tell);
+        Self(Arc::new(Shared { peers, name: name.into(), tell, table: Mutex::default() }))
+    }
+
+    /// Watches a connection, as our own segment knows it, at its next hop.
+    pub fn watch(&self, connection: &Connection, target: &Target) {
+        let Ok(key) = target.key() else { return };
+        let index = connection.path.as_ref().and_then(|path| usize::try_from(path.index).ok()).unwrap_or_default();
+        let mut table = self.0.lock();
+        if table.at.get(&connection.id).is_some_and(|at| *at != key) {
+            table.forget(&connection.id);
+        }
+        table.at.insert(connection.id.clone(), key.clone());
+        let hop = table.hops.entry(key.clone()).or_insert_with(|| {
+            let stream =
+                follow(Arc::downgrade(&self.0), self.0.peers.clone(), self.0.name.clone(), target.clone(), key);
+            Hop { watched: HashMap::new(), _stream: AbortOnDropHandle::new(tokio::spawn(stream)) }
+        });
+        hop.watched.insert(connection.id.clone(), Watched { index, up: true });
+    }
+
+    /// Nothing more is told about this connection.
+    pub fn forget(&self, id: &str) {
+        self.0.lock().forget(id);
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn peers(&self) -> Peers {
+        self.0.peers.clone()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.0.name.clone()
+    }
+}
+
+impl Table {
+    fn forget(&mut self, id: &str) {
+        let Some(key) = self.at.remove(id) else { return };
+        let Some(hop) = self.hops.get_mut(&key) else { return };
+        hop.watched.remove(id);
+        if hop.watched.is_empty() {
+            self.hops.remove(&key);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the connection is watched, and the last that was said of it is no trouble.
+    pub(super) fn is_up(&self, id: &str) -> bool {
+        let table = self.lock();
+        table.at.get(id).and_then(|key| table.hops.get(key)?.watched.get(id)).is_some_and(|watched| watched.up)
+    }
+
+    fn tell_all(&self, ids: impl IntoIterator<Item = String>, change: Change) {
+        for id in ids {
+            (self.tell)(HopEvent { id, change });
+        }
+    }
+
+    /// The peer cannot be reached.
+    fn lose(&self, key: &Key) {
+        let lost: Vec<_> = {
+            let mut table = self.lock();
+            let lost = table.hops.remove(key).map(|hop| hop.watched.into_keys().collect()).unwrap_or_default();
+            for id in &lost {
+                table.at.remove(id);
+            }
+            lost
+        };
+        self.tell_all(lost, Change::Lost);
+    }
+
+    /// Takes in an event. `before`: those watched when a stream was opened again; its first event tells which of them are left.
+    fn hear(&self, key: &Key, event: &ConnectionEvent, before: Option<&HashSet<String>>) {
+        let mut changes = Vec::new();
+        let mut heard = HashSet::new();
+        {
+            let mut table = self.lock();
+            let Some(hop) = table.hops.get_mut(key) else { return };
+            for connection in event.connections.values() {
+                let Some(id) = hop.own_id(connection) else { continue };
+                let Some(watched) = hop.watched.get_mut(&id) else { continue };
+                heard.insert(id.clone());
+                let change = change(event.r#type(), connection.state());
+                watched.up = !matches!(change, Some(Change::Down | Change::Deleted));
+                changes.extend(change.map(|change| HopEvent { id, change }));
+            }
+            if event.r#type() == ConnectionEventType::InitialStateTransfer {
+                for id in before.into_iter().flatten().filter(|id| !heard.contains(*id)) {
+                    if let Some(watched) = hop.watched.get_mut(id) {
+                        watched.up = false;
+                        changes.push(HopEvent { id: id.clone(), change: Change::Deleted });
+                    }
+                }
+            }
+        }
+        for event in changes {
+            (self.tell)(event);
+        }
+    }
+
+    fn watched(&self, key: &Key) -> HashSet<String> {
+        self.lock().hops.get(key).map(|hop| hop.watched.keys().cloned().collect()).unwrap_or_default()
+    }
+}
+
+impl Hop {
+    /// Our id of a connection that the peer reports: it stands in the segment where we expect it, and the peer reports as
+    /// ourselves or as our next hop.
+    fn own_id(&self, connection: &Connection) -> Option<String> {
+        let index = usize::try_from(connection.path.as_ref()?.index).ok()?;
+        let ours = [path::previous(connection).zip(index.checked_sub(1)), path::own(connection).zip(Some(index))];
+        let own = ours
+            .into_iter()
+            .flatten()
+            .find(|(segment, index)| self.watched.get(&segment.id).is_some_and(|watched| watched.index == *index));
+        own.map(|(segment, _)| segment.id.clone())
+    }
+}
+
+/// What an event says of a connection, if anything needs to be done.
+fn change(kind: ConnectionEventType, state: State) -> Option<Change> {
+    match (kind, state) {
+        (ConnectionEventType::Delete, _) => Some(Change::Deleted),
+        (_, State::Down) => Some(Change::Down),
+        (_, State::RefreshRequested) => Some(Change::RefreshRequested),
+        // After a reselect an endpoint may echo what it was asked with: no sign of trouble.
+        (_, State::Up | State::ReselectRequested) => None,
+    }
+}
+
+/// Follows one peer until it is lost. Holds `shared` only while it works.
+async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target, key: Key) {
+    let mut again = false;
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let Some(before) = shared.upgrade().map(|shared| shared.watched(&key)) else { return };
+        let opened = Instant::now();
+        match open(&peers, &name, &target).await {
+            Ok(mut stream) => {
+                let mut initial = again.then_some(&before);
+                let end = loop {
+                    match stream.message().await {
+                        Ok(Some(event)) => {
+                            let Some(shared) = shared.upgrade() else { return };
+                            shared.hear(&key, &event, initial.take());
+                        }
+                        Ok(None) => break None,
+                        Err(status) => break Some(status),
+                    }
+                };
+                if end.as_ref().is_some_and(|status| status.code() == Code::Unimplemented) {
+                    return;
+                }
+                if end.is_some() {
+                    peers.forget(&target);
+                }
+            }
+            Err(status) if status.code() == Code::Unimplemented => return,
+            Err(status) => {
+                tracing::debug!(peer = ?target, error = %status.message(), "the next hop is lost");
+                peers.forget(&target);
+                if let Some(shared) = shared.upgrade() {
+                    shared.lose(&key);
+                }
+                return;
+            }
+        }
+        again = true;
+        if opened.elapsed() < SHORT {
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        } else {
+            pause = Duration::from_millis(50);
+        }
+    }
+}
+
+async fn open(peers: &Peers, name: &str, target: &Target) -> Result<Streaming<ConnectionEvent>, Status> {
+    let selector = MonitorScopeSelector {
+        path_segments: vec![PathSegment { name: name.to_owned(), ..PathSegment::default() }],
+        network_services: Vec::new(),
+    };
+    let opening = async {
+        let mut client = peers.monitor(target, &Call::new(OPEN)).await?;
+        client.monitor_connections(selector).await.map(tonic::Response::into_inner)
+    };
+    timeout(OPEN, opening).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")))
+}
