@@ -1,5 +1,6 @@
 //! The node's agent: NSM manager, kernel forwarder and CNI server, each a library that a test can start.
 
+pub mod admin;
 pub mod agent;
 pub mod candidates;
 pub mod cni;
