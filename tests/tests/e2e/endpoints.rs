@@ -1,0 +1,80 @@
+//! Endpoints that go, and what their clients get instead.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nsm_lab::{Endpoint, Node, Pod, eventually, ping, registered};
+
+use crate::{IFNAME, SERVICE};
+
+const BOUND: Duration = Duration::from_secs(15);
+const WITHDRAWN: Duration = Duration::from_secs(1);
+
+pub(crate) fn killed_one_is_withdrawn() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let _pod = endpoint.kill()?;
+    eventually("withdrawal", WITHDRAWN, || registered(&node), Vec::is_empty)?;
+    let client = node.pod("client")?;
+    node.cni().add(&client, IFNAME, &node.conf(SERVICE))?.refused(11)?;
+    Ok(())
+}
+
+/// Which of the endpoints' addresses answers the pod.
+fn reaches(pod: &Pod, prefix: &str) -> anyhow::Result<bool> {
+    // The ordinary allocator's first pairs: the endpoint has the even address.
+    let answers = |last: u8| -> anyhow::Result<bool> {
+        let address: IpAddr = format!("{prefix}{last}").parse()?;
+        Ok(pod.namespace().run(|| ping(address, Duration::from_millis(200)))?.is_ok())
+    };
+    Ok(answers(0)? || answers(2)?)
+}
+
+fn heals(end: impl FnOnce(Endpoint) -> anyhow::Result<Pod>) -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let before = node.leftovers()?;
+    let one = Endpoint::of(SERVICE).name("one").cidr("172.16.1.0/24").start(&node)?;
+    let pod = node.pod("client")?;
+    let conf = node.conf(SERVICE);
+    let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    pod.ping(added.peer(false)?)?;
+    let two = Endpoint::of(SERVICE).name("two").cidr("172.16.2.0/24").start(&node)?;
+
+    let gone = end(one)?;
+    eventually("the second endpoint answers", BOUND, || reaches(&pod, "172.16.2."), |reached| *reached)?;
+    ensure!(node.get("connections")?.len() == 1);
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    drop((pod, gone));
+    let left = two.stop()?;
+    drop(left);
+    node.nothing_left(&before)
+}
+
+pub(crate) fn killed_one_is_replaced_by_another() -> anyhow::Result<()> {
+    heals(Endpoint::kill)
+}
+
+pub(crate) fn stopped_one_is_replaced_by_another() -> anyhow::Result<()> {
+    heals(Endpoint::stop)
+}
+
+pub(crate) fn restarted_one_gets_its_clients_back() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let plan = Endpoint::of(SERVICE);
+    let endpoint = plan.start(&node)?;
+    let pod = node.pod("client")?;
+    let conf = node.conf(SERVICE);
+    let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    let peer = added.peer(false)?;
+
+    let home = endpoint.kill()?;
+    let _endpoint = plan.start_in(&node, home)?;
+    eventually("pings", BOUND, || pod.ping(peer), |_| true).context("after the endpoint's restart")?;
+    // It knows its client's address again: another client gets another one.
+    let other = node.pod("other")?;
+    let later = eventually("ADD", BOUND, || node.cni().add(&other, IFNAME, &conf)?.ok(), |_| true)?;
+    ensure!(later.addresses()? != added.addresses()?, "{:?} twice", added.addresses()?);
+    pod.ping(peer)?;
+    Ok(())
+}

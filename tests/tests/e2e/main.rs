@@ -1,0 +1,67 @@
+//! The product end to end: real programs, real packets, in a lab.
+
+mod addressing;
+mod away;
+mod check;
+mod connecting;
+mod deleting;
+mod endpoints;
+mod garbage;
+mod nodes;
+mod restart;
+mod status;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nsm_lab::{runner, tests};
+
+/// The service that the tests' endpoints offer.
+const SERVICE: &str = "icmp";
+/// The interface that the tests' pods get.
+const IFNAME: &str = "nsm-1";
+
+fn main() -> ExitCode {
+    let tests = tests![
+        connecting::add_ping_del,
+        connecting::two_endpoints_share_four_clients,
+        connecting::labels_choose_the_endpoint,
+        connecting::ten_at_once,
+        connecting::two_networks_in_one_pod,
+        connecting::a_taken_name_fails_and_changes_nothing,
+        connecting::no_endpoint_is_try_again_later,
+        connecting::a_chained_result_is_extended,
+        addressing::ipv6_alone,
+        addressing::both_families,
+        addressing::a_full_pool_frees_what_is_deleted,
+        addressing::a_chosen_mac_is_honoured_or_refused,
+        deleting::twice_before_and_after_everything,
+        deleting::after_the_namespace_is_gone,
+        deleting::with_another_configuration,
+        deleting::during_add,
+        deleting::a_namespace_that_vanishes_is_noticed,
+        check::whole_is_well,
+        check::a_removed_address_is_found,
+        check::a_removed_link_is_found,
+        garbage::frees_what_the_runtime_forgot,
+        garbage::an_absent_list_frees_only_lost_namespaces,
+        garbage::other_networks_are_left_alone,
+        status::of_an_agent_that_serves,
+        status::of_no_agent,
+        status::version_needs_no_agent,
+        away::add_says_try_again_later,
+        away::add_waits_for_the_agent,
+        away::del_is_owed_and_worked_off,
+        away::del_for_nothing_leaves_no_debt,
+        restart::traffic_continues_and_del_works,
+        restart::orderly_end_keeps_the_wires,
+        restart::endpoints_keep_their_clients,
+        endpoints::killed_one_is_withdrawn,
+        endpoints::killed_one_is_replaced_by_another,
+        endpoints::restarted_one_gets_its_clients_back,
+        endpoints::stopped_one_is_replaced_by_another,
+        nodes::two_on_one_machine,
+        nodes::a_second_agent_on_a_socket_refuses,
+    ];
+    runner::main(tests, Duration::from_secs(60))
+}
