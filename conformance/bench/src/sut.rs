@@ -28,7 +28,7 @@ pub(crate) fn go_client(node: &Node, size: &Size, report: &mut Report) -> anyhow
     let pod = node.pod("go-client")?;
     let n = size.n.to_string();
     let mut peer = Peer::start(node, pod.namespace(), "bench", "go-bench", &["--n", &n, "--service", SERVICE])?;
-    let event = peer.matching("its figures", Duration::from_secs(300), 0, |event| event["event"] == "bench")?;
+    let event = peer.matching("its figures", Duration::from_mins(5), 0, |event| event["event"] == "bench")?;
     for (what, key) in [("Request of a Go client", "request_ms"), ("Close of a Go client", "close_ms")] {
         let figures: Vec<f64> = event[key].as_array().context("no figures")?.iter().filter_map(Value::as_f64).collect();
         let median = report.series(what, "through nsm-agent", "ms", &figures).unwrap_or(f64::NAN);
