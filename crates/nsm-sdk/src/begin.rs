@@ -167,6 +167,11 @@ impl Begin {
         events
     }
 
+    /// Forgets all connections without closing them: for an owner that ends without [`Begin::drain`].
+    pub fn abandon(&self) {
+        self.slots.abandon();
+    }
+
     /// Refuses new events, waits for those that run, ends them at the deadline and forgets all connections.
     /// Returns how many had to be ended.
     pub async fn drain(&self, deadline: Instant) -> usize {

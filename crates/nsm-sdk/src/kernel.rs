@@ -93,7 +93,8 @@ impl KernelClient {
         Self { netns: netns.into(), name: None }
     }
 
-    /// Wants this name; without one it is derived from service and connection id.
+    /// Wants this name, unless a request's own preference names another; without either it is derived from service and
+    /// connection id.
     #[must_use]
     pub fn named(mut self, name: InterfaceName) -> Self {
         self.name = Some(name);
@@ -116,7 +117,11 @@ impl Element for KernelClient {
         let file = self.bring(&mut request.connection, &request.call)?;
         let connection = &request.connection;
         let derived = || InterfaceName::derived(&connection.network_service, &connection.id);
-        let name = self.name.clone().unwrap_or_else(derived);
+        let asked = || {
+            let offer = request.preferences.iter().find(|offer| is_local_kernel(offer))?;
+            offer.parameters.get(INTERFACE_NAME)?.parse().ok()
+        };
+        let name = asked().or_else(|| self.name.clone()).unwrap_or_else(derived);
         // A refresh comes with the preference of last time: one offer, not one more each time.
         request.preferences.retain(|offer| !is_local_kernel(offer));
         request.preferences.push(kernel(&name, file));

@@ -1,6 +1,7 @@
 //! Composable chain elements for clients and endpoints of Network Service Mesh.
 
 pub mod begin;
+pub mod client;
 pub mod heal;
 pub mod monitor;
 pub mod refresh;
@@ -19,6 +20,12 @@ mod error;
 mod tasks;
 pub mod ipam;
 pub mod kernel;
+pub mod mtu;
+pub mod dns;
+pub mod neighbours;
+pub mod policies;
+pub mod routes;
+pub mod excluded;
 pub mod settings;
 pub mod endpoint;
 pub mod registry;

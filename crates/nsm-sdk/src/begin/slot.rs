@@ -200,11 +200,15 @@ impl Slots {
             self.stop.cancel();
             self.tasks.wait().await;
         }
+        self.abandon();
+        ended
+    }
+
+    pub(super) fn abandon(&self) {
         let forgotten = std::mem::take(&mut *lock(&self.places));
         for place in forgotten.values() {
             place.slot.set(State::Empty);
         }
-        ended
     }
 }
 

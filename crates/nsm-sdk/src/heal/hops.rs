@@ -76,7 +76,11 @@ struct Table {
 
 struct Hop {
     watched: HashMap<String, Watched>,
-    _stream: AbortOnDropHandle<()>,
+    /// Ends with the hop.
+    #[cfg_attr(not(test), expect(dead_code, reason = "held for its Drop"))]
+    stream: AbortOnDropHandle<()>,
+    #[cfg(test)]
+    heard: bool,
 }
 
 struct Watched {
@@ -104,7 +108,12 @@ impl NextHops {
         let hop = table.hops.entry(key.clone()).or_insert_with(|| {
             let stream =
                 follow(Arc::downgrade(&self.0), self.0.peers.clone(), self.0.name.clone(), target.clone(), key);
-            Hop { watched: HashMap::new(), _stream: AbortOnDropHandle::new(tokio::spawn(stream)) }
+            Hop {
+                watched: HashMap::new(),
+                stream: AbortOnDropHandle::new(tokio::spawn(stream)),
+                #[cfg(test)]
+                heard: false,
+            }
         });
         hop.watched.insert(connection.id.clone(), Watched { index, up: true });
     }
@@ -112,6 +121,17 @@ impl NextHops {
     /// Nothing more is told about this connection.
     pub fn forget(&self, id: &str) {
         self.0.lock().forget(id);
+    }
+
+    /// Whether some stream is open and has said something.
+    #[cfg(test)]
+    pub(super) fn is_watching(&self) -> bool {
+        self.0.lock().hops.values().any(|hop| hop.heard)
+    }
+
+    #[cfg(test)]
+    pub(super) fn streams_ended(&self) -> bool {
+        self.0.lock().hops.values().all(|hop| hop.stream.is_finished())
     }
 
     pub(super) fn downgrade(&self) -> Weak<Shared> {
@@ -175,6 +195,10 @@ impl Shared {
         {
             let mut table = self.lock();
             let Some(hop) = table.hops.get_mut(key) else { return };
+            #[cfg(test)]
+            {
+                hop.heard = true;
+            }
             for connection in event.connections.values() {
                 let Some(id) = hop.own_id(connection) else { continue };
                 let Some(watched) = hop.watched.get_mut(&id) else { continue };
