@@ -10,7 +10,7 @@
 mod keep;
 mod pause;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     os::fd::OwnedFd,
@@ -245,9 +245,13 @@ impl Registry {
     fn failed(&self, status: &Status) -> Error {
         let error = said(status);
         if error.kind() == Kind::Unavailable || status.code() == Code::Cancelled {
-            self.peers.forget(&self.target);
+            self.forget();
         }
         error
+    }
+
+    fn forget(&self) {
+        self.peers.forget(&self.target);
     }
 }
 

@@ -169,7 +169,11 @@ impl Keeper {
                             return Ended::Lost(Error::new(Kind::NotFound, "the registry has removed the endpoint"));
                         }
                         Ok(Some(_)) => {}
-                        Ok(None) => return Ended::Lost(Error::new(Kind::Unavailable, "the registry ended the watch")),
+                        Ok(None) => {
+                            // It is leaving, perhaps: whoever comes next listens on another socket of that name.
+                            self.registry.forget();
+                            return Ended::Lost(Error::new(Kind::Unavailable, "the registry ended the watch"));
+                        }
                         Err(status) => return Ended::Lost(self.registry.failed(&status)),
                     }
                 }
