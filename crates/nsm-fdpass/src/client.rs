@@ -98,7 +98,7 @@ pub async fn connect(path: &Path, deadline: Instant) -> Result<FdChannel, Connec
     channel(socket, path, deadline).await
 }
 
-/// Connects to a socket whose file was passed (O_PATH is enough).
+/// Connects to a socket whose file was passed (`O_PATH` is enough).
 pub async fn connect_file(file: &OwnedFd, deadline: Instant) -> Result<FdChannel, ConnectError> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     connect(&path, deadline).await.map_err(|error| match error {

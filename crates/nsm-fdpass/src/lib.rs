@@ -1,6 +1,6 @@
 //! File descriptors over gRPC on unix sockets, as NSM v1 passes them, and who the peer of such a socket is.
 //!
-//! A file that a message names (`inode://DEV/INO`, [`InodeId`]) travels on the same socket as the HTTP/2 bytes, as SCM_RIGHTS
+//! A file that a message names (`inode://DEV/INO`, [`InodeId`]) travels on the same socket as the HTTP/2 bytes, as `SCM_RIGHTS`
 //! on one byte ahead of the message. [`FdStream`] carries both; the sending side puts files into its [`Outbox`] before the
 //! call, the receiving side finds them in its [`Inbox`] when the message is there: a file can only precede its message.
 

@@ -10,7 +10,7 @@ use crate::{InodeId, sys};
 /// The process that connected, as it was then.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its network namespace, when its socket was made. `None` where the kernel does not tell (no CAP_NET_ADMIN).
+    /// Its network namespace, when its socket was made. `None` where the kernel does not tell (no `CAP_NET_ADMIN`).
     pub netns: Option<PeerNetns>,
     /// Process id in our pid namespace; 0 when it is not visible there. For logs: ids are used again.
     pub pid: i32,

@@ -17,7 +17,7 @@ const SIOCGSKNS: libc::Ioctl = 0x894C;
 /// getsockopt of unix sockets: a pidfd of the peer (asm-generic/socket.h, Linux 6.5).
 const SO_PEERPIDFD: libc::c_int = 77;
 
-/// Most descriptors that the kernel passes in one message (SCM_MAX_FD).
+/// Most descriptors that the kernel passes in one message (`SCM_MAX_FD`).
 const MOST: usize = 253;
 
 /// What one recvmsg(2) brought.
@@ -52,9 +52,11 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Receiv
         unsafe {
             if (*message).cmsg_level == libc::SOL_SOCKET && (*message).cmsg_type == libc::SCM_RIGHTS {
                 let length = (*message).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
-                let first = libc::CMSG_DATA(message).cast::<RawFd>();
+                let first = libc::CMSG_DATA(message);
                 for place in 0..length / size_of::<RawFd>() {
-                    files.push(OwnedFd::from_raw_fd(first.add(place).read_unaligned()));
+                    let mut raw = [0; size_of::<RawFd>()];
+                    first.add(place * raw.len()).copy_to(raw.as_mut_ptr(), raw.len());
+                    files.push(OwnedFd::from_raw_fd(RawFd::from_ne_bytes(raw)));
                 }
             }
             message = libc::CMSG_NXTHDR(&raw const header, message);

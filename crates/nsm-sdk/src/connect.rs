@@ -10,6 +10,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ use nsm_proto::{
     mechanism::INODE_URL,
     networkservice::{NetworkServiceRequest, network_service_client::NetworkServiceClient},
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::AsciiMetadataValue, transport::Channel};
 
 use crate::{
@@ -29,6 +31,15 @@ use crate::{
 
 /// Longest text of a peer's refusal that is passed on, in characters.
 const REASON: usize = 500;
+
+/// How long a connection that nobody uses is kept.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// Most connections that are kept.
+const MOST_PEERS: usize = 1024;
+
+/// How early the other end's clock may see a deadline that went to it as a duration.
+const AT_DEADLINE: Duration = Duration::from_millis(20);
 
 /// Where the next hop listens: a note for [`Connect`].
 #[derive(Clone)]
@@ -50,9 +61,7 @@ impl Target {
     pub(crate) fn key(&self) -> Result<Key, Error> {
         match self {
             Self::Unix(path) => Ok(Key::Unix(path.clone())),
-            Self::File(file) => {
-                InodeId::of(&**file).map(Key::File).map_err(|error| Error::new(Kind::Internal, error))
-            }
+            Self::File(file) => InodeId::of(&**file).map(Key::File).map_err(|error| Error::new(Kind::Internal, error)),
         }
     }
 }
@@ -69,10 +78,18 @@ impl fmt::Debug for Target {
     }
 }
 
+/// One kept connection. Calls and streams that still use it outlive its place in the pool.
+struct Kept {
+    channel: FdChannel,
+    used: Instant,
+    /// A passed socket's inode names the peer, and stays its own only while it is held.
+    _target: Target,
+}
+
 /// Kept connections to peers. Clones share them.
 #[derive(Clone, Default)]
 pub struct Peers {
-    kept: Arc<Mutex<HashMap<Key, FdChannel>>>,
+    kept: Arc<Mutex<HashMap<Key, Kept>>>,
 }
 
 impl Peers {
@@ -84,15 +101,36 @@ impl Peers {
     /// The kept connection to a peer, or a new one.
     pub async fn channel(&self, target: &Target, call: &Call) -> Result<FdChannel, Error> {
         let key = target.key()?;
-        if let Some(kept) = self.lock().get(&key) {
-            return Ok(kept.clone());
+        if let Some(kept) = self.kept(&key) {
+            return Ok(kept);
         }
         let dialled = match target {
             Target::Unix(path) => nsm_fdpass::connect(path, call.deadline).await,
             Target::File(file) => nsm_fdpass::connect_file(file, call.deadline).await,
         };
         let channel = dialled.map_err(|error| Error::new(Kind::Unavailable, error))?;
-        Ok(self.lock().entry(key).or_insert(channel).clone())
+        self.keep(key, target.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    /// The open connection to a peer. Closed ones, and what was idle for [`IDLE`], go at the same time.
+    fn kept(&self, key: &Key) -> Option<FdChannel> {
+        let mut kept = self.lock();
+        let now = Instant::now();
+        kept.retain(|_, peer| !peer.channel.is_closed() && now.duration_since(peer.used) < IDLE);
+        let peer = kept.get_mut(key)?;
+        peer.used = now;
+        Some(peer.channel.clone())
+    }
+
+    fn keep(&self, key: Key, target: Target, channel: FdChannel) {
+        let mut kept = self.lock();
+        if kept.len() >= MOST_PEERS
+            && let Some(oldest) = kept.iter().min_by_key(|(_, peer)| peer.used).map(|(key, _)| key.clone())
+        {
+            kept.remove(&oldest);
+        }
+        kept.insert(key, Kept { channel, used: Instant::now(), _target: target });
     }
 
     /// A client of the peer's MonitorConnection service.
@@ -108,7 +146,7 @@ impl Peers {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, FdChannel>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,11 +179,10 @@ impl Element for Connect {
     async fn request(&self, request: Request, _: Next) -> Result<Connection, Error> {
         let target = self.target(&request.call)?;
         let call = request.call;
-        let message = NetworkServiceRequest {
-            connection: Some(request.connection),
-            mechanism_preferences: request.preferences,
-        };
-        let named = named(message.connection.iter().filter_map(|c| c.mechanism.as_ref()).chain(&message.mechanism_preferences));
+        let message =
+            NetworkServiceRequest { connection: Some(request.connection), mechanism_preferences: request.preferences };
+        let named =
+            named(message.connection.iter().filter_map(|c| c.mechanism.as_ref()).chain(&message.mechanism_preferences));
         // A kept connection may have died unnoticed: once more on a new one.
         for attempt in 0.. {
             let peer = self.peers.channel(&target, &call).await?;
@@ -154,7 +191,7 @@ impl Element for Connect {
             match bounded(&call, client.request(headed(message.clone(), &call)?)).await {
                 Ok(answer) => return accept(answer, &peer, &call),
                 Err(status) => {
-                    if is_dead(&status) {
+                    if is_dead(&peer, &status) {
                         self.peers.forget(&target);
                         if attempt == 0 && is_stale(&status) {
                             continue;
@@ -177,7 +214,7 @@ impl Element for Connect {
             match bounded(&close.call, client.close(headed(close.connection.clone(), &close.call)?)).await {
                 Ok(()) => return Ok(()),
                 Err(status) => {
-                    if is_dead(&status) {
+                    if is_dead(&peer, &status) {
                         self.peers.forget(&target);
                         if attempt == 0 && is_stale(&status) {
                             continue;
@@ -205,6 +242,10 @@ fn pass(peer: &FdChannel, call: &Call, named: &BTreeSet<InodeId>) -> Result<(), 
 
 async fn bounded<T>(call: &Call, rpc: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout_at(call.deadline, rpc).await {
+        // Either end's gRPC may be first to see the deadline, and calls that CANCELLED. Nobody else cancels this call.
+        Ok(Err(status)) if status.code() == Code::Cancelled && call.remaining() < AT_DEADLINE => {
+            Err(Status::deadline_exceeded("no answer in time"))
+        }
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("no answer in time")),
     }
@@ -214,9 +255,8 @@ fn headed<T>(message: T, call: &Call) -> Result<tonic::Request<T>, Error> {
     let mut rpc = tonic::Request::new(message);
     rpc.set_timeout(call.remaining());
     if let Some(OwnToken { token, expires }) = call.noted() {
-        let value = |text: String| {
-            AsciiMetadataValue::try_from(text).map_err(|error| Error::new(Kind::Internal, error))
-        };
+        let value =
+            |text: String| AsciiMetadataValue::try_from(text).map_err(|error| Error::new(Kind::Internal, error));
         rpc.metadata_mut().insert(header::CLIENT_TOKEN, value(token)?);
         rpc.metadata_mut().insert(header::CLIENT_TOKEN_EXPIRES, value(token_headers::format(expires))?);
     }
@@ -224,20 +264,20 @@ fn headed<T>(message: T, call: &Call) -> Result<tonic::Request<T>, Error> {
 }
 
 fn accept(answer: Connection, peer: &FdChannel, call: &Call) -> Result<Connection, Error> {
-    limits::connection(&answer).map_err(|error| Error::new(Kind::Refused, format!("the next hop answered: {error}")))?;
+    limits::connection(&answer)
+        .map_err(|error| Error::new(Kind::Refused, format!("the next hop answered: {error}")))?;
     for id in named(answer.mechanism.iter()) {
-        if call.files.get(id).is_none()
-            && let Some(file) = peer.inbox.take(id)
-        {
+        // Taken even if it is known: on a kept connection each refresh would leave one more.
+        if let Some(file) = peer.inbox.take(id) {
             call.files.add(file)?;
         }
     }
     Ok(answer)
 }
 
-/// Whether the socket has to be given up.
-fn is_dead(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Cancelled) || is_transport(status)
+/// Whether the socket has to be given up. A peer's own UNAVAILABLE or CANCELLED says nothing about it, and others use it too.
+fn is_dead(peer: &FdChannel, status: &Status) -> bool {
+    peer.is_closed() || is_transport(status)
 }
 
 /// Whether the call never reached the peer, because the socket had died before.
@@ -256,14 +296,13 @@ fn is_stale(status: &Status) -> bool {
 }
 
 fn is_transport(status: &Status) -> bool {
-    std::error::Error::source(status).is_some_and(|cause| cause.is::<tonic::transport::Error>())
+    std::error::Error::source(status).is_some_and(<dyn std::error::Error>::is::<tonic::transport::Error>)
 }
 
 /// The peer's own words, shortened and without control characters.
 pub(crate) fn said(status: &Status) -> Error {
     let kind = if is_transport(status) { Kind::Unavailable } else { Kind::of(status.code()) };
-    let reason: String =
-        status.message().chars().take(REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let reason: String = status.message().chars().take(REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let reason = if reason.is_empty() { status.code().to_string() } else { reason };
     Error::new(kind, reason)
 }
