@@ -113,7 +113,11 @@ fn run_here(tests: &[Test], name: &str) -> ExitCode {
                 eprintln!("\nskipped: {reason}");
                 return ExitCode::from(SKIPPED);
             }
-            eprintln!("\nfailed: {error:?}");
+            eprintln!("\nfailed: {error:#}");
+            // Of a backtrace, the test's own lines.
+            for line in error.backtrace().to_string().lines().filter(|line| line.contains(" ./tests/")) {
+                eprintln!("{line}");
+            }
             ExitCode::FAILURE
         }
     }

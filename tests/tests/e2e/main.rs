@@ -63,5 +63,5 @@ fn main() -> ExitCode {
         nodes::two_on_one_machine,
         nodes::a_second_agent_on_a_socket_refuses,
     ];
-    runner::main(tests, Duration::from_secs(60))
+    runner::main(tests, Duration::from_mins(1))
 }

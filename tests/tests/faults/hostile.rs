@@ -1,0 +1,127 @@
+//! Endpoints that refuse, hang, die and lie.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nsm_lab::{Endpoint, Node};
+use nsm_netlink::{IfName, LinkConfig, Netns, NetnsSocket};
+use serde_json::json;
+
+use crate::{IFNAME, SERVICE};
+
+/// For an ADD that no endpoint makes wait.
+const PROMPT: Duration = Duration::from_secs(3);
+
+fn hostile(node: &Node, how: &str) -> anyhow::Result<Endpoint> {
+    Endpoint::of(SERVICE)
+        .name("hostile")
+        .cidr("172.16.6.0/24")
+        .program("nsm-hostile")
+        .set("NSM_MISBEHAVIOUR", how)
+        .start(node)
+}
+
+/// Alone, it makes ADD fail clearly and leaves nothing; what the error says must contain `word`.
+fn alone(how: &str, word: &str) -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let endpoint = hostile(&node, how)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let conf = node.conf(SERVICE);
+    let added = node.cni().add(&pod, IFNAME, &conf)?;
+    ensure!(added.exit != 0, "ADD succeeded: {}", added.json);
+    ensure!(added.took < PROMPT, "ADD took {:?}", added.took);
+    ensure!(added.json.to_string().contains(word), "the error does not say {word:?}: {}", added.json);
+    node.nothing_left(&before)?;
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)?;
+    drop(endpoint);
+    Ok(())
+}
+
+/// Beside an honest one, every client ends up at the honest one.
+fn beside_an_honest_one(how: &str, bound: Duration) -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _honest = Endpoint::of(SERVICE).name("honest").cidr("172.16.7.0/24").start(&node)?;
+    let _hostile = hostile(&node, how)?;
+    // Round robin: one of two tries meets the hostile one first.
+    for name in ["first", "second"] {
+        let pod = node.pod(name)?;
+        let began = Instant::now();
+        let added = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+        ensure!(began.elapsed() < bound, "ADD took {:?}", began.elapsed());
+        ensure!(added.addresses()?[0].to_string().starts_with("172.16.7."), "{}", added.json);
+        pod.ping(added.peer(false)?)?;
+        node.cni().del(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn refusal_tries_the_next() -> anyhow::Result<()> {
+    alone("refuse", "not today")?;
+    Ok(())
+}
+
+pub(crate) fn silence_ends_at_the_timeout() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = hostile(&node, "hang")?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut conf = node.conf(SERVICE);
+    conf["timeoutSeconds"] = 2.into();
+    let added = node.cni().add(&pod, IFNAME, &conf)?;
+    ensure!(added.took < PROMPT, "ADD took {:?}", added.took);
+    added.refused(11)?;
+    node.nothing_left(&before)
+}
+
+pub(crate) fn death_in_the_middle_tries_the_next() -> anyhow::Result<()> {
+    beside_an_honest_one("die", PROMPT)
+}
+
+pub(crate) fn bad_prefix() -> anyhow::Result<()> {
+    alone("bad-prefix", "172.16.1.300/99")
+}
+
+pub(crate) fn bad_route() -> anyhow::Result<()> {
+    alone("bad-route", "nonsense/8")
+}
+
+pub(crate) fn ten_thousand_routes() -> anyhow::Result<()> {
+    alone("many-routes", "route")
+}
+
+pub(crate) fn gateway_of_another_family() -> anyhow::Result<()> {
+    alone("strange-gateway", "fd00::1")
+}
+
+pub(crate) fn name_of_300_bytes() -> anyhow::Result<()> {
+    alone("long-name", "name")
+}
+
+pub(crate) fn default_route() -> anyhow::Result<()> {
+    alone("default-route", "0.0.0.0/0")?;
+    Ok(())
+}
+
+pub(crate) fn overlapping_route() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _hostile = hostile(&node, "overlapping-route")?;
+    let pod = node.pod("client")?;
+    // What the pod has already: a main network, 10.9.0.0/16.
+    let mut socket = NetnsSocket::open(&Netns::open(pod.namespace().path())?)?;
+    let main = socket.link_by_name(&IfName::new("lo")?)?.context("no loopback")?;
+    let addressed = LinkConfig { up: true, addresses: vec!["10.9.0.1/16".parse()?], ..LinkConfig::default() };
+    socket.configure(main.index, &addressed)?;
+    let before = node.leftovers()?;
+
+    let refused = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?;
+    ensure!(refused.exit != 0 && refused.json.to_string().contains("10.9.0."), "{}", refused.json);
+    node.nothing_left(&before)?;
+
+    let mut conf = node.conf(SERVICE);
+    conf["allowRouteOverlap"] = json!(true);
+    let allowed = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    pod.ping(allowed.peer(false)?)?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Faults on purpose: each must end in something whole, or in nothing at all and a clear error.
+
+mod disk;
+mod hostile;
+mod kills;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nsm_lab::{runner, tests};
+
+/// The service that the tests' endpoints offer.
+const SERVICE: &str = "icmp";
+/// The interface that the tests' pods get.
+const IFNAME: &str = "nsm-1";
+
+fn main() -> ExitCode {
+    let tests = tests![
+        hostile::refusal_tries_the_next,
+        hostile::silence_ends_at_the_timeout,
+        hostile::death_in_the_middle_tries_the_next,
+        hostile::bad_prefix,
+        hostile::bad_route,
+        hostile::ten_thousand_routes,
+        hostile::default_route,
+        hostile::overlapping_route,
+        hostile::gateway_of_another_family,
+        hostile::name_of_300_bytes,
+        disk::full,
+        disk::damaged_record_is_set_aside,
+        disk::newer_format_refuses_to_start,
+        disk::another_boot_forgets_everything,
+        kills::at_every_step_of_add,
+        kills::at_every_step_of_del,
+        kills::at_random_moments,
+    ];
+    runner::main(tests, Duration::from_mins(4))
+}
