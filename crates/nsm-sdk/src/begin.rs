@@ -196,7 +196,7 @@ impl Element for Begin {
             Ok(turn) => {
                 let slots = self.slots.clone();
                 let work = event::request(slots, turn.slot(), request, Rest::Next(next));
-                run_apart(self.slots.clone(), turn, deadline, outcome, work).await
+                run_apart(&self.slots, turn, deadline, outcome, work).await
             }
             Err(error) => outcome.end(Err(error)),
         }
@@ -218,7 +218,7 @@ impl Element for Begin {
             close.call.deadline = close.call.deadline.max(Instant::now() + LEAST_CLOSE);
             let deadline = close.call.deadline;
             let work = event::close(slots.clone(), turn.slot(), close, Rest::Next(next));
-            run_apart(slots, turn, deadline, outcome, work).await
+            run_apart(&slots, turn, deadline, outcome, work).await
         });
         match timeout_at(deadline, closing).await {
             Ok(closed) => closed.unwrap_or_else(|_| Err(Failure::Aborted.into())),

@@ -7,25 +7,25 @@ use tonic::{Code, Status};
 /// What a caller can do about a failure. The gRPC status follows from it, and so does the CNI error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request itself is wrong; the same one will fail again. INVALID_ARGUMENT.
+    /// The request itself is wrong; the same one will fail again. `INVALID_ARGUMENT`.
     Invalid,
-    /// What the request names does not exist (yet). NOT_FOUND.
+    /// What the request names does not exist (yet). `NOT_FOUND`.
     NotFound,
-    /// The caller may not do this. PERMISSION_DENIED.
+    /// The caller may not do this. `PERMISSION_DENIED`.
     Denied,
-    /// The name, id or address belongs to somebody else. ALREADY_EXISTS.
+    /// The name, id or address belongs to somebody else. `ALREADY_EXISTS`.
     Conflict,
-    /// No address, number or place is left, or a bound is reached. RESOURCE_EXHAUSTED.
+    /// No address, number or place is left, or a bound is reached. `RESOURCE_EXHAUSTED`.
     Exhausted,
-    /// The next hop said no, with its own reason. FAILED_PRECONDITION.
+    /// The next hop said no, with its own reason. `FAILED_PRECONDITION`.
     Refused,
-    /// The next hop cannot be reached, or went away in the middle. UNAVAILABLE.
+    /// The next hop cannot be reached, or went away in the middle. `UNAVAILABLE`.
     Unavailable,
-    /// The time ran out. DEADLINE_EXCEEDED.
+    /// The time ran out. `DEADLINE_EXCEEDED`.
     Deadline,
-    /// Somebody, usually the caller itself, called it off. CANCELLED.
+    /// Somebody, usually the caller itself, called it off. `CANCELLED`.
     Cancelled,
-    /// The kernel, the disk or this program failed. INTERNAL.
+    /// The kernel, the disk or this program failed. `INTERNAL`.
     Internal,
 }
 

@@ -6,7 +6,7 @@
 //! - One that the next hop has merely lost, because it restarted or cannot be reached just now, is first requested as it was;
 //!   from another endpoint only when that is refused, or [`Heal::patience`] is over. With a [`Liveness`] check, only when the
 //!   wire is dead too.
-//! - REFRESH_REQUESTED is a refresh at once.
+//! - `REFRESH_REQUESTED` is a refresh at once.
 //! - It is tried until it works or the connection is closed, ever slower up to [`LAST_RETRY`]. Any other Request that succeeds
 //!   meanwhile counts.
 //!

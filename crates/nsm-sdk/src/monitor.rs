@@ -1,7 +1,7 @@
 //! Tells watchers what becomes of the connections of this hop.
 //!
 //! Guarantees:
-//! - A watcher first gets INITIAL_STATE_TRANSFER, at once and even if empty, then UPDATE and DELETE for what it may see and asked for.
+//! - A watcher first gets `INITIAL_STATE_TRANSFER`, at once and even if empty, then UPDATE and DELETE for what it may see and asked for.
 //! - Nobody waits for a watcher. One that reads slowly gets the latest state of each connection instead of every step; one
 //!   that falls more than [`MAX_PENDING`] connections behind is cut off (ABORTED).
 //! - A Close during a reselect is no DELETE: the UPDATE follows.

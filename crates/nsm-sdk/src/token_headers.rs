@@ -1,6 +1,6 @@
 //! Tokens on their way between processes: two headers of each call, and how their time is written.
 //!
-//! Guarantees: what [`format`] writes [`parse`] reads, to the nanosecond. Assumptions: none.
+//! Guarantees: what [`format()`] writes [`parse()`] reads, to the nanosecond. Assumptions: none.
 
 use std::time::SystemTime;
 

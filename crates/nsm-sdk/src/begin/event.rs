@@ -24,13 +24,13 @@ use crate::{Close, Error, Request};
 const CLOSE_BEFORE_RESELECT: Duration = Duration::from_secs(2);
 
 /// Runs `work` in a task of its own, bounded in time; ends the turn and tells the outcome there.
-pub(super) fn run_apart<T: Told + Send + 'static>(
-    slots: Arc<Slots>,
+pub(super) fn run_apart<T: Told + Send + 'static, W: Future<Output = Result<T, Error>> + Send + 'static>(
+    slots: &Arc<Slots>,
     turn: Turn,
     deadline: Instant,
     outcome: Outcome,
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> impl Future<Output = Result<T, Error>> {
+    work: W,
+) -> impl Future<Output = Result<T, Error>> + use<T, W> {
     let span = outcome.span();
     let running = slots.clone();
     let task = slots.spawn(
@@ -169,7 +169,7 @@ impl Events {
         let outcome = Outcome::request(&again.connection, slots.settings.quiet);
         let deadline = again.call.deadline;
         let work = request(slots.clone(), turn.slot(), again, known.rest);
-        run_apart(slots, turn, deadline, outcome, work).await.map(Some)
+        run_apart(&slots, turn, deadline, outcome, work).await.map(Some)
     }
 
     /// Closes what is left of the connection and requests it from any endpoint, with the same id and, where that endpoint can,
@@ -194,7 +194,7 @@ impl Events {
             still_wanted.not_needed();
             Ok(connection)
         };
-        run_apart(slots, turn, deadline, outcome, work).await.map(Some)
+        run_apart(&slots, turn, deadline, outcome, work).await.map(Some)
     }
 
     /// Closes the connection; not when `wanted` says `false`. Whether it was closed.
@@ -207,7 +207,7 @@ impl Events {
         let outcome = Outcome::close(&known.connection, slots.settings.quiet);
         let deadline = call.deadline;
         let work = close(slots.clone(), turn.slot(), Close { connection: known.connection, call }, known.rest);
-        run_apart(slots, turn, deadline, outcome, work).await.map(|()| true)
+        run_apart(&slots, turn, deadline, outcome, work).await.map(|()| true)
     }
 
     async fn turn(&self) -> Result<Option<(Arc<Slots>, Turn, Known)>, Error> {

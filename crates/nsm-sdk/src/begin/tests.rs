@@ -130,23 +130,23 @@ proptest! {
 #[tokio::test]
 async fn a_caller_who_hangs_up_does_not_cut_a_request() {
     let (gate, began) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
-    let begin = Begin::new();
-    let chain = chain![begin.clone(), Gate(gate.clone(), began.clone())];
+    let known = Begin::new();
+    let chain = chain![known.clone(), Gate(gate.clone(), began.clone())];
     let caller = tokio::spawn(async move { chain.request(request("a")).await });
     until("the request begins", || began.load(Ordering::SeqCst)).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
-    assert!(begin.last("a").is_none());
+    assert!(known.last("a").is_none());
     gate.add_permits(1);
-    until("the request is served", || begin.last("a").is_some()).await;
+    until("the request is served", || known.last("a").is_some()).await;
 }
 
 #[tokio::test]
 async fn a_close_whose_caller_hangs_up_still_runs_after_the_request() {
     let (gate, began) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
     let recorder = Recorder::default();
-    let begin = Begin::new();
-    let chain = chain![begin.clone(), recorder.clone(), Gate(gate.clone(), began.clone())];
+    let known = Begin::new();
+    let chain = chain![known.clone(), recorder.clone(), Gate(gate.clone(), began.clone())];
     let requesting = tokio::spawn({
         let chain = chain.clone();
         async move { chain.request(request("a")).await }
@@ -157,7 +157,7 @@ async fn a_close_whose_caller_hangs_up_still_runs_after_the_request() {
     gate.add_permits(1);
     requesting.await.unwrap().unwrap();
     until("the close runs", || !recorder.closed.lock().unwrap().is_empty()).await;
-    until("it is forgotten", || begin.connections().is_empty()).await;
+    until("it is forgotten", || known.connections().is_empty()).await;
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn an_event_that_hangs_ends_and_the_next_has_its_turn() {
     assert_eq!(chain.request(hurried).await.unwrap_err().kind(), Kind::Deadline);
     assert_eq!(since.elapsed().as_secs(), 1, "a queue is left at the caller's deadline");
     let mut patient = request("a");
-    patient.call.deadline = since + Duration::from_secs(60);
+    patient.call.deadline = since + Duration::from_mins(1);
     chain.request(patient).await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Deadline);
     assert_eq!(since.elapsed(), DEFAULT_TIMEOUT + GRACE);
@@ -266,8 +266,9 @@ async fn a_callers_reselect_closes_the_old_connection() {
 async fn notes_and_files_outlive_a_call_only_where_asked_for() {
     #[derive(Clone)]
     struct Kept;
+    type Notes = (bool, bool, Option<Origin>);
     #[derive(Clone, Default)]
-    struct Seen(Arc<Mutex<Vec<(bool, bool, Option<Origin>)>>>);
+    struct Seen(Arc<Mutex<Vec<Notes>>>);
     #[async_trait]
     impl Element for Seen {
         async fn request(&self, request: Request, next: Next) -> Result<Connection, Error> {

@@ -122,11 +122,11 @@ impl Watch {
 impl Stream for Watch {
     type Item = Result<ConnectionEvent, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut content = self.0.lock();
         let next = content.next();
         if next.is_pending() {
-            content.waker = Some(context.waker().clone());
+            content.waker = Some(task.waker().clone());
         }
         next
     }
