@@ -20,8 +20,9 @@ fn main() -> ExitCode {
 fn cnitool() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let tools = std::env::var_os("NSM_LAB_TOOLS").map(PathBuf::from);
-    let tools =
-        tools.or_else(|| exe.ancestors().nth(3).map(|target| target.join("tools"))).context("no target directory")?;
+    let tools = tools
+        .or_else(|| exe.ancestors().nth(3).map(|target| target.join("tools/bin")))
+        .context("no target directory")?;
     let tool = tools.join("cnitool");
     if tool.is_file() {
         return Ok(tool);

@@ -18,7 +18,7 @@ pub(crate) fn target() -> PathBuf {
 
 /// Programs that tests need and that are not ours.
 pub(crate) fn tools() -> PathBuf {
-    target().join("tools")
+    target().join("tools/bin")
 }
 
 /// cargo, at the root of the repository.

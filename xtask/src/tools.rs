@@ -43,7 +43,7 @@ impl Tool {
         match self {
             Self::Rustfmt => answers("cargo", &["fmt", "--version"]),
             Self::Clippy => answers("cargo", &["clippy", "--version"]),
-            Self::CargoDeny => tools().join("bin/cargo-deny").is_file() || answers("cargo-deny", &["--version"]),
+            Self::CargoDeny => tools().join("cargo-deny").is_file() || answers("cargo-deny", &["--version"]),
             Self::Go => go().is_ok(),
             Self::Cnitool => tools().join("cnitool").is_file(),
             Self::ReferencePlugins => {
