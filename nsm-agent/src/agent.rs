@@ -6,6 +6,7 @@ use anyhow::Context;
 use nsm_fdpass::{InodeId, Permissions, bind};
 use nsm_netlink::Netlink;
 use nsm_proto::{
+    admin::admin_server::AdminServer,
     cni::cni_server::CniServer,
     registry::{
         network_service_endpoint_registry_server::NetworkServiceEndpointRegistryServer,
@@ -17,12 +18,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server as Tonic;
 
 use crate::{
+    admin::Admin,
     cni,
     config::Settings,
     forwarder::{Forwarders, kernel::Kernel},
     http,
     manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
     metrics::Metrics,
+    node::ThisNode,
     registry::{self, Embedded, Registry},
     selftest::SelfTest,
     state::{self, Connected, Records, blocking},
@@ -95,7 +98,7 @@ impl Agent {
             "recovered"
         );
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        manager.start(&netlink, metrics.clone(), &tasks, &stop);
+        let healer = manager.start(&netlink, metrics.clone(), &tasks, &stop);
         let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
         for problem in selftest.problems().await {
             tracing::error!(problem, "self-test failed: no ADD can be served until this is mended");
@@ -116,18 +119,25 @@ impl Agent {
             metrics: metrics.clone(),
             notes: notes.clone(),
         });
+        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, selftest.clone(), &netlink));
         if let Some(address) = settings.metrics {
             let listener = http::bind(address).await?;
             let shown = http::Shown { metrics, selftest, connections: stored.connections, owed };
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, manager, registry, cni: server, stop, tasks };
-        agent.serve(cni_socket, nsm_socket, &netlink).await;
+        agent.serve(cni_socket, nsm_socket, &netlink, node).await;
         agent.tasks.spawn(notes.run(agent.cni.clone(), agent.stop.clone()));
         Ok(agent)
     }
 
-    async fn serve(&self, cni_socket: nsm_fdpass::Socket, nsm_socket: nsm_fdpass::Socket, netlink: &Netlink) {
+    async fn serve(
+        &self,
+        cni_socket: nsm_fdpass::Socket,
+        nsm_socket: nsm_fdpass::Socket,
+        netlink: &Netlink,
+        node: Arc<ThisNode>,
+    ) {
         let own = netlink.netns().id();
         let host = Some(InodeId { dev: own.dev, ino: own.ino });
         let registry: Arc<dyn Registry> = self.registry.clone();
@@ -149,7 +159,8 @@ impl Agent {
             .add_service(NetworkServiceEndpointRegistryServer::new(endpoints).max_decoding_message_size(limits::MESSAGE))
             .add_service(health_service);
         let cni = Tonic::builder()
-            .add_service(CniServer::new(self.cni.clone()).max_decoding_message_size(limits::MESSAGE));
+            .add_service(CniServer::new(self.cni.clone()).max_decoding_message_size(limits::MESSAGE))
+            .add_service(AdminServer::new(Admin::new(registry, node)).max_decoding_message_size(limits::MESSAGE));
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let served = nsm.serve_with_incoming_shutdown(nsm_socket.incoming(), stop.cancelled_owned()).await;

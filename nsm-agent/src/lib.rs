@@ -10,6 +10,7 @@ pub mod forwarder;
 pub mod http;
 pub mod manager;
 pub mod metrics;
+pub mod node;
 pub mod registry;
 pub mod selftest;
 pub mod state;

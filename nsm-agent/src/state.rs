@@ -16,6 +16,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
 
 pub(crate) use record::message;
 pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Owner, Phase, Pod, RoutePolicy};
@@ -78,6 +79,7 @@ struct Inner<R: Record> {
     folder: PathBuf,
     boot_id: String,
     live: Mutex<HashMap<R::Key, Arc<R>>>,
+    changes: watch::Sender<u64>,
 }
 
 /// What was found at start besides good records.
@@ -135,7 +137,7 @@ impl<R: Record> Records<R> {
                 }
             }
         }
-        let inner = Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live) };
+        let inner = Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live), changes: watch::Sender::new(0) };
         Ok((Self { inner: Arc::new(inner) }, found))
     }
 
@@ -171,6 +173,7 @@ impl<R: Record> Records<R> {
             return Err(Error::Io { action: "write", path, source });
         }
         self.lock().insert(key, Arc::new(record));
+        self.inner.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -190,6 +193,7 @@ impl<R: Record> Records<R> {
             _ => {}
         }
         self.lock().remove(key);
+        self.inner.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -212,6 +216,11 @@ impl<R: Record> Records<R> {
     /// All records.
     pub fn all(&self) -> Vec<Arc<R>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// A number that moves with each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
     }
 
     /// How many there are.

@@ -1,0 +1,185 @@
+//! What this node tells its operator: its connections, what an ADD would do, what is wrong with it.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use async_trait::async_trait;
+use nsm_netlink::{IfName, Netlink, Netns, NetnsSocket};
+use nsm_proto::admin::{ConnectionInfo, Finding, InfoResponse, PlanRequest, PlanResponse, finding::Level};
+use tokio::sync::watch;
+
+use crate::{
+    admin,
+    config::Settings,
+    forwarder::{Wire, kernel::present_prefixes},
+    manager::{Healer, Manager},
+    selftest::SelfTest,
+    state::{Connected, Owner, blocking},
+};
+
+/// The running agent, as its operator sees it.
+pub struct ThisNode {
+    info: InfoResponse,
+    manager: Manager,
+    healer: Healer,
+    selftest: SelfTest,
+    netlink: Netlink,
+}
+
+impl ThisNode {
+    /// Shows these parts.
+    pub fn new(settings: &Settings, manager: Manager, healer: Healer, selftest: SelfTest, netlink: &Netlink) -> Self {
+        let info = InfoResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node_name: settings.node_name(),
+            registry: "embedded".into(),
+            nsm_socket: settings.nsm_socket.display().to_string(),
+            state_dir: settings.state_dir.display().to_string(),
+            run_dir: settings.run_dir.display().to_string(),
+            started: Some(SystemTime::now().into()),
+            pid: std::process::id(),
+        };
+        Self { info, manager, healer, selftest, netlink: netlink.clone() }
+    }
+
+    fn shown(&self, record: &Connected) -> ConnectionInfo {
+        let mut info = ConnectionInfo {
+            connection: Some(record.client_side.clone()),
+            phase: if self.healer.heals(&record.id) { "healing".into() } else { record.phase.to_string() },
+            owner: record.owner.to_string(),
+            since: Some(record.since.into()),
+            ..ConnectionInfo::default()
+        };
+        if let Some(Wire::Kernel(wire)) = &record.wire {
+            info.endpoint_ifname = wire.endpoint.name.to_string();
+        }
+        if let Owner::Attachment(key) = &record.owner
+            && let Some(attachment) = self.manager.wires.attachments.get(key)
+        {
+            info.container_id.clone_from(&key.container_id);
+            info.ifname.clone_from(&key.ifname);
+            info.network.clone_from(&attachment.network);
+            info.netns_path = attachment.netns_path.display().to_string();
+            if let Some(pod) = &attachment.pod {
+                info.pod_name.clone_from(&pod.name);
+                info.pod_namespace.clone_from(&pod.namespace);
+            }
+        } else if let Some(Wire::Kernel(wire)) = &record.wire {
+            info.ifname = wire.client.name.to_string();
+        }
+        info
+    }
+
+    /// What the pod's namespace says to the plan.
+    async fn look_into(&self, request: &PlanRequest, plan: &mut PlanResponse) {
+        let ifname = if request.ifname.is_empty() { "nsm-1" } else { &request.ifname };
+        let name = match IfName::new(ifname) {
+            Ok(name) => name,
+            Err(error) => return plan.problems.push(format!("interface name {ifname:?}: {error}")),
+        };
+        if request.netns_path.is_empty() {
+            plan.steps.push(format!("make interface {ifname} in the pod, its peer in the endpoint's network namespace"));
+            return;
+        }
+        let (path, own) = (PathBuf::from(&request.netns_path), self.netlink.netns().id());
+        let looked = blocking(move || {
+            let netns = Netns::open(&path).map_err(|error| error.to_string())?;
+            if netns.id() == own {
+                return Err(format!("{} is the agent's own network namespace", path.display()));
+            }
+            let mut pod = NetnsSocket::open(&netns).map_err(|error| error.to_string())?;
+            let taken = pod.link_by_name(&name).map_err(|error| error.to_string())?.is_some();
+            let prefixes = present_prefixes(&mut pod).map_err(|error| error.to_string())?;
+            Ok((taken, prefixes))
+        })
+        .await;
+        match looked {
+            Err(problem) => plan.problems.push(problem),
+            Ok((taken, prefixes)) => {
+                if taken {
+                    plan.problems.push(format!("the pod has an interface {ifname} already"));
+                }
+                let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                plan.steps.push(match prefixes.as_slice() {
+                    [] => "ask for addresses: the pod reaches no other prefix yet".into(),
+                    prefixes => format!("ask for addresses outside {}", prefixes.join(", ")),
+                });
+                plan.steps.push(format!(
+                    "make interface {ifname} in {}, its peer in the endpoint's network namespace",
+                    request.netns_path
+                ));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl admin::Node for ThisNode {
+    fn info(&self) -> InfoResponse {
+        self.info.clone()
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        let mut records = self.manager.wires.connections.all();
+        records.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
+        records.iter().map(|record| self.shown(record)).collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.manager.wires.connections.changes()
+    }
+
+    async fn close(&self, id: &str) -> Result<bool, nsm_sdk::Error> {
+        let Some(record) = self.manager.wires.connections.get(&id.to_owned()) else { return Ok(false) };
+        let events = match &record.owner {
+            Owner::Attachment(key) => {
+                let attachment = self.manager.wires.attachments.get(key);
+                attachment.and_then(|attachment| self.manager.attached.events(&attachment.client_id))
+            }
+            Owner::Pod(_) | Owner::Host { .. } => self.manager.begin.events(id),
+        };
+        match events {
+            Some(events) => events.close(|_| true).await.map(|_| true),
+            // Nothing but the record is left of it.
+            None => self.manager.wires.end(id).await.map(|()| true),
+        }
+    }
+
+    async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, nsm_sdk::Error> {
+        let mut plan = PlanResponse::default();
+        if !matches!(request.mechanism.as_str(), "" | "kernel") {
+            plan.problems.push(format!("mechanism {:?}: this agent makes kernel interfaces", request.mechanism));
+        }
+        let endpoints = &self.manager.endpoints;
+        let deadline = tokio::time::Instant::now();
+        match endpoints.candidates(&request.network_service, &request.labels, deadline).await {
+            Ok(candidates) => {
+                let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+                plan.steps.push(format!("ask, until one serves: {}", names.join(", ")));
+            }
+            Err(error) => plan.problems.push(error.to_string()),
+        }
+        self.look_into(&request, &mut plan).await;
+        plan.problems.extend(self.selftest.problems().await);
+        Ok(plan)
+    }
+
+    async fn self_test(&self) -> Vec<Finding> {
+        let findings = self.selftest.findings().await.into_iter();
+        findings
+            .map(|finding| match finding.problem {
+                None => Finding {
+                    level: Level::Ok.into(),
+                    subject: finding.subject.into(),
+                    detail: String::new(),
+                    fix: String::new(),
+                },
+                Some(problem) => Finding {
+                    level: Level::Error.into(),
+                    subject: finding.subject.into(),
+                    detail: problem.detail,
+                    fix: problem.fix.into(),
+                },
+            })
+            .collect()
+    }
+}
