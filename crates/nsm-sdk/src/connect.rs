@@ -21,7 +21,10 @@ use nsm_proto::{
     mechanism::INODE_URL,
     networkservice::{NetworkServiceRequest, network_service_client::NetworkServiceClient},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tonic::{Code, Status, metadata::AsciiMetadataValue, transport::Channel};
 
 use crate::{
@@ -34,6 +37,9 @@ const REASON: usize = 500;
 
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_mins(10);
+
+/// Most files of running calls on one connection: a peer gives up a socket on which [`nsm_fdpass::MAX_FILES`] wait.
+const PLACES: usize = nsm_fdpass::MAX_FILES / 2;
 
 /// Most connections that are kept.
 const MOST_PEERS: usize = 1024;
@@ -81,9 +87,17 @@ impl fmt::Debug for Target {
 /// One kept connection. Calls and streams that still use it outlive its place in the pool.
 struct Kept {
     channel: FdChannel,
+    /// One for each file of the calls that run.
+    places: Arc<Semaphore>,
     used: Instant,
     /// A passed socket's inode names the peer, and stays its own only while it is held.
     _target: Target,
+}
+
+/// A connection for one call.
+struct Lease {
+    channel: FdChannel,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// Kept connections to peers. Clones share them.
@@ -100,37 +114,52 @@ impl Peers {
 
     /// The kept connection to a peer, or a new one.
     pub async fn channel(&self, target: &Target, call: &Call) -> Result<FdChannel, Error> {
+        Ok(self.lease(target, call, 0).await?.channel)
+    }
+
+    /// A connection with room for so many files. Where the kept one has none the call gets one of its own, so that it waits
+    /// for no other call.
+    async fn lease(&self, target: &Target, call: &Call, files: usize) -> Result<Lease, Error> {
         let key = target.key()?;
-        if let Some(kept) = self.kept(&key) {
-            return Ok(kept);
+        let room = u32::try_from(files).unwrap_or(u32::MAX);
+        let kept = self.kept(&key);
+        let is_busy = kept.is_some();
+        if let Some((channel, places)) = kept
+            && let Ok(place) = places.try_acquire_many_owned(room)
+        {
+            return Ok(Lease { channel, _place: Some(place) });
         }
         let dialled = match target {
             Target::Unix(path) => nsm_fdpass::connect(path, call.deadline).await,
             Target::File(file) => nsm_fdpass::connect_file(file, call.deadline).await,
         };
         let channel = dialled.map_err(|error| Error::new(Kind::Unavailable, error))?;
-        self.keep(key, target.clone(), channel.clone());
-        Ok(channel)
+        let places = Arc::new(Semaphore::new(PLACES));
+        let place = places.clone().try_acquire_many_owned(room).ok();
+        if !is_busy && place.is_some() {
+            self.keep(key, Kept { channel: channel.clone(), places, used: Instant::now(), _target: target.clone() });
+        }
+        Ok(Lease { channel, _place: place })
     }
 
     /// The open connection to a peer. Closed ones, and what was idle for [`IDLE`], go at the same time.
-    fn kept(&self, key: &Key) -> Option<FdChannel> {
+    fn kept(&self, key: &Key) -> Option<(FdChannel, Arc<Semaphore>)> {
         let mut kept = self.lock();
         let now = Instant::now();
         kept.retain(|_, peer| !peer.channel.is_closed() && now.duration_since(peer.used) < IDLE);
         let peer = kept.get_mut(key)?;
         peer.used = now;
-        Some(peer.channel.clone())
+        Some((peer.channel.clone(), peer.places.clone()))
     }
 
-    fn keep(&self, key: Key, target: Target, channel: FdChannel) {
+    fn keep(&self, key: Key, fresh: Kept) {
         let mut kept = self.lock();
         if kept.len() >= MOST_PEERS
             && let Some(oldest) = kept.iter().min_by_key(|(_, peer)| peer.used).map(|(key, _)| key.clone())
         {
             kept.remove(&oldest);
         }
-        kept.insert(key, Kept { channel, used: Instant::now(), _target: target });
+        kept.insert(key, fresh);
     }
 
     /// A client of the peer's MonitorConnection service.
@@ -185,13 +214,14 @@ impl Element for Connect {
             named(message.connection.iter().filter_map(|c| c.mechanism.as_ref()).chain(&message.mechanism_preferences));
         // A kept connection may have died unnoticed: once more on a new one.
         for attempt in 0.. {
-            let peer = self.peers.channel(&target, &call).await?;
-            pass(&peer, &call, &named)?;
+            let lease = self.peers.lease(&target, &call, named.len()).await?;
+            let peer = &lease.channel;
+            pass(peer, &call, &named)?;
             let mut client = NetworkServiceClient::new(peer.channel.clone()).max_decoding_message_size(limits::MESSAGE);
             match bounded(&call, client.request(headed(message.clone(), &call)?)).await {
-                Ok(answer) => return accept(answer, &peer, &call),
+                Ok(answer) => return accept(answer, peer, &call),
                 Err(status) => {
-                    if is_dead(&peer, &status) {
+                    if is_dead(peer, &status) {
                         self.peers.forget(&target);
                         if attempt == 0 && is_stale(&status) {
                             continue;
@@ -208,13 +238,14 @@ impl Element for Connect {
         let target = self.target(&close.call)?;
         let named = named(close.connection.mechanism.iter());
         for attempt in 0.. {
-            let peer = self.peers.channel(&target, &close.call).await?;
-            pass(&peer, &close.call, &named)?;
+            let lease = self.peers.lease(&target, &close.call, named.len()).await?;
+            let peer = &lease.channel;
+            pass(peer, &close.call, &named)?;
             let mut client = NetworkServiceClient::new(peer.channel.clone());
             match bounded(&close.call, client.close(headed(close.connection.clone(), &close.call)?)).await {
                 Ok(()) => return Ok(()),
                 Err(status) => {
-                    if is_dead(&peer, &status) {
+                    if is_dead(peer, &status) {
                         self.peers.forget(&target);
                         if attempt == 0 && is_stale(&status) {
                             continue;

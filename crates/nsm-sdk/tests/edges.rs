@@ -204,3 +204,23 @@ async fn a_peer_that_restarts_is_dialled_again() {
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("is its process running"), "{error}");
 }
+
+#[tokio::test]
+async fn a_burst_of_calls_with_files() {
+    let lab = lab();
+    let server = Server::start(&lab.path, &lab.endpoint);
+    lab.client.request(with_file("x")).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let client = lab.client.clone();
+        calls.spawn(async move { client.request(with_file("x")).await });
+    }
+    let mut failed = Vec::new();
+    while let Some(done) = calls.join_next().await {
+        if let Err(error) = done.unwrap() {
+            failed.push(error.to_string());
+        }
+    }
+    assert!(failed.is_empty(), "{} of 200: {:?}", failed.len(), failed.first());
+    server.stop().await;
+}
