@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/networkservicemesh/api/pkg/api/registry"
 	registryclient "github.com/networkservicemesh/sdk/pkg/registry/chains/client"
+	"github.com/networkservicemesh/sdk/pkg/registry/common/grpcmetadata"
 	"github.com/networkservicemesh/sdk/pkg/registry/common/null"
 	registrysendfd "github.com/networkservicemesh/sdk/pkg/registry/common/sendfd"
+	"github.com/networkservicemesh/sdk/pkg/registry/core/chain"
+	"github.com/networkservicemesh/sdk/pkg/tools/grpcutils"
 )
 
 // runRegistry makes one call: `registry [flags] register|find|watch|unregister ns|nse JSON`. The JSON is the object, or for
@@ -60,7 +64,17 @@ func runRegistry(ctx context.Context, arguments []string) error {
 		if err = protojson.Unmarshal([]byte(object), service); err != nil {
 			return err
 		}
-		return callServices(calling, verb, registryclient.NewNetworkServiceRegistryClient(living, options...), service)
+		client := registryclient.NewNetworkServiceRegistryClient(living, options...)
+		if verb == "unregister" {
+			// The SDK's chain does nothing for a service that the same process has not registered.
+			cc, dialErr := grpc.NewClient(grpcutils.URLToTarget(manager), dialOptions(generate)...)
+			if dialErr != nil {
+				return dialErr
+			}
+			client = chain.NewNetworkServiceRegistryClient(
+				grpcmetadata.NewNetworkServiceRegistryClient(), registry.NewNetworkServiceRegistryClient(cc))
+		}
+		return callServices(calling, verb, client, service)
 	case "nse":
 		endpoint := &registry.NetworkServiceEndpoint{}
 		if err = protojson.Unmarshal([]byte(object), endpoint); err != nil {

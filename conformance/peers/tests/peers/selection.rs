@@ -1,11 +1,11 @@
 //! Which endpoint a Go client gets, and what it hears when there is none.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::ensure;
 use nsm_lab::Node;
-use nsm_peers::go_client;
+use nsm_peers::{go_client, registry};
+use serde_json::json;
 
 use crate::lab::{endpoint, ping_both, served_by};
 
@@ -14,14 +14,12 @@ const FAILS: Duration = Duration::from_secs(12);
 
 /// A client with `app: a` gets an endpoint with `app: b`, one without labels an endpoint with `app: a`.
 pub(crate) fn apply_matches(node: &Node) -> anyhow::Result<()> {
-    let file = node.dir().join("demo.yaml");
-    fs::write(
-        &file,
-        "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: demo}\nspec:\n  payload: IP\n  \
-         matches:\n  - source_selector: {app: a}\n    routes: [{destination_selector: {app: b}}]\n  - routes: \
-         [{destination_selector: {app: a}}]\n",
-    )?;
-    node.nsmctl(&["apply", "-f", &file.display().to_string()])?;
+    let matches = json!([
+        { "sourceSelector": { "app": "a" }, "routes": [{ "destinationSelector": { "app": "b" } }] },
+        { "routes": [{ "destinationSelector": { "app": "a" } }] },
+    ]);
+    // From the host: an operator's.
+    registry(node, "operator", "register", "ns", &json!({ "name": "demo", "payload": "IP", "matches": matches }))?;
     Ok(())
 }
 
@@ -30,8 +28,9 @@ pub(crate) fn match_decides() -> anyhow::Result<()> {
     apply_matches(&node)?;
     let a = endpoint(&node, "go-a", "172.16.1.0/24", &["--labels", "app:a"])?;
     let b = endpoint(&node, "go-b", "172.16.2.0/24", &["--labels", "app:b"])?;
-    for turn in 0..2 {
-        for (labels, server) in [("", &a), ("app:a", &b)] {
+    // More often than there are endpoints: no round robin comes out the same.
+    for (labels, server) in [("", &a), ("app:a", &b)] {
+        for turn in 0..3 {
             let pod = node.pod(&format!("client-{labels}{turn}").replace(':', "-"))?;
             let name = format!("go-nsc-{}{turn}", labels.len());
             let mut client = go_client(&node, pod.namespace(), &name, &["--labels", labels])?;
