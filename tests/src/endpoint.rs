@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
+use nsm_proto::admin;
 
 use crate::program::{Program, bare, binary};
 use crate::{Node, Pod, eventually};
@@ -140,6 +140,6 @@ impl EndpointPlan {
 
 /// Names of the endpoints that the node's agent knows.
 pub fn registered(node: &Node) -> anyhow::Result<Vec<String>> {
-    let name = |item: &Value| item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    Ok(node.get("nse")?.iter().map(name).collect())
+    let name = |item: admin::Endpoint| item.endpoint.unwrap_or_default().name;
+    Ok(node.endpoints()?.into_iter().map(name).collect())
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use nsm_netlink::{Netns, NetnsSocket};
 
 use crate::Node;
+use crate::admin::lists;
 use crate::sandbox::NETNS_DIR;
 
 /// A state of the node: each line with how often it occurs.
@@ -49,14 +50,17 @@ pub(crate) fn of(node: &Node, agent: Option<u32>) -> anyhow::Result<Leftovers> {
     }
     if let Some(pid) = agent {
         open_files(&mut lines, pid);
-        for endpoint in node.get("nse")? {
-            lines.add(format!(
-                "endpoint {} connections {}",
-                endpoint["metadata"]["name"], endpoint["status"]["connections"]
-            ));
+        let (endpoints, connections) = lists(node)?;
+        for endpoint in endpoints {
+            let name = endpoint.endpoint.unwrap_or_default().name;
+            lines.add(format!("endpoint {name} connections {} {}", endpoint.connections, endpoint.unreachable));
         }
-        for connection in node.get("connections")? {
-            lines.add(format!("connection {}", connection["metadata"]["name"]));
+        for connection in connections {
+            let id = connection.connection.unwrap_or_default().id;
+            lines.add(format!(
+                "connection {id} {} of {}/{}",
+                connection.phase, connection.container_id, connection.ifname
+            ));
         }
     }
     Ok(lines)

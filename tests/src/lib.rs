@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admin;
 mod cni;
 mod endpoint;
 mod eventually;

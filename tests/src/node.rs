@@ -11,8 +11,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nsm_proto::admin;
 use serde_json::{Value, json};
 
+use crate::admin::lists;
 use crate::cni::Cni;
 use crate::leftovers::Leftovers;
 use crate::program::{Program, bare, binary};
@@ -207,6 +209,16 @@ impl Node {
     pub fn get(&self, kind: &str) -> anyhow::Result<Vec<Value>> {
         let list: Value = serde_json::from_str(&self.nsmctl(&["get", kind, "-o", "json"])?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The endpoints that the agent knows.
+    pub fn endpoints(&self) -> anyhow::Result<Vec<admin::Endpoint>> {
+        Ok(lists(self)?.0)
+    }
+
+    /// The connections that the agent knows.
+    pub fn connections(&self) -> anyhow::Result<Vec<admin::ConnectionInfo>> {
+        Ok(lists(self)?.1)
     }
 
     /// All that could be left behind, as it is now.

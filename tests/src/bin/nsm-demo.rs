@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nsm_lab::sandbox::{self, Sandbox};
 use nsm_lab::{Endpoint, Leftovers, Node, Outcome, Pod, binary};
-use serde_json::Value;
+use nsm_proto::admin::ConnectionInfo;
 
 const SERVICE: &str = "icmp-responder";
 const IFNAME: &str = "nsm-1";
@@ -80,7 +80,7 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// Pings every endpoint from its client and shows who got what from whom.
 fn table(node: &Node, pods: &[Pod], results: &[Outcome]) -> anyhow::Result<()> {
-    let connections = node.get("connections")?;
+    let connections = node.connections()?;
     println!("\n{:<10} {:<7} {:<18} {:<14} {:<14} round trip", "pod", "link", "address", "endpoint", "its address");
     for ((pod, result), name) in pods.iter().zip(results).zip(CLIENTS) {
         let address = result.addresses()?.first().copied().context("no address")?;
@@ -96,10 +96,9 @@ fn table(node: &Node, pods: &[Pod], results: &[Outcome]) -> anyhow::Result<()> {
 }
 
 /// The endpoint that serves a pod, from the agent's list of connections.
-fn endpoint_of<'a>(connections: &'a [Value], pod: &Pod) -> Option<&'a str> {
-    let text = |value: &Value| value.to_string();
-    let of_pod = connections.iter().find(|connection| text(connection).contains(pod.container()))?;
-    ENDPOINTS.iter().map(|(name, _)| *name).find(|name| text(of_pod).contains(name))
+fn endpoint_of<'a>(connections: &'a [ConnectionInfo], pod: &Pod) -> Option<&'a str> {
+    let of_pod = connections.iter().find(|connection| connection.container_id == pod.container())?;
+    Some(&of_pod.connection.as_ref()?.network_service_endpoint_name)
 }
 
 fn nothing_left(node: &Node, before: &Leftovers) -> anyhow::Result<()> {

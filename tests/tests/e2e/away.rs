@@ -60,7 +60,7 @@ pub(crate) fn del_is_owed_and_worked_off() -> anyhow::Result<()> {
 
     node.start_agent()?;
     let back = Instant::now();
-    eventually("freed", SECOND, || Ok(node.get("connections")?.len()), |count| *count == 0)?;
+    eventually("freed", SECOND, || Ok(node.connections()?.len()), |count| *count == 0)?;
     ensure!(back.elapsed() < SECOND, "freed after {:?}", back.elapsed());
     node.nothing_left(&before)
 }

@@ -50,7 +50,7 @@ pub(crate) fn two_endpoints_share_four_clients() -> anyhow::Result<()> {
         let clients = addresses.iter().filter(|address| address.starts_with(prefix)).count();
         ensure!(clients == 2, "{clients} clients at {prefix}0/24: {addresses:?}");
     }
-    ensure!(node.get("connections")?.len() == 4);
+    ensure!(node.connections()?.len() == 4);
 
     for pod in &pods {
         node.cni().del(pod, IFNAME, &conf)?.ok()?;

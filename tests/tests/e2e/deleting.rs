@@ -66,7 +66,7 @@ pub(crate) fn during_add() -> anyhow::Result<()> {
     conf["timeoutSeconds"] = 3.into();
     thread::scope(|scope| -> anyhow::Result<()> {
         let adding = scope.spawn(|| node.cni().add(&pod, IFNAME, &conf));
-        nsm_lab::eventually("a record", Duration::from_secs(2), || Ok(node.get("connections")?.len()), |n| *n == 1)?;
+        nsm_lab::eventually("a record", Duration::from_secs(2), || Ok(node.connections()?.len()), |n| *n == 1)?;
         let deleted = node.cni().del(&pod, IFNAME, &conf)?.ok()?;
         ensure!(deleted.took < Duration::from_secs(1), "DEL took {:?}", deleted.took);
         let added = adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -43,7 +43,7 @@ fn heals(end: impl FnOnce(Endpoint) -> anyhow::Result<Pod>) -> anyhow::Result<()
 
     let gone = end(one)?;
     eventually("the second endpoint answers", BOUND, || reaches(&pod, "172.16.2."), |reached| *reached)?;
-    ensure!(node.get("connections")?.len() == 1);
+    ensure!(node.connections()?.len() == 1);
     node.cni().del(&pod, IFNAME, &conf)?.ok()?;
     drop((pod, gone));
     let left = two.stop()?;

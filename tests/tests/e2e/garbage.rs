@@ -15,7 +15,7 @@ pub(crate) fn frees_what_the_runtime_forgot() -> anyhow::Result<()> {
     node.cni().add(&forgotten, IFNAME, &conf)?.ok()?;
 
     node.cni().gc(&conf, Some(&[(kept.container(), IFNAME)]))?.ok()?;
-    ensure!(node.get("connections")?.len() == 1);
+    ensure!(node.connections()?.len() == 1);
     kept.ping(added.peer(false)?)?;
 
     // Present and empty: all of this network.
@@ -31,7 +31,7 @@ pub(crate) fn an_absent_list_frees_only_lost_namespaces() -> anyhow::Result<()> 
     let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     node.cni().gc(&conf, None)?.ok()?;
     pod.ping(added.peer(false)?)?;
-    ensure!(node.get("connections")?.len() == 1);
+    ensure!(node.connections()?.len() == 1);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn two_on_one_machine() -> anyhow::Result<()> {
     // The same names, addresses and interfaces, and nothing in common.
     for (node, (_, pod, added)) in nodes.iter().zip(&standing) {
         pod.ping(added.peer(false)?)?;
-        ensure!(node.get("connections")?.len() == 1);
+        ensure!(node.connections()?.len() == 1);
     }
     nodes[0].cni().del(&standing[0].1, IFNAME, &nodes[0].conf(SERVICE))?.ok()?;
     standing[1].1.ping(standing[1].2.peer(false)?)?;

@@ -23,7 +23,7 @@ pub(crate) fn traffic_continues_and_del_works() -> anyhow::Result<()> {
         node.kill_agent()?;
         node.start_agent()?;
     }
-    ensure!(node.get("connections")?.len() == 1, "the restarted agent does not know the connection");
+    ensure!(node.connections()?.len() == 1, "the restarted agent does not know the connection");
     node.cni().check(&pod, IFNAME, &conf, &added.json)?.ok()?;
     let pings = pinger.stop();
     ensure!(pings.sent > 5 && pings.lost == 0, "{pings:?}");

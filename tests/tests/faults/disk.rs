@@ -84,8 +84,8 @@ pub(crate) fn damaged_record_is_set_aside() -> anyhow::Result<()> {
         |mut node, endpoint, [first, second], peer| {
             node.start_agent()?;
             ensure!(node.agent_log().contains("damaged"), "the damage is not reported");
-            let kept: Vec<Value> = node.get("connections")?;
-            ensure!(kept.iter().any(|connection| connection.to_string().contains(second.container())), "{kept:?}");
+            let kept = node.connections()?;
+            ensure!(kept.iter().any(|connection| connection.container_id == second.container()), "{kept:?}");
             second.ping(peer)?;
             eventually("the endpoint", BOUND, || registered(&node), |all| all.contains(&endpoint.name().to_owned()))?;
             node.cni().del(&first, IFNAME, &node.conf(SERVICE))?.ok()?;
@@ -118,8 +118,8 @@ pub(crate) fn another_boot_forgets_everything() -> anyhow::Result<()> {
         },
         |mut node, _, [first, second], peer| {
             node.start_agent()?;
-            let kept: Vec<Value> = node.get("connections")?;
-            ensure!(kept.len() == 1 && kept[0].to_string().contains(second.container()), "{kept:?}");
+            let kept = node.connections()?;
+            ensure!(kept.len() == 1 && kept[0].container_id == second.container(), "{kept:?}");
             second.ping(peer)?;
             node.cni().del(&first, IFNAME, &node.conf(SERVICE))?.ok()?;
             Ok(())

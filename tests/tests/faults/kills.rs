@@ -72,10 +72,10 @@ impl Setting {
         let settled = eventually(
             "each connection up or gone",
             BOUND,
-            || self.node.get("connections"),
-            |all| all.iter().all(|connection| !connection.to_string().contains("closing")),
+            || self.node.connections(),
+            |all| all.iter().all(|connection| connection.phase != "closing"),
         )?;
-        if settled.iter().any(|connection| connection.to_string().contains(container)) {
+        if settled.iter().any(|connection| connection.container_id == container) {
             if let Some(result) = result {
                 self.node.cni().check(&self.pod, IFNAME, &self.conf, result)?.ok()?;
             }
