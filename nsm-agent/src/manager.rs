@@ -8,7 +8,10 @@ mod recover;
 mod select;
 mod wires;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use nsm_netlink::Netlink;
@@ -19,6 +22,7 @@ use nsm_sdk::{
     chain,
     connect::{Connect, Peers},
     expiry::Expiry,
+    heal::{HopEvent, NextHops},
     monitor::Monitor,
     path::{self, Path},
     refresh::Refresh,
@@ -26,6 +30,7 @@ use nsm_sdk::{
     token::{Token, TokenSource},
     token_headers::{CallerToken, OwnToken},
 };
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use heal::Healer;
@@ -66,6 +71,8 @@ pub struct Manager {
     refresh: Refresh,
     expiry: Expiry,
     to_endpoint: Chain,
+    /// What endpoints say, until the healer takes it.
+    told: Arc<Mutex<Option<mpsc::UnboundedReceiver<HopEvent>>>>,
 }
 
 /// What a manager is made of.
@@ -98,7 +105,10 @@ impl Manager {
         let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor } = parts;
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
-        let wires = Arc::new(Wires::new(connections.clone(), attachments.clone(), forwarders, owed.clone(), ids.clone()));
+        let (tell, told) = mpsc::unbounded_channel();
+        let hops = NextHops::new(peers.clone(), name.clone(), move |event| drop(tell.send(event)));
+        let wires =
+            Arc::new(Wires::new(connections.clone(), attachments.clone(), forwarders, owed.clone(), ids.clone(), hops));
         let to_endpoint = chain![Token::client(tokens.clone()), path::Verify, Connect::noted(peers)];
         let behind_begin = chain![
             Token::server(tokens.clone()),
@@ -126,6 +136,7 @@ impl Manager {
             refresh,
             expiry,
             to_endpoint,
+            told: Arc::new(Mutex::new(Some(told))),
         }
     }
 
@@ -133,7 +144,8 @@ impl Manager {
     pub fn start(&self, netlink: &Netlink, metrics: Metrics, tasks: &TaskTracker, stop: &CancellationToken) -> Healer {
         tasks.spawn(self.owed.clone().run(self.endpoints.clone(), self.to_endpoint.clone(), stop.clone()));
         let healer = Healer::new(self.clone(), metrics, tasks.clone(), stop.clone());
-        healer.start(netlink);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        healer.start(netlink, told);
         healer
     }
 

@@ -14,6 +14,7 @@ use std::{
 
 use nsm_netlink::{LinkEvent, Netlink};
 use nsm_proto::connection::State;
+use nsm_sdk::heal::{Change, HopEvent};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -49,8 +50,11 @@ impl Healer {
         self.healing().contains(id)
     }
 
-    pub(super) fn start(&self, netlink: &Netlink) {
+    pub(super) fn start(&self, netlink: &Netlink, endpoints: Option<mpsc::UnboundedReceiver<HopEvent>>) {
         self.tasks.spawn(self.clone().watch_registry());
+        if let Some(told) = endpoints {
+            self.tasks.spawn(self.clone().watch_endpoints(told));
+        }
         let (tell, told) = mpsc::unbounded_channel();
         let known = self.manager.wires.clone();
         netlink.subscribe(move |event| {
@@ -96,6 +100,50 @@ impl Healer {
                 () = self.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
             }
+        }
+    }
+
+    /// What endpoints say of their connections.
+    async fn watch_endpoints(self, mut told: mpsc::UnboundedReceiver<HopEvent>) {
+        loop {
+            let event = tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = told.recv() => match event { Some(event) => event, None => return },
+            };
+            let Some(record) = self.manager.wires.connections.get(&event.id).filter(|record| record.phase == Phase::Up)
+            else {
+                continue;
+            };
+            if self.manager.wires.is_ending(&record.id) {
+                continue;
+            }
+            match event.change {
+                Change::Down => self.lost(&record, "its endpoint says DOWN"),
+                Change::Deleted => self.lost(&record, "its endpoint closed it"),
+                Change::Lost => self.lost(&record, "its endpoint does not answer"),
+                Change::RefreshRequested => self.refresh(&record),
+            }
+        }
+    }
+
+    fn refresh(&self, record: &Arc<Connected>) {
+        let events = match &record.owner {
+            Owner::Attachment(key) => {
+                let attachment = self.manager.wires.attachments.get(key);
+                attachment.and_then(|attachment| self.manager.attached.events(&attachment.client_id))
+            }
+            Owner::Pod(_) | Owner::Host { .. } => {
+                self.manager.monitor.announce(&record.id, State::RefreshRequested);
+                None
+            }
+        };
+        if let Some(events) = events {
+            let id = record.id.clone();
+            self.tasks.spawn(async move {
+                if let Err(error) = events.request(|_| true).await {
+                    tracing::warn!(connection = id, %error, "a refresh that the endpoint asked for failed");
+                }
+            });
         }
     }
 

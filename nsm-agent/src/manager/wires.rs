@@ -17,7 +17,7 @@ use nsm_proto::{
     connection::{Connection, Mechanism},
     mechanism::{INODE_URL, KERNEL, LOCAL, MEMIF},
 };
-use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
+use nsm_sdk::{Close, Element, Error, Kind, Next, Request, heal::NextHops};
 
 use super::{Candidate, Ids, Owed};
 use crate::{
@@ -41,6 +41,8 @@ pub struct Wires {
     pub owed: Owed,
     /// Whose connections are whose.
     pub ids: Arc<Ids>,
+    /// What endpoints say of connections.
+    pub hops: NextHops,
     /// Interfaces of wires that stand, and connections that are ending.
     links: Mutex<Links>,
 }
@@ -130,8 +132,9 @@ impl Wires {
         forwarders: Arc<Forwarders>,
         owed: Owed,
         ids: Arc<Ids>,
+        hops: NextHops,
     ) -> Self {
-        Self { connections, attachments, forwarders, owed, ids, links: Mutex::default() }
+        Self { connections, attachments, forwarders, owed, ids, hops, links: Mutex::default() }
     }
 
     /// Whose interface that is.
@@ -170,17 +173,19 @@ impl Wires {
             let client = self.recorded_netns(&record).await;
             let forwarders = self.forwarders.clone();
             let undone = blocking(move || forwarders.of(&wire).undo(&wire, client.as_ref())).await;
-            let mut links = self.links();
-            links.ending.remove(id);
-            links.standing.retain(|_, of| of != id);
-            drop(links);
             undone.map_err(|error| {
+                self.links().ending.remove(id);
                 tracing::error!(connection = id, %error, "the wire stays; the next close or start of the agent tries again");
                 Error::new(Kind::Internal, error)
             })?;
         }
         failpoint::hit("del.wire-deleted");
+        self.hops.forget(id);
         self.forget(id).await;
+        let mut links = self.links();
+        links.ending.remove(id);
+        links.standing.retain(|_, of| of != id);
+        drop(links);
         failpoint::hit("del.connection-removed");
         self.owed.deliver();
         Ok(())
@@ -245,6 +250,7 @@ impl Wires {
         let before = known.and_then(|known| known.wire.clone());
         let made = blocking(move || work.wire(agreement, before, record)).await.map_err(failed)?;
         self.remember(&made);
+        self.hops.watch(&made.endpoint_side, &candidate.target);
         let mut connection = made.client_side;
         if let (Some(Wire::Kernel(wire)), Some(mechanism)) = (&made.wire, &mut connection.mechanism) {
             mechanism.parameters.insert(nsm_proto::mechanism::INTERFACE_NAME.into(), wire.client.name.to_string());
