@@ -1,1 +1,24 @@
-//! nsm-cni-types
+//! CNI 0.1.0 to 1.1.0 without I/O: what a plugin reads ([`Environment`], [`Stdin`], [`Conf`], [`Args`]) and what it answers
+//! ([`Answer`], [`Error`]).
+//!
+//! Guarantees: no input makes it panic; broken environment, JSON, names and versions are answered with the CNI library's codes
+//! and texts; a mistake in a configuration names key, value and what was expected, all mistakes at once; a previous result
+//! that stays in its version keeps every field, known or not.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod conf;
+mod env;
+mod error;
+mod stdin;
+mod version;
+
+pub use answer::{Answer, Dns, Interface, Ip, Route};
+pub use args::Args;
+pub use conf::{Attachment, Conf, DEFAULT_SOCKET, Lenient, RESERVED_LABELS};
+pub use env::{Command, Environment};
+pub use error::{Error, code};
+pub use stdin::Stdin;
+pub use version::Version;
