@@ -61,7 +61,7 @@ impl Agent {
     /// `host`: whether the test counts as the operator.
     async fn start(host: Option<InodeId>) -> Self {
         let dir = TempDir::new().unwrap();
-        let settings = Settings { dir: dir.path().join("state"), max_life: Duration::from_secs(60) };
+        let settings = Settings { dir: dir.path().join("state"), max_life: Duration::from_mins(1) };
         let registry = Embedded::open(settings).await.unwrap();
         let shared: Arc<dyn Registry> = Arc::new(registry.clone());
         let permissions = Permissions { mode: 0o600, uid: None, gid: None };

@@ -36,11 +36,10 @@ pub fn fits(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String,
     offers && route_of(entry, service, &decide(&found.message, labels, state.offers(service))).is_ok()
 }
 
-fn decision(
-    directory: &Arc<Directory>,
-    service: &str,
-    labels: &BTreeMap<String, String>,
-) -> Result<(Arc<Service>, Decision, Vec<Arc<Entry>>), Error> {
+/// A service, what its matches decide, and who offers it.
+type Decided = (Arc<Service>, Decision, Vec<Arc<Entry>>);
+
+fn decision(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>) -> Result<Decided, Error> {
     let state = directory.state();
     let found = state.service(service).cloned().ok_or_else(|| Error::NoService(service.to_owned()))?;
     let offers = state.offers(service);

@@ -174,7 +174,7 @@ impl Directory {
     }
 
     pub(super) fn put_service(&self, service: Arc<Service>) {
-        self.state().put_service(service);
+        self.state().put_service(&service);
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -297,7 +297,7 @@ impl State {
         }
     }
 
-    fn put_service(&mut self, service: Arc<Service>) {
+    fn put_service(&mut self, service: &Arc<Service>) {
         let name = service.message.name.clone();
         self.use_more(service.owner, service.message.encoded_len());
         self.service_watchers.changed(&name, Some(&service.message));

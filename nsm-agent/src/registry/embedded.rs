@@ -103,7 +103,7 @@ impl Embedded {
             match record::to_service(&bytes) {
                 Ok((service, owner)) => directory.put_service(Arc::new(Service { message: service.into(), owner })),
                 Err(error) => {
-                    tracing::error!(service = name, %error, "record of a network service is damaged: left out")
+                    tracing::error!(service = name, %error, "record of a network service is damaged: left out");
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Inner {
             old.as_ref().map_or(Some(now), |old| old.message.initial_registration_time);
         let room = endpoint.encoded_len();
         self.directory.state().check_room(by.owner, room, old.is_none())?;
-        let mut entry = self.entry(endpoint, by.clone(), deadline)?;
+        let mut entry = Self::entry(endpoint, by.clone(), deadline)?;
         if let (Some(old), Term::Standing) = (&old, by.term) {
             edited(&mut entry, old);
         }
@@ -320,12 +320,7 @@ impl Inner {
         Some(Instant::now() + left)
     }
 
-    fn entry(
-        &self,
-        endpoint: NetworkServiceEndpoint,
-        by: Registrant,
-        deadline: Option<Instant>,
-    ) -> Result<Entry, Error> {
+    fn entry(endpoint: NetworkServiceEndpoint, by: Registrant, deadline: Option<Instant>) -> Result<Entry, Error> {
         let reach = match (by.socket, endpoint.url.as_str()) {
             (Some(socket), _) => Reach::Socket(socket),
             (None, url) if url.starts_with("inode://") && by.term == Term::Standing => Reach::Lost,

@@ -43,7 +43,7 @@ fn endpoint(name: &str) -> NetworkServiceEndpoint {
 }
 
 fn settings(dir: &Path) -> Settings {
-    Settings { dir: dir.to_owned(), max_life: Duration::from_secs(60) }
+    Settings { dir: dir.to_owned(), max_life: Duration::from_mins(1) }
 }
 
 async fn open(dir: &TempDir) -> Embedded {
@@ -264,7 +264,7 @@ async fn a_full_disk_is_said_and_changes_nothing() {
         }
     });
     let (store, contents) = Store::open_with(path, opener).unwrap();
-    let registry = Embedded::start(store, contents, Duration::from_secs(60));
+    let registry = Embedded::start(store, contents, Duration::from_mins(1));
     registry.register_service(service("before"), peer(1)).await.unwrap();
     full.store(true, Ordering::SeqCst);
     for _ in 0..2 {

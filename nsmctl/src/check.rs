@@ -1,0 +1,132 @@
+//! `nsmctl check`: what would keep the agent from working, each finding with its fix. Works without an agent too.
+
+mod kernel;
+mod paths;
+
+use std::io::Write;
+
+use nsm_proto::admin::{Finding, InfoRequest, InfoResponse, SelfTestRequest, finding::Level};
+use serde_json::json;
+
+use crate::{
+    agent::Agent,
+    cli::{self, Format},
+    error::Error,
+    output,
+};
+
+/// Writes all findings; fails when one is an error.
+pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) -> Result<(), Error> {
+    let mut findings = vec![paths::privileges()];
+    let info = ask(agent, &mut findings).await;
+    findings.push(paths::private_socket(&agent.socket));
+    let (nsm_socket, state_dir, run_dir) = match &info {
+        Some(info) => ((&info.nsm_socket).into(), (&info.state_dir).into(), (&info.run_dir).into()),
+        None => (args.nsm_socket.clone(), args.state_dir.clone(), args.run_dir.clone()),
+    };
+    findings.push(paths::socket("nsm socket", &nsm_socket));
+    findings.push(paths::directory("state directory", &state_dir));
+    findings.push(paths::directory("run directory", &run_dir));
+    findings.extend(kernel::all());
+    write(&findings, args.output, out)?;
+    if findings.iter().any(|finding| finding.level() == Level::Error) { Err(Error::Findings) } else { Ok(()) }
+}
+
+/// What the agent says about itself.
+async fn ask(agent: &Agent, findings: &mut Vec<Finding>) -> Option<InfoResponse> {
+    let fix = "start nsm-agent (systemctl start nsm-agent), or name its socket with --cni-socket";
+    let mut client = match agent.connect().await {
+        Ok(client) => client,
+        Err(error) => {
+            findings.push(bad("agent", &error.to_string(), fix));
+            return None;
+        }
+    };
+    let info = match client.info(agent.request(InfoRequest {})).await {
+        Ok(info) => info.into_inner(),
+        Err(status) => {
+            findings.push(bad("agent", &format!("it does not tell who it is: {}", status.message()), fix));
+            return None;
+        }
+    };
+    let running = format!(
+        "version {} on node {}, process {}, registry {}",
+        info.version, info.node_name, info.pid, info.registry
+    );
+    findings.push(good("agent", &running));
+    findings.push(skew(&info.version, env!("CARGO_PKG_VERSION")));
+    match client.self_test(agent.request(SelfTestRequest {})).await {
+        Ok(test) => findings.extend(test.into_inner().findings),
+        Err(status) => findings.push(bad("self-test", status.message(), "look into the agent's log")),
+    }
+    Some(info)
+}
+
+/// One minor version apart is what the private API promises.
+fn skew(agent: &str, own: &str) -> Finding {
+    let numbers = |version: &str| -> Option<(u64, u64)> {
+        let mut parts = version.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    let fix = "install nsmctl, nsm-cni and nsm-agent of one release";
+    let text = format!("agent {agent}, nsmctl {own}");
+    match (numbers(agent), numbers(own)) {
+        _ if agent == own => good("versions", &text),
+        (Some(a), Some(b)) if a.0 == b.0 && a.1.abs_diff(b.1) <= 1 => finding(Level::Warning, "versions", &text, fix),
+        _ => bad("versions", &text, fix),
+    }
+}
+
+fn write(findings: &[Finding], format: Format, out: &mut impl Write) -> Result<(), Error> {
+    let word = |finding: &Finding| match finding.level() {
+        Level::Ok => "ok",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let value = || {
+        let all = findings.iter().map(|finding| {
+            json!({ "level": word(finding), "subject": finding.subject, "detail": finding.detail, "fix": finding.fix })
+        });
+        json!({ "findings": all.collect::<Vec<_>>() })
+    };
+    match format {
+        Format::Json => output::json(&value(), out)?,
+        Format::Yaml => output::yaml(&value(), out)?,
+        Format::Table | Format::Wide | Format::Name => {
+            let mut lines = Vec::new();
+            for finding in findings {
+                lines.push(vec![word(finding).to_owned(), finding.subject.clone(), finding.detail.clone()]);
+                if !finding.fix.is_empty() {
+                    lines.push(vec![String::new(), String::new(), format!("fix: {}", finding.fix)]);
+                }
+            }
+            output::table(None, &lines, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn finding(level: Level, subject: &str, detail: &str, fix: &str) -> Finding {
+    Finding { level: level.into(), subject: subject.to_owned(), detail: detail.to_owned(), fix: fix.to_owned() }
+}
+
+fn good(subject: &str, detail: &str) -> Finding {
+    finding(Level::Ok, subject, detail, "")
+}
+
+fn bad(subject: &str, detail: &str, fix: &str) -> Finding {
+    finding(Level::Error, subject, detail, fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_minor_version_apart_is_fine() {
+        assert_eq!(skew("1.2.3", "1.2.3").level(), Level::Ok);
+        assert_eq!(skew("1.2.3", "1.3.0").level(), Level::Warning);
+        assert_eq!(skew("1.2.3", "1.4.0").level(), Level::Error);
+        assert_eq!(skew("one", "1.4.0").level(), Level::Error);
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::labels;
+
+/// Shows, explains and changes what the agent of this node knows.
+#[derive(Debug, Parser)]
+#[command(name = "nsmctl", version)]
+pub(crate) struct Cli {
+    /// The agent's private socket.
+    #[arg(long, global = true, env = "NSM_CNI_SOCKET", default_value = "/run/nsm/cni.sock", value_name = "PATH")]
+    pub(crate) cni_socket: PathBuf,
+
+    /// How long to wait for the agent.
+    #[arg(long, global = true, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) timeout: u64,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create or replace network services and endpoints from the YAML documents that kubectl takes.
+    Apply(Apply),
+    /// List objects, or show one.
+    Get(Get),
+    /// Tell all about an object; for a network service, which endpoints a client would get, and why not the others.
+    Describe(Describe),
+    /// Remove objects. Deleting a connection closes it.
+    Delete(Delete),
+    /// What attaching a pod would do, without doing it.
+    Plan(Plan),
+    /// Look for what would keep the agent from working; also when it does not run.
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// A file with documents; - for standard input.
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
+    pub(crate) kind: String,
+    /// Only these; all without.
+    pub(crate) names: Vec<String>,
+    /// How to write.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Go on with every change.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Leave the headings out.
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The columns that matter most.
+    Table,
+    /// All columns.
+    Wide,
+    /// As kubectl writes it.
+    Json,
+    /// As kubectl takes it.
+    Yaml,
+    /// Kind and name only.
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
+    pub(crate) kind: String,
+    /// Its name; the id of a connection.
+    pub(crate) name: String,
+    /// Labels of a client, e.g. app=firewall,zone=a.
+    #[arg(short, long, value_parser = labels::pair, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// How to write.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
+    pub(crate) kind: Option<String>,
+    /// What to delete.
+    pub(crate) names: Vec<String>,
+    /// Delete what these documents name; - for standard input.
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with_all = ["kind", "names"])]
+    pub(crate) file: Vec<PathBuf>,
+    /// What is not there counts as deleted.
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The network service.
+    pub(crate) service: String,
+    /// The client's labels.
+    #[arg(short, long, value_parser = labels::pair, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// The pod's network namespace, e.g. /run/netns/pod.
+    #[arg(long, default_value = "", value_name = "PATH")]
+    pub(crate) netns: String,
+    /// The interface that the pod would get.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub(crate) ifname: String,
+    /// The mechanism.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub(crate) mechanism: String,
+    /// How to write.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The agent's state directory, if the agent cannot be asked.
+    #[arg(long, env = "NSM_STATE_DIR", default_value = "/var/lib/nsm", value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// The agent's per-boot directory, if the agent cannot be asked.
+    #[arg(long, env = "NSM_RUN_DIR", default_value = "/run/nsm/state", value_name = "DIR")]
+    pub(crate) run_dir: PathBuf,
+    /// The socket of clients and endpoints, if the agent cannot be asked.
+    #[arg(
+        long,
+        env = "NSM_NSM_SOCKET",
+        default_value = "/var/lib/networkservicemesh/nsm.io.sock",
+        value_name = "PATH"
+    )]
+    pub(crate) nsm_socket: PathBuf,
+    /// How to write.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}

@@ -1,0 +1,68 @@
+//! Kinds of objects and their names, long, short and as kubectl knows them.
+
+use std::str::FromStr;
+
+use nsm_proto::admin;
+
+/// What a command is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Service,
+    Endpoint,
+    Connection,
+}
+
+/// No kind of that name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no kind {0:?}: networkservices (netsvc), networkserviceendpoints (nse), connections")]
+pub(crate) struct UnknownKind(String);
+
+impl Kind {
+    /// As documents and `-o json` call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Service => "NetworkService",
+            Self::Endpoint => "NetworkServiceEndpoint",
+            Self::Connection => "Connection",
+        }
+    }
+
+    /// As the command line calls one of it.
+    pub(crate) fn singular(self) -> &'static str {
+        match self {
+            Self::Service => "networkservice",
+            Self::Endpoint => "networkserviceendpoint",
+            Self::Connection => "connection",
+        }
+    }
+
+    /// As the agent calls it.
+    pub(crate) fn wire(self) -> i32 {
+        match self {
+            Self::Service => admin::Kind::NetworkService,
+            Self::Endpoint => admin::Kind::NetworkServiceEndpoint,
+            Self::Connection => admin::Kind::Connection,
+        }
+        .into()
+    }
+
+    /// `networkservice.networkservicemesh.io/NAME`, as `-o name` and kubectl write it.
+    pub(crate) fn qualified(self, name: &str) -> String {
+        format!("{}.networkservicemesh.io/{name}", self.singular())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        let plain = name.to_ascii_lowercase();
+        let plain = plain.strip_suffix(".networkservicemesh.io").unwrap_or(&plain);
+        match plain {
+            "netsvc" | "networkservice" | "networkservices" => Ok(Self::Service),
+            "nse" | "nses" | "networkserviceendpoint" | "networkserviceendpoints" => Ok(Self::Endpoint),
+            "connection" | "connections" => Ok(Self::Connection),
+            _ => Err(UnknownKind(name.to_owned())),
+        }
+    }
+}
