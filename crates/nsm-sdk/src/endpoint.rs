@@ -191,13 +191,12 @@ impl Builder {
             Some(netns) => KernelServer::in_netns(netns),
             None => KernelServer::new().map_err(StartError::Netns)?,
         };
-        let (folder, listen_on) = match self.listen_on {
-            Some(path) => (None, path),
-            None => {
-                let folder = Folder::make(&std::env::temp_dir())?;
-                let socket = folder.path().join("endpoint.sock");
-                (Some(folder), socket)
-            }
+        let (folder, listen_on) = if let Some(path) = self.listen_on {
+            (None, path)
+        } else {
+            let folder = Folder::make(&std::env::temp_dir())?;
+            let socket = folder.path().join("endpoint.sock");
+            (Some(folder), socket)
         };
         let tokens: Arc<dyn TokenSource> = Arc::new(Unsigned::new(&self.name).lifetime(self.token_lifetime));
         let (begin, monitor) = (Begin::new(), Monitor::new());

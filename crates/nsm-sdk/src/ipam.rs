@@ -96,7 +96,9 @@ impl PointToPoint {
                 }
                 stays
             });
-            given.iter().for_each(|address| add(list, host(*address).to_string()));
+            for address in given {
+                add(list, host(*address).to_string());
+            }
         }
         for (routes, given) in [(&mut context.src_routes, &endpoints), (&mut context.dst_routes, &clients)] {
             routes.retain(|route| !lost.contains(&route.prefix));

@@ -23,6 +23,7 @@ pub mod path;
 pub mod policies;
 pub mod refresh;
 pub mod registry;
+pub mod recover;
 pub mod routes;
 pub mod serve;
 pub mod settings;

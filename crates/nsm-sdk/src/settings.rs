@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn durations_as_go_writes_them() {
-        assert_eq!(duration("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(duration("10m"), Some(Duration::from_mins(10)));
         assert_eq!(duration("1h30m0.5s"), Some(Duration::from_millis(5_400_500)));
         assert_eq!(duration("200ms"), Some(Duration::from_millis(200)));
         for text in ["", "5", "-5s", "5x", "s", "1e400s", "99999999999999999999h", "1..5s", "NaNs"] {

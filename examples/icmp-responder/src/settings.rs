@@ -20,7 +20,7 @@ pub(crate) struct Flags {
     /// Name of this endpoint, its own in the whole mesh [default: icmp-server]
     #[arg(long, env = "NSM_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// The agent's socket [default: unix:///var/lib/networkservicemesh/nsm.io.sock]
+    /// The agent's socket [default: `unix:///var/lib/networkservicemesh/nsm.io.sock`]
     #[arg(long, env = "NSM_CONNECT_TO", value_name = "URL")]
     connect_to: Option<String>,
     /// Socket to serve on [default: in a private folder]

@@ -1,3 +1,164 @@
-//! nsc
+//! A client: connects the network namespace that it runs in to the services it is told, prints what it got, keeps it up, and
+//! closes it at its end. Started again under the same name it goes on with the connections it left behind.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod ping;
+mod settings;
+
+use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use nsm_sdk::{
+    Error, Kind,
+    client::{Client, Connection, Service},
+    connect::Target,
+    recover::Recover,
+    settings::ServiceUrl,
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
+
+use crate::{
+    ping::Ping,
+    settings::{Flags, Settings},
+};
+
+/// Most time for closing all connections.
+const GRACE: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before a service that cannot be had is asked for again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+// One thread: the namespace that it runs in is the process's.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let settings = match Settings::check(&Flags::parse()) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(settings.log_level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let mut builder = Client::connect_to(&settings.connect_to)
+        .name(&settings.name)
+        .token_lifetime(settings.token_lifetime)
+        .call_timeout(settings.request_timeout)
+        .element(Recover::from_next_hop(Target::Unix(settings.connect_to.clone())));
+    if let Some((every, timeout)) = settings.liveness {
+        builder = builder.liveness(Arc::new(Ping::default()), every, timeout);
+    }
+    let client = builder.build().context("cannot open the network namespace that this process runs in")?;
+    let connected = tokio::select! {
+        connected = connect(&client, &settings) => connected,
+        () = stop.wait() => Ok(()),
+    };
+    if connected.is_ok() {
+        stop.wait_unless_stopped().await;
+    }
+    client.stop(Instant::now() + GRACE).await;
+    connected
+}
+
+/// Requests all services, each until it is there, and prints them.
+async fn connect(client: &Client, settings: &Settings) -> anyhow::Result<()> {
+    for (at, url) in settings.services.iter().enumerate() {
+        // The same after a restart: that is how a connection is found again.
+        let id = format!("{}-{at}", settings.name);
+        let connection =
+            insist(client, url, &id).await.with_context(|| format!("cannot connect to {}", url.service))?;
+        println!("{}", line(&url.service, &connection));
+    }
+    tracing::info!(connections = settings.services.len(), "ready");
+    Ok(())
+}
+
+async fn insist(client: &Client, url: &ServiceUrl, id: &str) -> Result<Connection, Error> {
+    let [mut pause, longest] = PAUSES;
+    let mut told = None;
+    loop {
+        let mut service = Service::new(&url.service).labels(url.labels.clone()).id(id);
+        if let Some(interface) = &url.interface {
+            service = service.interface(interface.clone());
+        }
+        let error = match client.request(service).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if is_final(error.kind()) => return Err(error),
+            Err(error) => error,
+        };
+        if told != Some(error.kind()) {
+            tracing::warn!(service = url.service, %error, "no connection yet: trying again");
+            told = Some(error.kind());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Whether the same request will fail again.
+fn is_final(kind: Kind) -> bool {
+    match kind {
+        Kind::Invalid | Kind::Denied | Kind::Conflict | Kind::Internal => true,
+        Kind::NotFound | Kind::Exhausted | Kind::Refused | Kind::Unavailable | Kind::Deadline | Kind::Cancelled => {
+            false
+        }
+    }
+}
+
+fn line(service: &str, connection: &Connection) -> String {
+    format!(
+        "{service}: {} {} -> {} at {} (connection {})",
+        connection.interface().unwrap_or_default(),
+        connection.addresses().join(","),
+        connection.endpoint_addresses().join(","),
+        connection.endpoint(),
+        connection.id(),
+    )
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    stopped: bool,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, stopped: false })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        self.stopped = true;
+    }
+
+    async fn wait_unless_stopped(&mut self) {
+        if !self.stopped {
+            self.wait().await;
+        }
+    }
+}

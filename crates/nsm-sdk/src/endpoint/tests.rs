@@ -48,7 +48,7 @@ async fn start(agent: &FakeAgent) -> Endpoint {
 
 #[tokio::test]
 async fn an_endpoint_serves_what_the_agent_dials_through_the_passed_socket() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let endpoint = start(&agent).await;
     let folder: PathBuf = endpoint.socket().parent().unwrap().into();
     let registered = agent.endpoint("icmp-1").unwrap();
@@ -83,7 +83,7 @@ async fn an_endpoint_serves_what_the_agent_dials_through_the_passed_socket() {
 
 #[tokio::test]
 async fn a_stop_tells_watchers_before_the_stream_ends() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let endpoint = start(&agent).await;
     let target = Target::Unix(endpoint.socket().into());
     client(target.clone()).request(kernel_request("c")).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_stop_tells_watchers_before_the_stream_ends() {
 
 #[tokio::test]
 async fn a_restarted_endpoint_gives_the_same_addresses_and_interface_name_on_a_refresh() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let endpoint = start(&agent).await;
     let other = client(Target::Unix(endpoint.socket().into()));
     other.request(kernel_request("first")).await.unwrap();

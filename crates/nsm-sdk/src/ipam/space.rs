@@ -38,9 +38,13 @@ impl Space {
             prefix.contains(address) && space.contains(address) && !without.contains(address)
         };
         let client = wish.client.iter().copied().find(|address| fits(self, *address));
-        client.map(|address| self.take(address));
+        if let Some(address) = client {
+            self.take(address);
+        }
         let endpoint = wish.endpoint.iter().copied().find(|address| fits(self, *address));
-        endpoint.map(|address| self.take(address));
+        if let Some(address) = endpoint {
+            self.take(address);
+        }
         // Whoever names one end gets it, with its neighbour or any other address as the other end.
         let other = |space: &mut Self, known: IpAddr| {
             let neighbour = address(number(known) ^ 1, known);

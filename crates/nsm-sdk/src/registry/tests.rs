@@ -52,7 +52,7 @@ struct Shared {
 
 impl FakeAgent {
     /// Registrations live this long.
-    pub(crate) async fn start(life: Duration) -> Self {
+    pub(crate) fn start(life: Duration) -> Self {
         let agent = Self {
             shared: Arc::new(Mutex::new(Shared { keeps_watches: true, ..Shared::default() })),
             life,
@@ -207,7 +207,7 @@ fn offer(name: &str, socket: Option<&Path>) -> Offer {
 
 #[tokio::test]
 async fn registered_with_its_socket_and_without_matches() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let registry = Registry::connect_to(agent.socket());
     let registration = registry.keep(offer("e", Some(&agent.socket()))).await.unwrap();
     let endpoint = agent.endpoint("e").unwrap();
@@ -224,7 +224,7 @@ async fn registered_with_its_socket_and_without_matches() {
 
 #[tokio::test]
 async fn renewed_at_two_thirds_of_its_life() {
-    let agent = FakeAgent::start(Duration::from_millis(600)).await;
+    let agent = FakeAgent::start(Duration::from_millis(600));
     let registration = Registry::connect_to(agent.socket()).keep(offer("e", None)).await.unwrap();
     agent.until("two renewals", |shared| shared.registrations.len() >= 3).await;
     let registrations = agent.lock().registrations.clone();
@@ -236,7 +236,7 @@ async fn renewed_at_two_thirds_of_its_life() {
 
 #[tokio::test]
 async fn registered_again_after_the_registry_restarts() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let registration = Registry::connect_to(agent.socket()).keep(offer("e", Some(&agent.socket()))).await.unwrap();
     let mut registered = registration.registered();
     agent.die().await;
@@ -249,7 +249,7 @@ async fn registered_again_after_the_registry_restarts() {
 
 #[tokio::test]
 async fn a_registry_that_ends_every_watch_is_no_hot_loop() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     agent.lock().keeps_watches = false;
     let registration = Registry::connect_to(agent.socket()).keep(offer("e", None)).await.unwrap();
     agent.until("four more registrations", |shared| shared.registrations.len() >= 5).await;
@@ -263,7 +263,7 @@ async fn a_registry_that_ends_every_watch_is_no_hot_loop() {
 
 #[tokio::test]
 async fn a_refusal_is_told_at_once() {
-    let agent = FakeAgent::start(Duration::from_secs(60)).await;
+    let agent = FakeAgent::start(Duration::from_mins(1));
     let error = Registry::connect_to(agent.socket()).keep(offer("taken", None)).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Conflict, "somebody else's"));
 }
