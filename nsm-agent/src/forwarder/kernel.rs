@@ -122,12 +122,15 @@ impl Kernel {
         let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
             return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
         };
-        open(endpoint, "endpoint", Fault::Endpoint)?
-            .configure(at_endpoint, &wire.endpoint.config)
-            .map_err(|error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error))?;
+        let failed = |error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error);
+        let mut endpoint = open(endpoint, "endpoint", Fault::Endpoint)?;
+        endpoint.configure(at_endpoint, &wire.endpoint.config).map_err(failed)?;
         client.configure(at_client, &wire.client.config).map_err(|error| {
             Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error)
         })?;
+        // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
+        // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
+        endpoint.link(at_endpoint).map_err(failed)?;
         Ok(())
     }
 
