@@ -130,7 +130,7 @@ impl EndpointPlan {
             .env("NSM_LISTEN_ON", format!("unix://{}", listen.display()))
             .env("NSM_SERVICE_NAMES", &self.service)
             .env("NSM_CIDR_PREFIX", &self.cidr)
-            .env("NSM_LOG_LEVEL", "debug")
+            .env("NSM_LOG_LEVEL", "info")
             .envs(self.extra.iter().map(|(name, value)| (name, value)));
         let log = node.dir().join(format!("{}.log", self.name));
         let program = Program::start(&self.name, &mut command, pod.namespace(), &log)?;

@@ -11,19 +11,26 @@ use crate::Node;
 use crate::admin::lists;
 use crate::sandbox::NETNS_DIR;
 
+/// The agent's sockets: it keeps one connection to each endpoint that it has called, as long as that is registered.
+const SOCKET: &str = "agent's file socket";
+
 /// A state of the node: each line with how often it occurs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leftovers(BTreeMap<String, usize>);
+pub struct Leftovers {
+    lines: BTreeMap<String, usize>,
+    endpoints: usize,
+}
 
 impl Leftovers {
     /// What is more (`+`) or less (`-`) now than in `self`.
     pub fn difference(&self, now: &Self) -> Vec<String> {
-        let count = |lines: &Self, line: &String| lines.0.get(line).copied().unwrap_or_default();
-        let mut all: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
+        let count = |lines: &Self, line: &String| lines.lines.get(line).copied().unwrap_or_default();
+        let mut all: Vec<&String> = self.lines.keys().chain(now.lines.keys()).collect();
         all.sort();
         all.dedup();
         all.into_iter()
             .filter_map(|line| match (count(self, line), count(now, line)) {
+                (before, after) if line == SOCKET && after <= before + now.endpoints => None,
                 (before, after) if after > before => Some(format!("+{} {line}", after - before)),
                 (before, after) if after < before => Some(format!("-{} {line}", before - after)),
                 _ => None,
@@ -32,7 +39,7 @@ impl Leftovers {
     }
 
     fn add(&mut self, line: String) {
-        *self.0.entry(line).or_default() += 1;
+        *self.lines.entry(line).or_default() += 1;
     }
 }
 
@@ -51,6 +58,7 @@ pub(crate) fn of(node: &Node, agent: Option<u32>) -> anyhow::Result<Leftovers> {
     if let Some(pid) = agent {
         open_files(&mut lines, pid);
         let (endpoints, connections) = lists(node)?;
+        lines.endpoints = endpoints.len();
         for endpoint in endpoints {
             let name = endpoint.endpoint.unwrap_or_default().name;
             lines.add(format!("endpoint {name} connections {} {}", endpoint.connections, endpoint.unreachable));
