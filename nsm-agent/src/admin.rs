@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     candidates,
-    registry::{Entry, Outcome, Owner, Registrant, Registry},
+    registry::{self, Entry, Outcome, Owner, Registrant, Registry},
 };
 
 /// What the rest of the agent tells.
@@ -92,6 +92,9 @@ impl Admin {
 
     /// The list of a kind as an event.
     fn event(&self, kind: Kind, name: &str) -> Result<WatchEvent, Status> {
+        if self.registry.directory().is_closed() {
+            return Err(registry::Error::ShuttingDown.into());
+        }
         let mut event = WatchEvent::default();
         match kind {
             Kind::NetworkService => event.network_services = Some(self.network_services(name)?),

@@ -1,4 +1,4 @@
-//! YAML documents: NetworkService and NetworkServiceEndpoint, as kubectl takes them.
+//! YAML documents: `NetworkService` and `NetworkServiceEndpoint`, as kubectl takes them.
 //!
 //! Guarantees: both spellings are read, NSM v1's (`matches`, `source_selector`, `routes`, `destination_selector`) and that of
 //! the 2019 manifests (`match`, `sourceSelector`, `route`, `destination`, `destinationSelector`, nested either way). What is not

@@ -14,7 +14,7 @@ use crate::kind::Kind;
 pub(crate) const API_VERSION: &str = "networkservicemesh.io/v1";
 
 /// A list as kubectl writes it.
-pub(crate) fn list(items: Vec<Value>) -> Value {
+pub(crate) fn list(items: &[Value]) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn service(service: &NetworkService) -> Value {
     if !service.matches.is_empty() {
         spec.insert("matches".into(), service.matches.iter().map(of_match).collect());
     }
-    whole(Kind::Service, &service.name, spec, None)
+    whole(Kind::Service, &service.name, &spec, None)
 }
 
 fn of_match(found: &Match) -> Value {
@@ -82,7 +82,7 @@ pub(crate) fn endpoint(shown: &Endpoint) -> Value {
         "reason": shown.unreachable,
         "connections": shown.connections,
     });
-    whole(Kind::Endpoint, &endpoint.name, spec, Some(status))
+    whole(Kind::Endpoint, &endpoint.name, &spec, Some(status))
 }
 
 /// A connection; its message under the field names of NSM v1.
@@ -111,7 +111,7 @@ pub(crate) fn connection(info: &ConnectionInfo) -> Value {
         "pod_name": info.pod_name, "pod_namespace": info.pod_namespace, "owner": info.owner,
         "since": info.since.map(time), "endpoint_ifname": info.endpoint_ifname, "network": info.network,
     });
-    whole(Kind::Connection, &connection.id, spec, Some(status))
+    whole(Kind::Connection, &connection.id, &spec, Some(status))
 }
 
 fn context(context: &ConnectionContext) -> Value {
@@ -144,7 +144,7 @@ fn time(time: Timestamp) -> Value {
     json!({ "seconds": time.seconds, "nanos": time.nanos })
 }
 
-fn whole(kind: Kind, name: &str, spec: Map<String, Value>, status: Option<Value>) -> Value {
+fn whole(kind: Kind, name: &str, spec: &Map<String, Value>, status: Option<Value>) -> Value {
     let mut object = json!({
         "apiVersion": API_VERSION, "kind": kind.name(), "metadata": { "name": name }, "spec": spec,
     });

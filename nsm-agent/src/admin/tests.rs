@@ -160,10 +160,18 @@ async fn a_service_is_registered_found_and_bad_headers_are_refused() {
 
 #[tokio::test]
 async fn an_endpoint_goes_with_its_process() {
+    for seen in [true, false] {
+        endpoint_goes_with_process(seen).await;
+    }
+}
+
+/// `seen`: whether the process has a number in the agent's process namespace.
+async fn endpoint_goes_with_process(seen: bool) {
     let agent = Agent::start(None).await;
     // What ends here must be another process than the test: one that sleeps stands for it.
     let mut child = std::process::Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
+    let pid = if seen { pid } else { 0 };
     let peer = nsm_fdpass::Peer { netns: None, pid, uid: 0, gid: 0, pidfd: Some(Arc::new(pidfd(&child))) };
     let socket = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     let by = Registrant { process: Some(Arc::new(peer)), socket: Some(socket), ..Registrant::operator() };
@@ -219,5 +227,8 @@ async fn the_operator_applies_explains_watches_and_deletes() {
     client.delete(delete.clone()).await.unwrap();
     assert_eq!(names().await, Vec::<String>::new());
     assert_eq!(client.delete(delete).await.unwrap_err().code(), Code::NotFound);
+    agent.registry.shutdown().await;
+    let ended = timeout(SOON, watch.next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "watches end with the registry");
     agent.stop().await;
 }

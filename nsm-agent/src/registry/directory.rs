@@ -38,7 +38,7 @@ pub struct Entry {
     /// The network namespace of the process that registered it.
     pub netns: Option<Arc<OwnedFd>>,
     /// The process that passed its own socket, whose end is the endpoint's.
-    pub(super) process: Option<i32>,
+    pub(super) process: Option<i64>,
     pub(super) place: u64,
     pub(super) deadline: Option<Instant>,
 }
@@ -173,8 +173,8 @@ impl Directory {
         (state.services.len(), state.endpoints.len(), state.service_watchers.len() + state.endpoint_watchers.len())
     }
 
-    pub(super) fn put_service(&self, service: Arc<Service>) {
-        self.state().put_service(&service);
+    pub(super) fn put_service(&self, service: &Arc<Service>) {
+        self.state().put_service(service);
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -183,7 +183,7 @@ impl Directory {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn put_endpoint(&self, entry: Arc<Entry>, renewal: bool) {
+    pub(super) fn put_endpoint(&self, entry: &Arc<Entry>, renewal: bool) {
         self.state().put_endpoint(entry);
         if !renewal {
             self.changes.send_modify(|count| *count += 1);
@@ -202,6 +202,13 @@ impl Directory {
         state.closed = true;
         state.service_watchers.wake();
         state.endpoint_watchers.wake();
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Whether the registry has ended.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
     }
 }
 
@@ -317,7 +324,7 @@ impl State {
         }
     }
 
-    fn put_endpoint(&mut self, entry: Arc<Entry>) {
+    fn put_endpoint(&mut self, entry: &Arc<Entry>) {
         let name = entry.message.name.clone();
         self.use_more(entry.owner, entry.message.encoded_len());
         if let Some(old) = self.endpoints.get(&name).cloned() {
@@ -331,13 +338,13 @@ impl State {
             }
         }
         for service in &entry.message.network_service_names {
-            self.offers.entry(service.clone()).or_default().put(service, &entry);
+            self.offers.entry(service.clone()).or_default().put(service, entry);
         }
         if let Some(at) = entry.deadline {
             self.expiry.insert((at, name.clone()));
         }
         self.endpoint_watchers.changed(&name, Some(&entry.message));
-        self.endpoints.insert(name, entry);
+        self.endpoints.insert(name, entry.clone());
     }
 
     fn take_endpoint(&mut self, name: &str) -> Option<Arc<Entry>> {

@@ -101,7 +101,7 @@ impl Embedded {
         let directory = &self.0.directory;
         for (name, bytes) in contents.services {
             match record::to_service(&bytes) {
-                Ok((service, owner)) => directory.put_service(Arc::new(Service { message: service.into(), owner })),
+                Ok((service, owner)) => directory.put_service(&Arc::new(Service { message: service.into(), owner })),
                 Err(error) => {
                     tracing::error!(service = name, %error, "record of a network service is damaged: left out");
                 }
@@ -126,7 +126,7 @@ impl Embedded {
         let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
         let place = self.0.directory.state().next_place();
         let entry = Entry { message: endpoint.into(), owner, reach, netns: None, process: None, place, deadline };
-        self.0.directory.put_endpoint(Arc::new(entry), false);
+        self.0.directory.put_endpoint(&Arc::new(entry), false);
     }
 
     /// Runs a write to its end, whether the caller waits or not.
@@ -231,7 +231,7 @@ impl Inner {
         let before = old.as_deref().map(record::of_service);
         self.store.write(Table::Services, &name, Some(record::of_service(&service)), before).await?;
         let object = Arc::new(service);
-        self.directory.put_service(object.clone());
+        self.directory.put_service(&object);
         let outcome = if old.is_some() { Outcome::Changed } else { Outcome::Created };
         tracing::info!(service = name, owner = %object.owner, ?outcome, "network service registered");
         Ok(Registered { object, outcome })
@@ -275,7 +275,8 @@ impl Inner {
             old.as_ref().map_or(Some(now), |old| old.message.initial_registration_time);
         let room = endpoint.encoded_len();
         self.directory.state().check_room(by.owner, room, old.is_none())?;
-        let mut entry = Self::entry(endpoint, by.clone(), deadline)?;
+        let unseen = i64::try_from(self.directory.state().next_place()).map_or(i64::MIN, |number| -number);
+        let mut entry = Self::entry(endpoint, by.clone(), deadline, unseen)?;
         if let (Some(old), Term::Standing) = (&old, by.term) {
             edited(&mut entry, old);
         }
@@ -290,7 +291,7 @@ impl Inner {
         }
         let object = Arc::new(entry);
         let came_back = old.as_ref().is_some_and(|old| old.unreachable().is_some());
-        self.directory.put_endpoint(object.clone(), renewal && !came_back);
+        self.directory.put_endpoint(&object, renewal && !came_back);
         self.sooner.notify_one();
         self.follow(old.as_deref(), &object, by.process);
         let outcome = match (&old, renewal) {
@@ -320,7 +321,13 @@ impl Inner {
         Some(Instant::now() + left)
     }
 
-    fn entry(endpoint: NetworkServiceEndpoint, by: Registrant, deadline: Option<Instant>) -> Result<Entry, Error> {
+    /// `unseen` stands for a process that has no number in the agent's process namespace.
+    fn entry(
+        endpoint: NetworkServiceEndpoint,
+        by: Registrant,
+        deadline: Option<Instant>,
+        unseen: i64,
+    ) -> Result<Entry, Error> {
         let reach = match (by.socket, endpoint.url.as_str()) {
             (Some(socket), _) => Reach::Socket(socket),
             (None, url) if url.starts_with("inode://") && by.term == Term::Standing => Reach::Lost,
@@ -339,7 +346,10 @@ impl Inner {
             Reach::Socket(socket) => listener(socket).is_none_or(|pid| pid == process.pid),
             Reach::Url | Reach::Lost => false,
         };
-        let process = by.process.as_ref().filter(|process| process.pid != 0).filter(own).map(|process| process.pid);
+        let process = by.process.as_ref().filter(own).map(|process| match process.pid {
+            0 => unseen,
+            pid => i64::from(pid),
+        });
         Ok(Entry { message: endpoint.into(), owner: by.owner, reach, netns: by.netns, process, place: 0, deadline })
     }
 
@@ -351,16 +361,16 @@ impl Inner {
         {
             self.processes.remove(pid, name);
         }
-        let Some(process) = process.filter(|process| new.process == Some(process.pid)) else { return };
-        self.processes.add(process.pid, name, || {
+        let (Some(process), Some(key)) = (process, new.process) else { return };
+        self.processes.add(key, name, || {
             let (inner, ending) = (self.clone(), self.ending.clone());
             let task = async move {
                 if let Err(error) = process.ended().await {
                     tracing::warn!(pid = process.pid, %error, "the end of this process will not be noticed");
                     return;
                 }
-                for name in inner.processes.take(process.pid) {
-                    inner.withdraw(&name, "its process has ended", |entry| entry.process == Some(process.pid)).await;
+                for name in inner.processes.take(key) {
+                    inner.withdraw(&name, "its process has ended", |entry| entry.process == Some(key)).await;
                 }
             };
             self.tasks.spawn(async move { ending.run_until_cancelled(task).await }).abort_handle()

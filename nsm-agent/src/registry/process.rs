@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 /// The endpoints of each process, and the task that waits for its end.
 #[derive(Default)]
-pub(super) struct Processes(Mutex<HashMap<i32, Watched>>);
+pub(super) struct Processes(Mutex<HashMap<i64, Watched>>);
 
 struct Watched {
     names: BTreeSet<String>,
@@ -18,14 +18,14 @@ struct Watched {
 
 impl Processes {
     /// Adds an endpoint of that process; `watch` starts the task when it is the first.
-    pub(super) fn add(&self, pid: i32, name: &str, watch: impl FnOnce() -> AbortHandle) {
+    pub(super) fn add(&self, pid: i64, name: &str, watch: impl FnOnce() -> AbortHandle) {
         let mut all = self.lock();
         let watched = all.entry(pid).or_insert_with(|| Watched { names: BTreeSet::new(), task: watch() });
         watched.names.insert(name.to_owned());
     }
 
     /// An endpoint is no longer that process's. With the last one the task ends.
-    pub(super) fn remove(&self, pid: i32, name: &str) {
+    pub(super) fn remove(&self, pid: i64, name: &str) {
         let mut all = self.lock();
         if let Some(watched) = all.get_mut(&pid) {
             watched.names.remove(name);
@@ -37,11 +37,11 @@ impl Processes {
     }
 
     /// The process has ended: its endpoints.
-    pub(super) fn take(&self, pid: i32) -> BTreeSet<String> {
+    pub(super) fn take(&self, pid: i64) -> BTreeSet<String> {
         self.lock().remove(&pid).map(|watched| watched.names).unwrap_or_default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Watched>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Watched>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,14 +13,14 @@ pub(crate) fn directory(
 ) -> Arc<Directory> {
     let directory = Directory::new();
     for service in services {
-        directory.put_service(Arc::new(Service { message: service.into(), owner: Owner::Operator }));
+        directory.put_service(&Arc::new(Service { message: service.into(), owner: Owner::Operator }));
     }
     for endpoint in endpoints {
         let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
         let place = directory.state().next_place();
         let (message, owner) = (endpoint.into(), Owner::Operator);
         let entry = Entry { message, owner, reach, netns: None, process: None, place, deadline: None };
-        directory.put_endpoint(Arc::new(entry), false);
+        directory.put_endpoint(&Arc::new(entry), false);
     }
     directory
 }

@@ -1,4 +1,4 @@
-//! `spec` of a NetworkServiceEndpoint.
+//! `spec` of a `NetworkServiceEndpoint`.
 
 use nsm_proto::registry::{NetworkServiceEndpoint, NetworkServiceLabels};
 use prost_types::Timestamp;
