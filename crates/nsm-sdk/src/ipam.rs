@@ -5,7 +5,8 @@
 //! when they are free, so clients give an endpoint its leases back after a restart; no address is handed out twice or against
 //! the request's `excluded_prefixes`, on refresh too; whatever fails further down the chain, the pool is as before. An
 //! address of this element's prefixes that the request names and does not get is taken out of the context: two connections
-//! never have it.
+//! never have it. After a move from another endpoint (RESELECT_REQUESTED) that one's pairs are taken out as well: they are
+//! its to give, and it may give them to somebody else.
 //!
 //! Assumes: `connection.id` is this process's own, made by [`Path::server`](crate::path::Path::server), and
 //! [`Begin`](crate::begin::Begin) lets in one event per id at a time.
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use ipnetwork::IpNetwork;
 use nsm_proto::{
-    connection::Connection,
+    connection::{Connection, State},
     connectioncontext::{IpContext, Route},
 };
 
@@ -57,6 +58,10 @@ pub enum InvalidWish {
     },
 }
 
+/// Another endpoint's pairs are gone from the context: what is there now, elements of this chain have put there. A note.
+#[derive(Debug, Clone, Copy)]
+struct LeftBehind;
+
 /// The element: one pair of addresses per group of the pool.
 #[derive(Debug, Clone)]
 pub struct PointToPoint {
@@ -79,6 +84,25 @@ impl PointToPoint {
     /// The pool behind it.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Takes out the pairs of another endpoint's allocator: single addresses, each with its route at the other end. What
+    /// an operator or a client of its own accord has named does not look like that.
+    fn leave_behind(&self, context: &mut IpContext) {
+        let ends = [
+            (&mut context.src_ip_addrs, &mut context.dst_routes),
+            (&mut context.dst_ip_addrs, &mut context.src_routes),
+        ];
+        for (addresses, routes) in ends {
+            addresses.retain(|text| {
+                let Ok(named) = text.parse::<IpNetwork>() else { return true };
+                let single = named == host(named.ip()) && !self.ours.contains(named.ip());
+                let route = routes.iter().position(|route| &route.prefix == text && route.next_hop.is_empty());
+                let Some(route) = route.filter(|_| single) else { return true };
+                routes.remove(route);
+                false
+            });
+        }
     }
 
     /// Puts the lease into the context, and takes out what is ours to give but was not given.
@@ -115,9 +139,14 @@ impl PointToPoint {
 impl Element for PointToPoint {
     async fn request(&self, mut request: Request, next: Next) -> Result<Connection, Error> {
         let id = request.connection.id.clone();
+        let moved = request.connection.state() == State::ReselectRequested;
         let context = request.connection.context.get_or_insert_default().ip_context.get_or_insert_default();
         let wish = wish(context).map_err(|error| Error::new(Kind::Invalid, error))?;
         let lease = self.pool.lease(&id, &wish)?;
+        if moved && request.call.noted::<LeftBehind>().is_none() {
+            request.call.note(LeftBehind);
+            self.leave_behind(context);
+        }
         self.apply(lease.pairs(), context);
         let connection = next.request(request).await?;
         lease.keep();

@@ -92,6 +92,23 @@ async fn addresses_of_others_stay_in_the_context() {
 }
 
 #[tokio::test]
+async fn a_move_leaves_the_other_endpoints_pairs_behind() {
+    let first = chain![PointToPoint::new("10.0.0.0/24,fd00::/64".parse().unwrap())];
+    let mut named = ask(&first, "a", IpContext::default()).await.unwrap();
+    named.src_ip_addrs.push("192.0.2.7/24".into());
+    named.src_routes.push(Route { prefix: "0.0.0.0/0".into(), next_hop: String::new() });
+    let [one, two] = ["10.1.0.0/24", "10.2.0.0/24"].map(|prefix| PointToPoint::new(prefix.parse().unwrap()));
+    let second = chain![one, two];
+    let mut moved = request("a", named.clone());
+    moved.connection.set_state(State::ReselectRequested);
+    let moved = context(second.request(moved).await.unwrap());
+    assert_eq!(lists(&moved), (vec!["192.0.2.7/24", "10.1.0.1/32", "10.2.0.1/32"], vec!["10.1.0.0/32", "10.2.0.0/32"]));
+    assert_eq!((moved.src_routes.len(), moved.dst_routes.len()), (3, 2));
+    let refreshed = ask(&second, "b", named).await.unwrap();
+    assert_eq!(refreshed.src_ip_addrs.len(), 5, "without a move all that others gave stays");
+}
+
+#[tokio::test]
 async fn excluded_on_refresh_means_other_addresses() {
     let chain = chain![PointToPoint::new("10.0.0.0/29".parse().unwrap())];
     let mut first = ask(&chain, "a", IpContext::default()).await.unwrap();
