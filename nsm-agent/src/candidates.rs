@@ -1,6 +1,6 @@
 //! Which endpoints a client may be connected to, and in which order.
 //!
-//! Guarantees: one decision ([`decide`]) serves choice and explanation, so that `nsmctl describe` tells what a request would
+//! Guarantees: one decision (`decide`) serves choice and explanation, so that `nsmctl describe` tells what a request would
 //! do. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be reached for now still
 //! decide which match applies: a restart of the agent must not send clients past a firewall by `fallthrough`.
 //!
