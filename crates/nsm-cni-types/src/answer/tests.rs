@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::{collection::vec as many, prelude::*};
 
 use super::*;
 
@@ -129,7 +129,6 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         table: None,
         other: Map::new(),
     });
-    use proptest::collection::vec as many;
     (many(interface, 1..4), many((network, any::<prop::sample::Index>()), 0..5), many(route, 0..5)).prop_map(
         |(interfaces, ips, routes)| {
             let mut answer = Answer::new(Version::NEWEST);

@@ -1,0 +1,100 @@
+//! ADD: hand the namespace over, answer what the agent made on top of what plugins before made.
+//!
+//! Guarantee: what cannot be answered is taken back, by the agent now or by an owed note later.
+
+use std::time::Duration;
+
+use nsm_cni_types::{Answer, Args, Conf, Dns, Error, Interface, Ip, Route, Version, code};
+use nsm_proto::cni::{AddRequest, AddResponse, Pod};
+use serde_json::Map;
+
+use crate::{
+    Call,
+    agent::{self, Agent},
+    del,
+    netns::{Netns, refuse_own},
+};
+
+/// How much earlier than the plugin the agent gives up, so that its reason arrives.
+const EARLIER: Duration = Duration::from_millis(200);
+
+pub(crate) async fn run(call: &Call) -> Result<String, Error> {
+    let args = Args::parse(&call.env.args)?;
+    let conf = Conf::parse(&call.stdin, &args)?;
+    let netns = Netns::open(&call.env)?;
+    refuse_own(&call.env, &netns)?;
+    let connected = Agent::connect(&conf.socket, conf.agent_wait, conf.timeout).await;
+    let mut agent = connected.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    let url = agent.pass(&netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    let request = request(call, &conf, args, url, agent.left());
+    let made = agent
+        .call(|mut client| async move { client.add(request).await })
+        .await
+        .map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    let result = answer(made, conf.prev_result.clone(), call.stdin.version);
+    if result.is_err()
+        && let Err(error) = del::end(call, &conf.socket).await
+    {
+        eprintln!("nsm-cni: what ADD made is not taken back yet: {error}");
+    }
+    result
+}
+
+fn request(call: &Call, conf: &Conf, args: Args, netns_url: String, left: Duration) -> AddRequest {
+    let pod = Pod { name: args.pod_name, namespace: args.pod_namespace, uid: args.pod_uid };
+    AddRequest {
+        key: Some(agent::key(&call.env)),
+        network: call.stdin.name.clone(),
+        netns_path: call.env.netns.clone(),
+        netns_url,
+        network_service: conf.network_service.clone(),
+        labels: conf.labels.clone(),
+        mechanism: conf.mechanism.clone(),
+        pod: (pod != Pod::default()).then_some(pod),
+        mac: conf.mac.clone().unwrap_or_default(),
+        ips: conf.ips.iter().map(ToString::to_string).collect(),
+        mtu: conf.mtu.unwrap_or_default(),
+        allow_default_route: conf.allow_default_route,
+        allow_route_overlap: conf.allow_route_overlap,
+        timeout_ms: u32::try_from(left.saturating_sub(EARLIER).as_millis()).unwrap_or(u32::MAX),
+        plugin_version: agent::plugin_version(),
+    }
+}
+
+fn answer(made: AddResponse, before: Option<Answer>, version: Version) -> Result<String, Error> {
+    let ours = of(made)?;
+    let mut result = before.unwrap_or_else(|| Answer::new(version));
+    result.extend(ours);
+    Ok(result.to_json()?.to_string())
+}
+
+fn of(made: AddResponse) -> Result<Answer, Error> {
+    let nonsense =
+        |what: String| Error::new(code::INTERNAL, format!("the agent answered {what}: is it of another version?"));
+    let text = |text: String| Some(text).filter(|text| !text.is_empty());
+    let number = |number: u32| Some(number).filter(|number| *number > 0);
+    let gateway = |text: &str| match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| nonsense(format!("gateway {text:?}"))),
+    };
+    let mut answer = Answer::new(Version::NEWEST);
+    for made in made.interfaces {
+        let (mac, sandbox) = (text(made.mac), text(made.sandbox));
+        answer.interfaces.push(Interface { name: made.name, mac, mtu: number(made.mtu), sandbox, other: Map::new() });
+    }
+    for made in made.ips {
+        let interface = usize::try_from(made.interface).ok().filter(|place| *place < answer.interfaces.len());
+        let interface = interface.ok_or_else(|| nonsense(format!("interface {} of an address", made.interface)))?;
+        let address = made.address.parse().map_err(|_| nonsense(format!("address {:?}", made.address)))?;
+        let gateway = gateway(&made.gateway)?;
+        answer.ips.push(Ip { interface: Some(interface), address, gateway, other: Map::new() });
+    }
+    for made in made.routes {
+        let dst = made.dst.parse().map_err(|_| nonsense(format!("route {:?}", made.dst)))?;
+        let gw = gateway(&made.gateway)?;
+        answer.routes.push(Route { dst, gw, mtu: number(made.mtu), table: number(made.table), other: Map::new() });
+    }
+    let dns = made.dns.unwrap_or_default();
+    answer.dns = Dns { nameservers: dns.nameservers, search: dns.search, other: Map::new() };
+    Ok(answer)
+}
