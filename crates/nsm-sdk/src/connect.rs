@@ -295,14 +295,15 @@ fn headed<T>(message: T, call: &Call) -> Result<tonic::Request<T>, Error> {
 }
 
 fn accept(answer: Connection, peer: &FdChannel, call: &Call) -> Result<Connection, Error> {
-    limits::connection(&answer)
-        .map_err(|error| Error::new(Kind::Refused, format!("the next hop answered: {error}")))?;
     for id in named(answer.mechanism.iter()) {
         // Taken even if it is known: on a kept connection each refresh would leave one more.
         if let Some(file) = peer.inbox.take(id) {
             call.files.add(file)?;
         }
     }
+    // Only now: the files of a refused answer must not stay behind on the kept connection.
+    limits::connection(&answer)
+        .map_err(|error| Error::new(Kind::Refused, format!("the next hop answered: {error}")))?;
     Ok(answer)
 }
 

@@ -243,7 +243,10 @@ impl Registry {
 
     /// A socket that failed is given up: the next call dials.
     fn failed(&self, status: &Status) -> Error {
-        let error = said(status);
+        // The stream of a watch ends so with its socket: no answer of the registry's, which would come without a source.
+        let broken =
+            std::error::Error::source(status).is_some() && matches!(status.code(), Code::Internal | Code::Unknown);
+        let error = if broken { Error::new(Kind::Unavailable, status.message()) } else { said(status) };
         if error.kind() == Kind::Unavailable || status.code() == Code::Cancelled {
             self.forget();
         }
