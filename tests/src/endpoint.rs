@@ -138,8 +138,8 @@ impl EndpointPlan {
     }
 }
 
-/// Names of the endpoints that the node's agent knows.
+/// Names of the endpoints that the node's agent knows and can reach.
 pub fn registered(node: &Node) -> anyhow::Result<Vec<String>> {
     let name = |item: admin::Endpoint| item.endpoint.unwrap_or_default().name;
-    Ok(node.endpoints()?.into_iter().map(name).collect())
+    Ok(node.endpoints()?.into_iter().filter(|item| item.unreachable.is_empty()).map(name).collect())
 }

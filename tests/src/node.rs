@@ -42,6 +42,10 @@ impl Node {
     pub fn create(name: &str) -> anyhow::Result<Self> {
         let namespace = Namespace::create(name)?;
         let dir = Path::new("/run/lab").join(name);
+        // An earlier node of that name in this lab.
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
         fs::create_dir_all(dir.join("state"))?;
         fs::create_dir_all(dir.join("run"))?;
         Ok(Self { agent: None, name: name.to_owned(), namespace, dir, settings: Vec::new() })

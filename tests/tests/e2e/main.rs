@@ -9,6 +9,7 @@ mod endpoints;
 mod garbage;
 mod nodes;
 mod restart;
+mod sdk;
 mod status;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         restart::traffic_continues_and_del_works,
         restart::orderly_end_keeps_the_wires,
         restart::endpoints_keep_their_clients,
+        sdk::the_examples_of_its_documentation,
         endpoints::killed_one_is_withdrawn,
         endpoints::killed_one_is_replaced_by_another,
         endpoints::restarted_one_gets_its_clients_back,

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use nsm_lab::{Endpoint, Node};
-use nsm_netlink::{IfName, LinkConfig, Netns, NetnsSocket};
+use nsm_netlink::{IfName, LinkConfig, Mac, Netlink, Netns, NetnsSocket, VethEnd, VethPair};
 use serde_json::json;
 
 use crate::{IFNAME, SERVICE};
@@ -109,10 +109,15 @@ pub(crate) fn overlapping_route() -> anyhow::Result<()> {
     let _hostile = hostile(&node, "overlapping-route")?;
     let pod = node.pod("client")?;
     // What the pod has already: a main network, 10.9.0.0/16.
-    let mut socket = NetnsSocket::open(&Netns::open(pod.namespace().path())?)?;
-    let main = socket.link_by_name(&IfName::new("lo")?)?.context("no loopback")?;
-    let addressed = LinkConfig { up: true, addresses: vec!["10.9.0.1/16".parse()?], ..LinkConfig::default() };
-    socket.configure(main.index, &addressed)?;
+    let [inside, outside] = [Netns::open(pod.namespace().path())?, Netns::open(node.namespace().path())?];
+    let end = |netns| -> anyhow::Result<VethEnd<'_>> {
+        Ok(VethEnd { netns, name: IfName::new("main")?, mac: Mac::random() })
+    };
+    let pair = VethPair { ends: [end(&inside)?, end(&outside)?], mtu: None, group: None };
+    let [main, uplink] = Netlink::open()?.create_veth(&pair)?;
+    let addressed = LinkConfig { up: true, addresses: vec!["10.9.0.2/16".parse()?], ..LinkConfig::default() };
+    NetnsSocket::open(&inside)?.configure(main.index, &addressed)?;
+    NetnsSocket::open(&outside)?.configure(uplink.index, &LinkConfig { up: true, ..LinkConfig::default() })?;
     let before = node.leftovers()?;
 
     let refused = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?;

@@ -140,8 +140,8 @@ pub(crate) fn at_every_step_of_del() -> anyhow::Result<()> {
 
 /// No failpoint is everywhere: kills while pairs of ADD and DEL run.
 pub(crate) fn at_random_moments() -> anyhow::Result<()> {
-    let mut setting = Setting::make()?;
     let runtime = Node::create("runtime")?;
+    let mut setting = Setting::make()?;
     let call = |command: &'static str| -> Call<'static> { Call { command, ifname: IFNAME, ..Call::default() } };
     for round in 0..12_u64 {
         let netns: PathBuf = setting.pod.namespace().path().to_owned();
