@@ -30,6 +30,8 @@ impl Leftovers {
         all.dedup();
         all.into_iter()
             .filter_map(|line| match (count(self, line), count(now, line)) {
+                // Kept until the next call to any endpoint: the socket file of the one that was called last.
+                (before, after) if line.ends_with(".sock (deleted)") && after <= before + 1 => None,
                 (before, after) if line == SOCKET && after <= before + now.endpoints => None,
                 (before, after) if after > before => Some(format!("+{} {line}", after - before)),
                 (before, after) if after < before => Some(format!("-{} {line}", before - after)),

@@ -8,6 +8,7 @@ mod deleting;
 mod endpoints;
 mod garbage;
 mod nodes;
+mod operator;
 mod restart;
 mod sdk;
 mod status;
@@ -64,6 +65,13 @@ fn main() -> ExitCode {
         endpoints::stopped_one_is_replaced_by_another,
         nodes::two_on_one_machine,
         nodes::a_second_agent_on_a_socket_refuses,
+        operator::connections_in_every_format,
+        operator::describe_explains_the_choice,
+        operator::plan_changes_nothing,
+        operator::check_finds_a_dead_agent,
+        operator::a_deleted_connection_is_closed,
+        operator::watch_shows_changes,
+        operator::metrics_and_health,
     ];
     runner::main(tests, Duration::from_mins(1))
 }
