@@ -25,11 +25,7 @@ pub(crate) struct Ran {
 
 /// Ends the running program with this one. Call before any thread exists.
 pub(crate) fn pass_signals_on() {
-    let mut ours = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        ours.add(signal);
-    }
-    // Children start with an empty mask: std sees to it.
+    let ours = endings();
     if ours.thread_block().is_ok() {
         thread::spawn(move || {
             if let Ok(signal) = ours.wait() {
@@ -38,6 +34,11 @@ pub(crate) fn pass_signals_on() {
             }
         });
     }
+}
+
+/// The signals that tell a program to end.
+fn endings() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 fn end_group(group: i32) {
@@ -85,11 +86,11 @@ pub(crate) fn run_and_read(command: &mut Command, bound: Duration) -> anyhow::Re
 }
 
 fn start(command: &mut Command) -> anyhow::Result<Child> {
-    let child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+    // A child inherits what is blocked, and must be able to end.
+    endings().thread_unblock().context("signal mask")?;
+    let child = command.process_group(0).stdin(Stdio::null()).spawn();
+    endings().thread_block().context("signal mask")?;
+    let child = child.with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
     GROUP.store(i32::try_from(child.id())?, Ordering::SeqCst);
     Ok(child)
 }
