@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Longest life of a registration that nobody renews.
-const REGISTRATION: Duration = Duration::from_secs(60);
+const REGISTRATION: Duration = Duration::from_mins(1);
 
 /// A running agent.
 pub struct Agent {
@@ -156,7 +156,9 @@ impl Agent {
             .add_service(Serve::new(self.manager.serving.clone()))
             .add_service(self.manager.monitor.server())
             .add_service(NetworkServiceRegistryServer::new(services).max_decoding_message_size(limits::MESSAGE))
-            .add_service(NetworkServiceEndpointRegistryServer::new(endpoints).max_decoding_message_size(limits::MESSAGE))
+            .add_service(
+                NetworkServiceEndpointRegistryServer::new(endpoints).max_decoding_message_size(limits::MESSAGE),
+            )
             .add_service(health_service);
         let cni = Tonic::builder()
             .add_service(CniServer::new(self.cni.clone()).max_decoding_message_size(limits::MESSAGE))

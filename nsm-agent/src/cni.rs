@@ -116,7 +116,13 @@ impl Server {
 }
 
 /// One log line and one count per outcome.
-fn report(metrics: &Metrics, operation: Operation, key: &AttachmentKey, started: Instant, outcome: Result<(), &Status>) {
+fn report(
+    metrics: &Metrics,
+    operation: Operation,
+    key: &AttachmentKey,
+    started: Instant,
+    outcome: Result<(), &Status>,
+) {
     let duration = started.elapsed();
     metrics.cni(operation, outcome.is_ok(), duration);
     let duration_ms = milliseconds(duration);
@@ -173,7 +179,11 @@ impl cni_server::Cni for Server {
                 let done = server.add_one(at.clone(), asked, netns).await;
                 report(&server.parts.metrics, Operation::Add, &at, started, done.as_ref().map(|_| ()));
                 if hang_up.is_cancelled() && done.is_ok() {
-                    tracing::warn!(container = at.container_id, ifname = at.ifname, "the plugin has gone: its ADD is undone");
+                    tracing::warn!(
+                        container = at.container_id,
+                        ifname = at.ifname,
+                        "the plugin has gone: its ADD is undone"
+                    );
                     let _ = server.del_one(&at).await;
                 }
                 done

@@ -168,7 +168,8 @@ impl Settings {
         // sun_path has 108 bytes with its end; the socket is made under a temporary name beside its own.
         for (key, path) in [("cni-socket", &self.cni_socket), ("nsm-socket", &self.nsm_socket)] {
             if path.as_os_str().len() > 100 {
-                mistakes.push(format!("{key} is {} bytes long: a unix socket's path may have 100", path.as_os_str().len()));
+                mistakes
+                    .push(format!("{key} is {} bytes long: a unix socket's path may have 100", path.as_os_str().len()));
             }
         }
         if let Some(name) = &self.node_name
@@ -195,8 +196,9 @@ impl Settings {
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>, Mistakes> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Mistakes(vec![format!("--config {}: {error}", path.display())]))?;
-    let values: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(&text)
-        .map_err(|error| Mistakes(vec![format!("--config {}: expected `key: value` lines: {error}", path.display())]))?;
+    let values: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(&text).map_err(|error| {
+        Mistakes(vec![format!("--config {}: expected `key: value` lines: {error}", path.display())])
+    })?;
     let known: Vec<String> = Settings::command()
         .get_arguments()
         .filter(|arg| !arg.is_hide_set())
@@ -256,8 +258,7 @@ mod tests {
 
     #[test]
     fn paths_are_absolute_and_sockets_differ() {
-        let error =
-            Settings::read(["nsm-agent", "--cni-socket", "a", "--nsm-socket", "a"]).unwrap_err().to_string();
+        let error = Settings::read(["nsm-agent", "--cni-socket", "a", "--nsm-socket", "a"]).unwrap_err().to_string();
         assert!(error.contains("cni-socket is a: expected an absolute path"), "{error}");
         assert!(error.contains("expected two sockets"), "{error}");
     }

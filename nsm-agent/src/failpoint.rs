@@ -25,8 +25,8 @@ pub const ALL: &[&str] = &[
 
 /// Kills the process here when `NSM_FAILPOINT` names this place.
 pub fn hit(name: &'static str) {
-    debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+    debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
     if CHOSEN.get_or_init(|| std::env::var("NSM_FAILPOINT").ok()).as_deref() == Some(name) {
         let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     }

@@ -122,7 +122,9 @@ impl Forwarders {
             (MEMIF, MEMIF) => Ok(&self.relay),
             _ => Err(Error::new(
                 Fault::Endpoint,
-                format!("the client takes {client}, the endpoint answered {endpoint}: this agent joins KERNEL to KERNEL and MEMIF to MEMIF"),
+                format!(
+                    "the client takes {client}, the endpoint answered {endpoint}: this agent joins KERNEL to KERNEL and MEMIF to MEMIF"
+                ),
             )),
         }
     }

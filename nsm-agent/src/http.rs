@@ -43,7 +43,7 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
     let shown = Arc::new(shown);
     let ready = shown.clone();
     let router = Router::new()
-        .route("/metrics", get(move || scrape(shown.clone())))
+        .route("/metrics", get(move || std::future::ready(scrape(&shown))))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || readiness(ready.clone())));
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
@@ -52,9 +52,10 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
     }
 }
 
-async fn scrape(shown: Arc<Shown>) -> Response {
+fn scrape(shown: &Shown) -> Response {
     match shown.metrics.text(shown.connections.len(), shown.owed.all().len()) {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

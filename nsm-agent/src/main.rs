@@ -2,6 +2,8 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
+mod memory;
+
 use anyhow::Context;
 use nsm_agent::{
     agent::Agent,
@@ -12,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    memory::keep_small();
     let settings = match Settings::read(std::env::args_os().collect::<Vec<_>>()) {
         Ok(settings) => settings,
         Err(config::Error::Flags(error)) => error.exit(),
@@ -36,7 +39,10 @@ fn main() -> ExitCode {
 fn run(settings: Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log_level)
         .with_context(|| format!("log-level {:?}: expected a level or directives", settings.log_level))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

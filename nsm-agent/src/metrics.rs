@@ -65,7 +65,11 @@ impl Metrics {
         let cni_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
         let (heals_total, connections, owed) = (Counter::default(), Gauge::default(), Gauge::default());
         registry.register("cni_operations", "CNI operations served, by outcome", Family::clone(&cni_total));
-        registry.register("cni_operation_seconds", "Time the agent took for a CNI operation", Family::clone(&cni_seconds));
+        registry.register(
+            "cni_operation_seconds",
+            "Time the agent took for a CNI operation",
+            Family::clone(&cni_seconds),
+        );
         registry.register("heals", "Connections moved or made again after a failure", heals_total.clone());
         registry.register("connections", "Connections of this node", connections.clone());
         registry.register("owed_closes", "Ends of connections that endpoints have still to hear", owed.clone());

@@ -43,7 +43,7 @@ impl ThisNode {
 
     fn shown(&self, record: &Connected) -> ConnectionInfo {
         let mut info = ConnectionInfo {
-            connection: Some(record.client_side.clone()),
+            connection: Some(record.client_side.decoded()),
             phase: if self.healer.heals(&record.id) { "healing".into() } else { record.phase.to_string() },
             owner: record.owner.to_string(),
             since: Some(record.since.into()),
@@ -77,7 +77,8 @@ impl ThisNode {
             Err(error) => return plan.problems.push(format!("interface name {ifname:?}: {error}")),
         };
         if request.netns_path.is_empty() {
-            plan.steps.push(format!("make interface {ifname} in the pod, its peer in the endpoint's network namespace"));
+            plan.steps
+                .push(format!("make interface {ifname} in the pod, its peer in the endpoint's network namespace"));
             return;
         }
         let (path, own) = (PathBuf::from(&request.netns_path), self.netlink.netns().id());

@@ -55,7 +55,9 @@ impl SelfTest {
             .findings()
             .await
             .into_iter()
-            .filter_map(|finding| finding.problem.map(|problem| format!("{}: {}; {}", finding.subject, problem.detail, problem.fix)))
+            .filter_map(|finding| {
+                finding.problem.map(|problem| format!("{}: {}; {}", finding.subject, problem.detail, problem.fix))
+            })
             .collect();
         *passed = problems.is_empty();
         problems
@@ -87,7 +89,8 @@ impl SelfTest {
 }
 
 fn wire(netlink: &Netlink) -> Result<(), String> {
-    let names = [IfName::new("selftest0"), IfName::new("selftest1")].map(|name| name.map_err(|error| error.to_string()));
+    let names =
+        [IfName::new("selftest0"), IfName::new("selftest1")].map(|name| name.map_err(|error| error.to_string()));
     let [first, second] = names;
     let (first, second) = (first?, second?);
     let make = move || {

@@ -18,8 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
-pub(crate) use record::message;
-pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Owner, Phase, Pod, RoutePolicy};
+pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Owner, Phase, Pod, RoutePolicy};
 
 /// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.
 pub const FORMAT: u32 = 1;
@@ -112,7 +111,8 @@ impl<R: Record> Records<R> {
         fs::create_dir_all(&folder).map_err(|source| Error::Io { action: "create", path: folder.clone(), source })?;
         let mut live = HashMap::new();
         let mut found = Found::default();
-        let entries = fs::read_dir(&folder).map_err(|source| Error::Io { action: "read", path: folder.clone(), source })?;
+        let entries =
+            fs::read_dir(&folder).map_err(|source| Error::Io { action: "read", path: folder.clone(), source })?;
         for entry in entries {
             let path = entry.map_err(|source| Error::Io { action: "read", path: folder.clone(), source })?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
@@ -137,13 +137,13 @@ impl<R: Record> Records<R> {
                 }
             }
         }
-        let inner = Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live), changes: watch::Sender::new(0) };
+        let inner =
+            Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live), changes: watch::Sender::new(0) };
         Ok((Self { inner: Arc::new(inner) }, found))
     }
 
     fn load(path: &Path, boot_id: &str) -> Result<Loaded<R>, Error> {
-        let text =
-            fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+        let text = fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
         let Ok(header) = serde_json::from_slice::<Header>(&text) else { return Ok(Loaded::Damaged) };
         if header.format > FORMAT {
             return Err(Error::Newer { path: path.to_owned(), found: header.format });

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Longest ADD, whatever the plugin says.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 /// Labels that are the agent's to give.
 const RESERVED: [&str; 4] = ["podName", "nodeName", "clusterName", "namespace"];
 
@@ -47,7 +47,9 @@ impl Server {
         let timeout = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
         let deadline = tokio::time::Instant::now() + timeout;
         let Ok(_turn) = tokio::time::timeout_at(deadline, slot.turn.lock()).await else {
-            return Err(Status::unavailable(format!("another operation on attachment {key} did not end in {timeout:?}")));
+            return Err(Status::unavailable(format!(
+                "another operation on attachment {key} did not end in {timeout:?}"
+            )));
         };
         self.work_off_note(&key).await?;
         if let Some(known) = self.parts.attachments.get(&key) {
@@ -75,9 +77,11 @@ impl Server {
     ) -> Result<nsm_proto::cni::AddResponse, Error> {
         let attachment = self.attachment(key, &asked, &netns)?;
         let prefixes = self.look_into(&attachment, netns.clone()).await?;
-        self.parts.attachments.put(attachment.clone()).await.map_err(|error| {
-            Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error)
-        })?;
+        self.parts
+            .attachments
+            .put(attachment.clone())
+            .await
+            .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
         failpoint::hit("add.attachment-recorded");
         let mut call = Call::new(Duration::ZERO);
         call.deadline = deadline;
@@ -179,7 +183,8 @@ impl Server {
 
 /// The same for the same attachment, so that its connection is found again after a restart.
 fn client_id(key: &AttachmentKey) -> String {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{}\0{}", key.container_id, key.ifname).as_bytes()).to_string()
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{}\0{}", key.container_id, key.ifname).as_bytes())
+        .to_string()
 }
 
 fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, call: Call) -> Request {

@@ -19,7 +19,9 @@ impl Server {
         netns: Netns,
     ) -> Result<Vec<String>, Status> {
         let Some(attachment) = self.parts.attachments.get(key) else {
-            return Err(Status::not_found(format!("attachment {key} is not known: it was deleted, or its ADD never succeeded")));
+            return Err(Status::not_found(format!(
+                "attachment {key} is not known: it was deleted, or its ADD never succeeded"
+            )));
         };
         if netns.id() != attachment.netns {
             return Ok(vec![format!("{} is another network namespace than the one of ADD", asked.netns_path)]);
@@ -53,9 +55,11 @@ fn differences(expected: &AddResponse, now: &AddResponse) -> Vec<String> {
     for interface in &expected.interfaces {
         match now.interfaces.iter().find(|known| known.name == interface.name) {
             None => findings.push(format!("prevResult has interface {}, the agent's record does not", interface.name)),
-            Some(known) if !interface.mac.is_empty() && !known.mac.eq_ignore_ascii_case(&interface.mac) => findings.push(
-                format!("prevResult has {} for interface {}, the record {}", interface.mac, interface.name, known.mac),
-            ),
+            Some(known) if !interface.mac.is_empty() && !known.mac.eq_ignore_ascii_case(&interface.mac) => findings
+                .push(format!(
+                    "prevResult has {} for interface {}, the record {}",
+                    interface.mac, interface.name, known.mac
+                )),
             Some(_) => {}
         }
     }

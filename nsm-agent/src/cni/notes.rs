@@ -129,11 +129,8 @@ fn read(folder: &Path) -> Vec<Note> {
 }
 
 fn one(path: PathBuf) -> Option<Note> {
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        // Worked off meanwhile.
-        Err(_) => return None,
-    };
+    // One that cannot be read any more was worked off meanwhile.
+    let text = std::fs::read(&path).ok()?;
     match serde_json::from_slice::<Written>(&text) {
         Ok(written) => {
             Some(Note { path, key: AttachmentKey { container_id: written.container_id, ifname: written.ifname } })

@@ -146,10 +146,9 @@ impl Kernel {
             },
         };
         match self.netlink.delete_link(&side.identity(index)) {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_gone() => Ok(()),
             // An index is used again after a while: another link there means that ours has gone.
-            Err(nsm_netlink::Error::NotOurs { .. }) => Ok(()),
+            Ok(_) | Err(nsm_netlink::Error::NotOurs { .. }) => Ok(()),
+            Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
@@ -210,7 +209,9 @@ impl Forwarder for Kernel {
         let mut changed = old.clone();
         // The pair keeps the hardware addresses that it has; only neighbours depend on them.
         let context = context::read(agreement)?;
-        for (side, mtu) in [(&mut changed.client, new.client.config.mtu), (&mut changed.endpoint, new.endpoint.config.mtu)] {
+        for (side, mtu) in
+            [(&mut changed.client, new.client.config.mtu), (&mut changed.endpoint, new.endpoint.config.mtu)]
+        {
             side.config = LinkConfig { alias: side.config.alias.clone(), up: true, mtu, ..LinkConfig::default() };
         }
         context.configure_client(&mut changed.client.config, old.endpoint.mac);
@@ -300,8 +301,9 @@ fn netns<'a>(end: &'a End, of: &str, fault: Fault) -> Result<&'a Netns, Error> {
 }
 
 fn open(netns: &Netns, of: &str, fault: Fault) -> Result<NetnsSocket, Error> {
-    NetnsSocket::open(netns)
-        .map_err(|error| Error::kernel(fault, format!("cannot enter the {of}'s network namespace {}", netns.id()), error))
+    NetnsSocket::open(netns).map_err(|error| {
+        Error::kernel(fault, format!("cannot enter the {of}'s network namespace {}", netns.id()), error)
+    })
 }
 
 /// The smallest that one of the three asks for; the kernel's default when none does.
@@ -316,9 +318,7 @@ fn mtu(agreement: &Agreement) -> Result<Option<Mtu>, Error> {
             consider(text.parse().map_err(|_| Error::new(fault, format!("MTU {text:?}: expected a number of bytes")))?);
         }
     }
-    smallest
-        .map(|mtu| Mtu::new(mtu).map_err(|error| Error::new(Fault::Endpoint, error.to_string())))
-        .transpose()
+    smallest.map(|mtu| Mtu::new(mtu).map_err(|error| Error::new(Fault::Endpoint, error.to_string()))).transpose()
 }
 
 /// A name for whoever did not choose one: the service's start and eight digits of the connection, so that it is unique.

@@ -98,7 +98,7 @@ impl Healer {
             places.extend(present.into_iter().filter_map(|(name, place)| Some((name, place?))));
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
+                more = changes.changed() => if more.is_err() { return },
             }
         }
     }
@@ -167,7 +167,11 @@ impl Healer {
         match &record.owner {
             Owner::Attachment(key) => match self.manager.wires.attachments.get(key) {
                 Some(attachment) if !lives(&attachment).await => {
-                    tracing::info!(connection = record.id, container = key.container_id, "the pod's namespace has gone without DEL: closed");
+                    tracing::info!(
+                        connection = record.id,
+                        container = key.container_id,
+                        "the pod's namespace has gone without DEL: closed"
+                    );
                     if let Some(events) = self.manager.attached.events(&attachment.client_id) {
                         let _ = events.close(|_| true).await;
                     }
@@ -195,7 +199,12 @@ impl Healer {
                 }
             }
             Owner::Pod(_) | Owner::Host { .. } => {
-                tracing::warn!(connection = record.id, endpoint = record.endpoint, why, "connection lost: its client is told");
+                tracing::warn!(
+                    connection = record.id,
+                    endpoint = record.endpoint,
+                    why,
+                    "connection lost: its client is told"
+                );
                 self.manager.monitor.announce(&record.id, State::Down);
             }
         }

@@ -172,7 +172,10 @@ async fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
         Reach::Url => match entry.message.url.strip_prefix("unix://") {
             Some(path) => Target::Unix(PathBuf::from(path)),
             None => {
-                return Err(unusable(format!("its URL {:?} is none that this agent dials: expected unix://", entry.message.url)));
+                return Err(unusable(format!(
+                    "its URL {:?} is none that this agent dials: expected unix://",
+                    entry.message.url
+                )));
             }
         },
         Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or("its socket is lost").to_owned())),

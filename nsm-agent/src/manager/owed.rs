@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Endpoints, Found};
 use crate::{
     failpoint,
-    state::{Record, Records},
+    state::{Encoded, Record, Records},
 };
 
 /// How long one delivery may take.
@@ -36,8 +36,9 @@ pub struct OwedClose {
     /// Which endpoint.
     pub endpoint: String,
     /// The connection as that endpoint knows it, at our index.
-    #[serde(with = "crate::state::message")]
-    pub connection: Connection,
+    pub connection: Encoded,
+    /// The connection's id at this agent.
+    pub connection_id: String,
     /// The connection of this node that ends with it, wire and record; none when only the endpoint has something to forget.
     pub ends: Option<String>,
     /// When the endpoint has forgotten it by itself.
@@ -75,18 +76,12 @@ struct Inner {
 impl Owed {
     /// With what an earlier agent left; `life` bounds how long an endpoint keeps a connection that nobody refreshes.
     pub fn new(records: Records<OwedClose>, life: Duration) -> Self {
-        let inner = Inner {
-            records,
-            unrecorded: Mutex::default(),
-            wake: Notify::new(),
-            settled: Notify::new(),
-            life,
-        };
+        let inner = Inner { records, unrecorded: Mutex::default(), wake: Notify::new(), settled: Notify::new(), life };
         Self { inner: Arc::new(inner) }
     }
 
     /// Records a debt. On a full disk it is kept in memory only, and said so: a DEL must not fail for it.
-    pub async fn owe(&self, endpoint: &str, connection: Connection, ends: Option<String>) {
+    pub async fn owe(&self, endpoint: &str, connection: &Connection, ends: Option<String>) {
         let owed = self.debt(endpoint.to_owned(), connection, ends);
         if let Err(error) = self.inner.records.put(owed.clone()).await {
             tracing::warn!(endpoint, %error, "a Close owed to an endpoint is kept in memory only");
@@ -95,15 +90,16 @@ impl Owed {
     }
 
     /// The same from a place that cannot wait, with delivery.
-    pub fn owe_detached(&self, endpoint: String, connection: Connection) {
+    pub fn owe_detached(&self, endpoint: String, connection: &Connection) {
         let owed = self.debt(endpoint, connection, None);
         self.unrecorded().insert(owed.id.clone(), owed);
         self.deliver();
     }
 
-    fn debt(&self, endpoint: String, connection: Connection, ends: Option<String>) -> OwedClose {
+    fn debt(&self, endpoint: String, connection: &Connection, ends: Option<String>) -> OwedClose {
         let id = Uuid::new_v4().to_string();
-        OwedClose { id, endpoint, connection, ends, until: SystemTime::now() + self.inner.life }
+        let (connection_id, connection) = (connection.id.clone(), Encoded::from(connection));
+        OwedClose { id, endpoint, connection, connection_id, ends, until: SystemTime::now() + self.inner.life }
     }
 
     /// Asks for a round of deliveries: something is owed, or an endpoint has registered.
@@ -120,7 +116,7 @@ impl Owed {
     /// Waits until `endpoint` has heard of the end of connection `id`, so that it does not take a new Request for the old
     /// connection; at most `bound`.
     pub async fn settled(&self, id: &str, endpoint: &str, bound: Duration) {
-        let pending = || self.all().iter().any(|owed| owed.connection.id == id && owed.endpoint == endpoint);
+        let pending = || self.all().iter().any(|owed| owed.connection_id == id && owed.endpoint == endpoint);
         let wait = async {
             loop {
                 let settled = self.inner.settled.notified();
@@ -139,7 +135,7 @@ impl Owed {
     pub async fn run(self, endpoints: Endpoints, towards: Chain, stop: CancellationToken) {
         loop {
             let waiting = self.round(&endpoints, &towards).await;
-            let pause = if waiting { RETRY } else { Duration::from_secs(3600) };
+            let pause = if waiting { RETRY } else { Duration::from_hours(1) };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.inner.wake.notified() => {}
@@ -175,7 +171,7 @@ impl Owed {
         };
         let call = Call::new(DELIVERY);
         call.note(candidate.target.clone());
-        let connection = match endpoints.at_endpoint(&owed.connection, &candidate, DELIVERY).await {
+        let connection = match endpoints.at_endpoint(&owed.connection.decoded(), &candidate, DELIVERY).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return true,
             Err(error) => return given_up(owed, &error),
@@ -183,7 +179,7 @@ impl Owed {
         match towards.close(Close { connection, call }).await {
             Ok(()) => {
                 failpoint::hit("del.endpoint-closed");
-                tracing::debug!(connection = owed.connection.id, endpoint = owed.endpoint, "endpoint closed");
+                tracing::debug!(connection = owed.connection_id, endpoint = owed.endpoint, "endpoint closed");
                 true
             }
             Err(error) => given_up(owed, &error),
@@ -207,7 +203,7 @@ impl Owed {
 fn given_up(owed: &OwedClose, error: &nsm_sdk::Error) -> bool {
     let answered = !matches!(error.kind(), Kind::Unavailable | Kind::Deadline | Kind::Cancelled);
     tracing::warn!(
-        connection = owed.connection.id,
+        connection = owed.connection_id,
         endpoint = owed.endpoint,
         %error,
         "{}",

@@ -69,7 +69,8 @@ async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
         Ok(findings) if findings.is_empty() => true,
         Ok(findings) => {
             // A link that is there and was changed is the pod's business, and CHECK's.
-            let gone = findings.iter().any(|finding| finding.ends_with("is gone") || finding.ends_with("another one now"));
+            let gone =
+                findings.iter().any(|finding| finding.ends_with("is gone") || finding.ends_with("another one now"));
             tracing::warn!(connection = record.id, ?findings, "found at start");
             !gone
         }
@@ -89,7 +90,7 @@ fn attachment(manager: &Manager, record: &Connected) -> Result<Option<Arc<Attach
 }
 
 fn adopt(manager: &Manager, record: &Arc<Connected>) {
-    let connection = record.client_side.clone();
+    let connection = record.client_side.decoded();
     let preferences: Vec<Mechanism> = connection.mechanism.iter().cloned().collect();
     let events = manager.begin.adopt(connection.clone(), preferences.clone(), &manager.behind_begin);
     manager.expiry.adopt(&events, &connection);

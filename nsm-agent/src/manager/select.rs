@@ -56,14 +56,17 @@ impl Select {
     async fn reachable(&self, name: &str) -> Result<Candidate, Error> {
         match self.endpoints.endpoint(name).await {
             Found::Ready(candidate) => Ok(candidate),
-            Found::Gone => Err(Error::new(Kind::NotFound, format!("endpoint {name:?} is not registered: nsmctl get nse"))),
+            Found::Gone => {
+                Err(Error::new(Kind::NotFound, format!("endpoint {name:?} is not registered: nsmctl get nse")))
+            }
             Found::Unreachable(why) => Err(Error::new(Kind::Unavailable, format!("endpoint {name:?}: {why}"))),
         }
     }
 
     async fn first_that_serves(&self, request: Request, next: Next) -> Result<Connection, Error> {
         let labels = &request.connection.labels;
-        let candidates = self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline).await?;
+        let candidates =
+            self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline).await?;
         let mut left = candidates.len();
         let mut failures: Vec<(String, Error)> = Vec::new();
         for candidate in candidates {
@@ -77,7 +80,9 @@ impl Select {
             }
             match ask(attempt, candidate, next.clone()).await {
                 Ok(connection) => return Ok(connection),
-                Err(error) if error.find::<ClientFault>().is_some() || error.kind() == Kind::Cancelled => return Err(error),
+                Err(error) if error.find::<ClientFault>().is_some() || error.kind() == Kind::Cancelled => {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::info!(connection = request.connection.id, endpoint = name, %error, "endpoint did not serve, next candidate");
                     failures.push((name, error));

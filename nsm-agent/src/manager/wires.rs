@@ -71,9 +71,10 @@ impl Element for Wires {
         let candidate: Candidate =
             request.call.noted().ok_or_else(|| Error::new(Kind::Internal, "no endpoint was chosen"))?;
         let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
-        let owner = self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
+        let owner =
+            self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
         let wanted = wanted(&request)?;
-        let asked = self.towards_endpoint(&request, &candidate, &wanted, known.as_deref());
+        let asked = Self::towards_endpoint(&request, &candidate, &wanted, known.as_deref());
         if known.is_none() {
             let record = Connected {
                 id: request.connection.id.clone(),
@@ -81,8 +82,8 @@ impl Element for Wires {
                 owner: owner.clone(),
                 phase: Phase::Adding,
                 endpoint: candidate.name.clone(),
-                client_side: request.connection.clone(),
-                endpoint_side: asked.connection.clone(),
+                client_side: (&request.connection).into(),
+                endpoint_side: (&asked.connection).into(),
                 wire: None,
                 since: SystemTime::now(),
             };
@@ -166,7 +167,7 @@ impl Wires {
     /// Takes the wire away and leaves word for the endpoint. Harmless for an id that is not known.
     pub async fn end(&self, id: &str) -> Result<(), Error> {
         let Some(record) = self.connections.get(&id.to_owned()) else { return Ok(()) };
-        self.owed.owe(&record.endpoint, record.endpoint_side.clone(), Some(record.id.clone())).await;
+        self.owed.owe(&record.endpoint, &record.endpoint_side.decoded(), Some(record.id.clone())).await;
         failpoint::hit("del.closing-recorded");
         if let Some(wire) = record.wire.clone() {
             self.links().ending.insert(id.to_owned());
@@ -199,7 +200,6 @@ impl Wires {
 
     /// The request as the endpoint gets it: our own preference instead of the client's, its own mechanism as it last said.
     fn towards_endpoint(
-        &self,
         request: &Request,
         candidate: &Candidate,
         wanted: &Mechanism,
@@ -210,7 +210,7 @@ impl Wires {
         match wanted.r#type.as_str() {
             // The endpoint's end is made from here, so the client's namespace is no business of the endpoint's.
             KERNEL => {
-                asked.connection.mechanism = known.and_then(|known| known.endpoint_side.mechanism.clone());
+                asked.connection.mechanism = known.and_then(|known| known.endpoint_side.decoded().mechanism);
                 if let Some(mechanism) = &mut asked.connection.mechanism {
                     // Its file is the endpoint's own, and is not passed back.
                     mechanism.parameters.remove(INODE_URL);
@@ -234,24 +234,24 @@ impl Wires {
     ) -> Result<Connection, Error> {
         let agreement = self.agreement(request, owner, candidate, wanted, &answer).await?;
         let mechanism = agreement.client.mechanism.clone();
-        let mut record = Connected {
+        let mut connection = Connection { mechanism: Some(mechanism), ..answer.clone() };
+        connection.network_service_endpoint_name.clone_from(&candidate.name);
+        let record = Connected {
             id: request.connection.id.clone(),
             client_id: client_id(&request.connection),
             owner: owner.clone(),
             phase: Phase::Up,
             endpoint: candidate.name.clone(),
-            client_side: Connection { mechanism: Some(mechanism), ..answer.clone() },
-            endpoint_side: answer,
+            client_side: (&connection).into(),
+            endpoint_side: (&answer).into(),
             wire: None,
             since: known.map_or_else(SystemTime::now, |known| known.since),
         };
-        record.client_side.network_service_endpoint_name.clone_from(&candidate.name);
         let work = Work { forwarders: self.forwarders.clone(), connections: self.connections.clone() };
         let before = known.and_then(|known| known.wire.clone());
-        let made = blocking(move || work.wire(agreement, before, record)).await.map_err(failed)?;
+        let made = blocking(move || work.wire(&agreement, before.as_ref(), record)).await.map_err(failed)?;
         self.remember(&made);
-        self.hops.watch(&made.endpoint_side, &candidate.target);
-        let mut connection = made.client_side;
+        self.hops.watch(&answer, &candidate.target);
         if let (Some(Wire::Kernel(wire)), Some(mechanism)) = (&made.wire, &mut connection.mechanism) {
             mechanism.parameters.insert(nsm_proto::mechanism::INTERFACE_NAME.into(), wire.client.name.to_string());
         }
@@ -271,9 +271,10 @@ impl Wires {
             Owner::Attachment(key) => self.attachments.get(key),
             Owner::Pod(_) | Owner::Host { .. } => None,
         };
-        let answered = answer.mechanism.clone().ok_or_else(|| {
-            Error::new(Kind::Refused, format!("endpoint {} answered no mechanism", candidate.name))
-        })?;
+        let answered = answer
+            .mechanism
+            .clone()
+            .ok_or_else(|| Error::new(Kind::Refused, format!("endpoint {} answered no mechanism", candidate.name)))?;
         let (client_netns, endpoint_netns) = if wanted.r#type == KERNEL {
             let client = match request.call.noted::<Netns>() {
                 Some(netns) => Some(netns),
@@ -289,7 +290,8 @@ impl Wires {
             client: End { mechanism: wanted, netns: client_netns, mac: attachment.as_ref().and_then(|a| a.mac) },
             endpoint: End { mechanism: answered, netns: endpoint_netns, mac: None },
             // Who negotiates for itself sees what it is given; a pod behind the CNI is asked by its configuration.
-            routes: attachment.map_or(RoutePolicy { default_route: true, overlap: true }, |attachment| attachment.routes),
+            routes: attachment
+                .map_or(RoutePolicy { default_route: true, overlap: true }, |attachment| attachment.routes),
         })
     }
 
@@ -326,7 +328,10 @@ impl Wires {
         }
         Err(Error::new(
             Kind::Denied,
-            format!("the passed network namespace {} is not the caller's ({owner}): a pod connects itself only", netns.id()),
+            format!(
+                "the passed network namespace {} is not the caller's ({owner}): a pod connects itself only",
+                netns.id()
+            ),
         ))
     }
 
@@ -340,16 +345,20 @@ impl Wires {
         let passed = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
         match passed.and_then(|id| request.call.files.get(id)) {
             Some(file) => {
-                let netns = reopened(file).await.map_err(|error| {
-                    Error::new(Kind::Refused, format!("endpoint {}: {error}", candidate.name))
-                })?;
+                let netns = reopened(file)
+                    .await
+                    .map_err(|error| Error::new(Kind::Refused, format!("endpoint {}: {error}", candidate.name)))?;
                 let own = candidate.netns.as_ref().is_none_or(|registered| registered.id() == netns.id());
                 if own || candidate.trusted {
                     return Ok(Some(netns));
                 }
                 Err(Error::new(
                     Kind::Denied,
-                    format!("endpoint {} passed network namespace {}, which is not its own", candidate.name, netns.id()),
+                    format!(
+                        "endpoint {} passed network namespace {}, which is not its own",
+                        candidate.name,
+                        netns.id()
+                    ),
                 ))
             }
             None => Ok(candidate.netns.clone()),
@@ -371,15 +380,15 @@ struct Work {
 impl Work {
     fn wire(
         &self,
-        agreement: Agreement,
-        before: Option<Wire>,
+        agreement: &Agreement,
+        before: Option<&Wire>,
         mut record: Connected,
     ) -> Result<Connected, WorkError> {
         let forwarder =
             self.forwarders.joining(&agreement.client.mechanism.r#type, &agreement.endpoint.mechanism.r#type)?;
-        let plan = forwarder.plan(&agreement)?;
-        if let Some(old) = &before {
-            match self.forwarders.of(old).change(old, &plan, &agreement)? {
+        let plan = forwarder.plan(agreement)?;
+        if let Some(old) = before {
+            match self.forwarders.of(old).change(old, &plan, agreement)? {
                 Some(same) => {
                     record.wire = Some(same);
                     return self.up(record);
@@ -391,7 +400,7 @@ impl Work {
         record.wire = Some(plan.clone());
         self.connections.put_blocking(record.clone())?;
         failpoint::hit("add.wire-recorded");
-        let made = forwarder.apply(&plan, &agreement)?;
+        let made = forwarder.apply(&plan, agreement)?;
         record.phase = Phase::Up;
         record.wire = Some(made.clone());
         self.up(record).inspect_err(|_| {
@@ -442,7 +451,9 @@ fn wanted(request: &Request) -> Result<Mechanism, Error> {
     };
     let current = request.connection.mechanism.as_ref().filter(local);
     let preferred = match current {
-        Some(current) => request.preferences.iter().find(|preference| preference.r#type == current.r#type).or(Some(current)),
+        Some(current) => {
+            request.preferences.iter().find(|preference| preference.r#type == current.r#type).or(Some(current))
+        }
         None => request.preferences.iter().find(local),
     };
     preferred.cloned().ok_or_else(|| {
@@ -478,8 +489,7 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.asked.take() {
-            self.wires.owed.owe_detached(self.endpoint.clone(), connection);
+            self.wires.owed.owe_detached(self.endpoint.clone(), &connection);
         }
     }
 }
-

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::SystemTime};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use nsm_netlink::{Mac, Mtu, NetnsId};
 use nsm_proto::{cni, connection::Connection};
-use serde::{Deserialize, Serialize};
+use prost::Message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::Record;
 use crate::forwarder::Wire;
@@ -161,11 +163,9 @@ pub struct Connected {
     /// The endpoint's name in the registry.
     pub endpoint: String,
     /// As the client knows it, its own mechanism in it, at this agent's index.
-    #[serde(with = "message")]
-    pub client_side: Connection,
+    pub client_side: Encoded,
     /// As the endpoint knows it, at this agent's index.
-    #[serde(with = "message")]
-    pub endpoint_side: Connection,
+    pub endpoint_side: Encoded,
     /// What was, or is about to be, made between the two.
     pub wire: Option<Wire>,
     /// When it was asked for first.
@@ -195,20 +195,35 @@ fn file_name(key: &str) -> String {
     format!("{start}~{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, key.as_bytes()).simple())
 }
 
-/// An NSM message in a JSON file: its wire form, so that fields this version does not know stay what they are in later ones.
-pub(crate) mod message {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    use nsm_proto::connection::Connection;
-    use prost::Message;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+/// A connection in its wire form: a tenth of the memory, and fields that this version does not know stay what they are.
+/// Base64 in files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded(Box<[u8]>);
 
-    pub(crate) fn serialize<S: Serializer>(connection: &Connection, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(connection.encode_to_vec()))
+impl Encoded {
+    /// The connection.
+    pub fn decoded(&self) -> Connection {
+        // Checked when it was read, and encoded by this process otherwise.
+        Connection::decode(&*self.0).unwrap_or_default()
     }
+}
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Connection, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        Connection::decode(&*bytes).map_err(D::Error::custom)
+impl From<&Connection> for Encoded {
+    fn from(connection: &Connection) -> Self {
+        Self(connection.encode_to_vec().into_boxed_slice())
+    }
+}
+
+impl Serialize for Encoded {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)?;
+        Connection::decode(&*bytes).map_err(D::Error::custom)?;
+        Ok(Self(bytes.into_boxed_slice()))
     }
 }

@@ -56,7 +56,7 @@ impl Context {
     /// The client's end: its addresses, the ways to the endpoint, what the endpoint wants routed to it.
     pub(super) fn configure_client(&self, config: &mut LinkConfig, endpoint: Mac) {
         self.configure(config, &self.sources, &self.destinations, &self.source_routes, endpoint);
-        config.neighbours.extend(self.neighbours.iter().cloned());
+        config.neighbours.extend(self.neighbours.iter().copied());
         for (table, policy) in (self.first_table..).zip(&self.policies) {
             for family in policy.families(&self.sources) {
                 config.rules.push(Rule {
@@ -64,8 +64,8 @@ impl Context {
                     table,
                     from: policy.from,
                     protocol: policy.protocol,
-                    source_ports: policy.source_ports.clone(),
-                    destination_ports: policy.destination_ports.clone(),
+                    source_ports: policy.source_ports,
+                    destination_ports: policy.destination_ports,
                     priority: None,
                 });
             }
@@ -92,7 +92,8 @@ impl Context {
             }
         }
         for (destination, next_hop) in routes {
-            let is_own = |own: &IpNetwork| own.network() == destination.network() && own.prefix() == destination.prefix();
+            let is_own =
+                |own: &IpNetwork| own.network() == destination.network() && own.prefix() == destination.prefix();
             if own.iter().any(is_own) {
                 continue; // the kernel makes this one with the address
             }
@@ -171,7 +172,10 @@ fn nonsense(field: &str, text: &str, expected: &str) -> Error {
 fn network(field: &str, text: &str) -> Result<IpNetwork, Error> {
     let expected = "an address or prefix with its length, e.g. 10.0.0.1/32";
     let network: IpNetwork = text.parse().map_err(|_| nonsense(field, text, expected))?;
-    if network.ip().is_multicast() || network.ip().is_loopback() || (network.ip().is_unspecified() && network.prefix() != 0) {
+    if network.ip().is_multicast()
+        || network.ip().is_loopback()
+        || (network.ip().is_unspecified() && network.prefix() != 0)
+    {
         return Err(nonsense(field, text, "one that an interface can have"));
     }
     Ok(network)

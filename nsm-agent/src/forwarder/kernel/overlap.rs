@@ -53,8 +53,7 @@ pub(super) fn check(
 
 /// The prefixes that a pod reaches already, less defaults and what every interface has.
 pub(crate) fn present(pod: &mut NetnsSocket, except: Option<IfIndex>) -> Result<Vec<IpNetwork>, Error> {
-    let routes =
-        pod.routes().map_err(|error| Error::kernel(Fault::Node, "cannot read the pod's routes", error))?;
+    let routes = pod.routes().map_err(|error| Error::kernel(Fault::Node, "cannot read the pod's routes", error))?;
     let counts = |destination: &IpNetwork| {
         !is_default(destination) && !is_link_local(destination) && !destination.ip().is_loopback()
     };
