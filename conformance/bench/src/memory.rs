@@ -13,7 +13,7 @@ use crate::report::{Goal, Report};
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// Interfaces in one pod.
-const PER_POD: usize = 50;
+const PER_POD: usize = 10;
 
 /// Runs a program and prints its peak memory in KiB on stderr.
 ///
