@@ -178,7 +178,7 @@ impl Node {
     pub fn pod(&self, name: &str) -> anyhow::Result<Pod> {
         Ok(Pod {
             namespace: Namespace::create(&format!("{}-{name}", self.name))?,
-            container: format!("container-{name}"),
+            container: name.to_owned(),
         })
     }
 
