@@ -7,7 +7,10 @@ mod context;
 mod overlap;
 
 use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use std::{
+    hash::{Hash, Hasher},
+    thread,
+};
 
 use nsm_netlink::{
     IfIndex, IfName, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid, VethEnd, VethPair,
@@ -117,20 +120,23 @@ impl Kernel {
         Ok(made)
     }
 
-    /// Configures both ends, the pod's last: traffic can only start when the endpoint is ready.
-    fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &Netns) -> Result<(), Error> {
+    /// Configures both ends, each on a thread of its own.
+    fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &mut NetnsSocket) -> Result<(), Error> {
         let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
             return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
         };
         let failed = |error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error);
-        let mut endpoint = open(endpoint, "endpoint", Fault::Endpoint)?;
-        endpoint.configure(at_endpoint, &wire.endpoint.config).map_err(failed)?;
-        client.configure(at_client, &wire.client.config).map_err(|error| {
-            Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error)
+        thread::scope(|both| {
+            let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config).map(drop));
+            let of_client = client.configure(at_client, &wire.client.config).map_err(|error| {
+                Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error)
+            });
+            joined(beside)?.map_err(failed)?;
+            of_client
         })?;
-        // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
-        // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
-        endpoint.link(at_endpoint).map_err(failed)?;
+        // Or the first packets would be lost.
+        endpoint.settle(at_endpoint, &wire.endpoint.config).map_err(failed)?;
+        client.settle(at_client, &wire.client.config).map_err(failed)?;
         Ok(())
     }
 
@@ -177,12 +183,16 @@ impl Forwarder for Kernel {
         let wire = kernel(wire)?;
         let client = netns(&agreement.client, "client", Fault::Client)?;
         let endpoint = netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?;
-        let mut socket = open(client, "client", Fault::Client)?;
-        overlap::check(&mut socket, None, &wire.client.config, agreement.routes)?;
+        let (mut at_client, mut at_endpoint) = thread::scope(|both| {
+            let beside = both.spawn(|| open(endpoint, "endpoint", Fault::Endpoint));
+            let mut at_client = open(client, "client", Fault::Client)?;
+            overlap::check(&mut at_client, None, &wire.client.config, agreement.routes)?;
+            Ok((at_client, joined(beside)??))
+        })?;
         let made = self.create(wire, client, endpoint)?;
         failpoint::hit("add.wire-created");
         let pair = Unfinished { kernel: self, wire: &made };
-        Self::configure(&made, &mut socket, endpoint)?;
+        Self::configure(&made, &mut at_client, &mut at_endpoint)?;
         std::mem::forget(pair);
         failpoint::hit("add.wire-configured");
         Ok(super::Wire::Kernel(Box::new(made)))
@@ -285,6 +295,11 @@ impl Drop for Unfinished<'_> {
             tracing::error!(%error, "an interface of a failed connection stays; the next start of the agent removes it");
         }
     }
+}
+
+/// What a thread beside this one did.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> Result<T, Error> {
+    thread.join().map_err(|_| Error::new(Fault::Node, "the kernel forwarder failed inside: the agent's log has more"))
 }
 
 fn kernel(wire: &super::Wire) -> Result<&Wire, Error> {
