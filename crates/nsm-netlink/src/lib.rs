@@ -35,6 +35,7 @@ mod mac;
 mod message;
 mod name;
 mod netns;
+mod settle;
 mod sys;
 mod transport;
 mod units;
