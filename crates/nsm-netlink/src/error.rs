@@ -214,7 +214,7 @@ fn advice_text(advice: Option<&str>) -> String {
 
 fn io_advice(reason: &io::Error) -> Option<&'static str> {
     match reason.kind() {
-        io::ErrorKind::PermissionDenied => Some("it needs CAP_NET_ADMIN and CAP_SYS_ADMIN"),
+        io::ErrorKind::PermissionDenied => Some("it needs CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN"),
         io::ErrorKind::ReadOnlyFilesystem => Some("/proc/sys must be writable for the agent (a privileged container)"),
         _ => None,
     }
