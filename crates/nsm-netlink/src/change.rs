@@ -34,8 +34,10 @@ impl NetnsSocket {
     fn add_missing(&mut self, index: IfIndex, config: &LinkConfig) -> Result<(), Error> {
         let addresses = self.addresses()?;
         let has_address = |wanted| addresses.iter().any(|found| found.index == index && found.network == wanted);
-        let missing = config.addresses.iter().copied().filter(|&address| !has_address(address));
-        self.apply(missing.map(|address| add_address(index, address)).collect())?;
+        let missing: Vec<_> = config.addresses.iter().copied().filter(|&address| !has_address(address)).collect();
+        let v6 = self.expect_v6(missing.iter().copied())?;
+        self.apply(missing.into_iter().map(|address| add_address(index, address)).collect())?;
+        self.address_events.wait_for(index, v6);
 
         let routes = self.routes_through(Some(index))?;
         let missing = config.routes.iter().filter(|wanted| !routes.iter().any(|found| wanted.is_met_by(&found.route)));

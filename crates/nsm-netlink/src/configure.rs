@@ -59,13 +59,24 @@ impl NetnsSocket {
         let link = self.link(index)?.ok_or(Error::NoLink(index))?;
         self.prepare_ipv6(&link.name, config)?;
 
+        let v6 = self.expect_v6(config.addresses.iter().copied())?;
         let mut changes = settings(index, config);
         changes.extend(config.addresses.iter().map(|&address| add_address(index, address)));
         changes.extend(config.routes.iter().map(|route| add_route(index, route)));
         changes.extend(config.neighbours.iter().map(|&neighbour| set_neighbour(index, neighbour)));
         self.apply(changes)?;
+        self.address_events.wait_for(index, v6);
         self.add_rules(&config.rules)?;
         self.state_after(index, &config.rules)
+    }
+
+    /// The IPv6 ones among addresses to be added; from now on their coming is heard.
+    pub(crate) fn expect_v6(&mut self, addresses: impl Iterator<Item = IpNetwork>) -> Result<Vec<IpNetwork>, Error> {
+        let v6: Vec<IpNetwork> = addresses.filter(IpNetwork::is_ipv6).collect();
+        if !v6.is_empty() {
+            self.address_events.listen()?;
+        }
+        Ok(v6)
     }
 
     /// The link as it has become; without it the rules are of no use.

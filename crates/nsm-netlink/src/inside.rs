@@ -23,6 +23,7 @@ use nix::sys::stat::Mode;
 use crate::error::Subject;
 use crate::link::Which;
 use crate::transport::{Body, Request, Transport};
+use crate::usable::AddressEvents;
 use crate::{
     Address, Error, Family, IfIndex, IfName, LinkState, NeighbourEntry, Netns, NetnsId, RouteEntry, Rule, link, message,
 };
@@ -36,13 +37,15 @@ pub struct NetnsSocket {
     netns: NetnsId,
     /// `None`: no IPv6 in this kernel.
     ipv6: Option<OwnedFd>,
+    pub(crate) address_events: AddressEvents,
 }
 
 impl NetnsSocket {
     /// Opens a socket in a namespace.
     pub fn open(netns: &Netns) -> Result<Self, Error> {
-        let (transport, ipv6) = netns.run(|| Ok::<_, Error>((Transport::open()?, open_ipv6_settings()?)))??;
-        Ok(Self { transport, netns: netns.id(), ipv6 })
+        let open = || Ok::<_, Error>((Transport::open()?, open_ipv6_settings()?, AddressEvents::open()?));
+        let (transport, ipv6, address_events) = netns.run(open)??;
+        Ok(Self { transport, netns: netns.id(), ipv6, address_events })
     }
 
     /// The namespace it is in.

@@ -39,6 +39,7 @@ mod settle;
 mod sys;
 mod transport;
 mod units;
+mod usable;
 mod veth;
 
 pub use agent::Netlink;
