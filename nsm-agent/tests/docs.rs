@@ -76,6 +76,15 @@ fn agent_settings() {
 }
 
 #[test]
+fn agent_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, blocks(&read("docs/agent.md"), "yaml")[0]).unwrap();
+    let settings = Settings::read(["nsm-agent".as_ref(), "--config".as_ref(), file.path().as_os_str()]).unwrap();
+    assert_eq!(settings.nsm_socket_mode, 0o666);
+    assert_eq!(settings.max_token_lifetime_seconds, 300);
+}
+
+#[test]
 fn agent_metrics() {
     let metrics = Metrics::new();
     // A family shows once it has a member.
