@@ -8,16 +8,7 @@
 //! that builds the client, unless another one is given.
 //!
 //! ```no_run
-//! use nsm_sdk::client::{Client, Service};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect_to("unix:///var/lib/networkservicemesh/nsm.io.sock").name("nsc-1").build()?;
-//! let service = Service::new("icmp-responder").label("app", "nsc").interface("nsm-1".parse()?);
-//! let connection = client.request(service).await?;
-//! println!("{:?} from {}", connection.addresses(), connection.endpoint());
-//! connection.close().await?;
-//! # Ok(())
-//! # }
+#![doc = include_str!("../examples/client.rs")]
 //! ```
 
 #[cfg(test)]

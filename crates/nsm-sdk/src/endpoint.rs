@@ -8,20 +8,7 @@
 //! Assumes: it runs in the network namespace that it offers, and under a name that no other process registers.
 //!
 //! ```no_run
-//! use nsm_sdk::{endpoint::Endpoint, ipam::PointToPoint};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint = Endpoint::builder("icmp-responder-1")
-//!     .service("icmp-responder")
-//!     .labels([("app", "icmp-responder")])
-//!     .element(PointToPoint::new("10.0.0.0/16,fd00::/64".parse()?))
-//!     .connect_to("/var/lib/networkservicemesh/nsm.io.sock")
-//!     .start()
-//!     .await?;
-//! tokio::signal::ctrl_c().await?;
-//! endpoint.stop().await;
-//! # Ok(())
-//! # }
+#![doc = include_str!("../examples/endpoint.rs")]
 //! ```
 
 mod folder;

@@ -5,7 +5,7 @@
 //! when they are free, so clients give an endpoint its leases back after a restart; no address is handed out twice or against
 //! the request's `excluded_prefixes`, on refresh too; whatever fails further down the chain, the pool is as before. An
 //! address of this element's prefixes that the request names and does not get is taken out of the context: two connections
-//! never have it. After a move from another endpoint (RESELECT_REQUESTED) that one's pairs are taken out as well: they are
+//! never have it. After a move from another endpoint (`RESELECT_REQUESTED`) that one's pairs are taken out as well: they are
 //! its to give, and it may give them to somebody else.
 //!
 //! Assumes: `connection.id` is this process's own, made by [`Path::server`](crate::path::Path::server), and
