@@ -73,8 +73,8 @@ impl Element for Wires {
         let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
         let owner =
             self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
-        let wanted = wanted(&request)?;
-        let asked = Self::towards_endpoint(&request, &candidate, &wanted, known.as_deref());
+        let client = self.client(&request, &owner).await?;
+        let asked = Self::towards_endpoint(&request, &candidate, &client.mechanism, known.as_deref());
         if known.is_none() {
             let record = Connected {
                 id: request.connection.id.clone(),
@@ -111,7 +111,7 @@ impl Element for Wires {
         if known.is_none() {
             unfinished.asked = Some(answer.clone());
         }
-        let done = self.join(&request, &owner, &candidate, wanted, answer, known.as_deref()).await;
+        let done = self.join(&request, &owner, &candidate, client, answer, known.as_deref()).await;
         if done.is_ok() {
             unfinished.asked = None;
         } else if known.is_none() {
@@ -228,12 +228,16 @@ impl Wires {
         request: &Request,
         owner: &Owner,
         candidate: &Candidate,
-        wanted: Mechanism,
+        client: End,
         answer: Connection,
         known: Option<&Connected>,
     ) -> Result<Connection, Error> {
-        let agreement = self.agreement(request, owner, candidate, wanted, &answer).await?;
-        let mechanism = agreement.client.mechanism.clone();
+        let agreement = self.agreement(request, owner, candidate, client, &answer).await?;
+        let mechanism = match agreement.client.mechanism.r#type.as_str() {
+            KERNEL => agreement.client.mechanism.clone(),
+            // The two share what the endpoint offers: its socket.
+            _ => agreement.endpoint.mechanism.clone(),
+        };
         let mut connection = Connection { mechanism: Some(mechanism), ..answer.clone() };
         connection.network_service_endpoint_name.clone_from(&candidate.name);
         let record = Connected {
@@ -264,35 +268,45 @@ impl Wires {
         request: &Request,
         owner: &Owner,
         candidate: &Candidate,
-        wanted: Mechanism,
+        client: End,
         answer: &Connection,
     ) -> Result<Agreement, Error> {
-        let attachment = match owner {
-            Owner::Attachment(key) => self.attachments.get(key),
-            Owner::Pod(_) | Owner::Host { .. } => None,
-        };
         let answered = answer
             .mechanism
             .clone()
             .ok_or_else(|| Error::new(Kind::Refused, format!("endpoint {} answered no mechanism", candidate.name)))?;
-        let (client_netns, endpoint_netns) = if wanted.r#type == KERNEL {
-            let client = match request.call.noted::<Netns>() {
-                Some(netns) => Some(netns),
-                None => self.client_netns(request, owner, &wanted, attachment.as_deref()).await?,
-            };
-            (client, self.endpoint_netns(request, candidate, &answered).await?)
-        } else {
-            (None, None)
+        let netns = match answered.r#type.as_str() {
+            KERNEL => self.endpoint_netns(request, candidate, &answered).await?,
+            _ => None,
         };
         Ok(Agreement {
             id: request.connection.id.clone(),
             connection: answer.clone(),
-            client: End { mechanism: wanted, netns: client_netns, mac: attachment.as_ref().and_then(|a| a.mac) },
-            endpoint: End { mechanism: answered, netns: endpoint_netns, mac: None },
+            client,
+            endpoint: End { mechanism: answered, netns, mac: None },
             // Who negotiates for itself sees what it is given; a pod behind the CNI is asked by its configuration.
-            routes: attachment
+            routes: self
+                .attachment(owner)
                 .map_or(RoutePolicy { default_route: true, overlap: true }, |attachment| attachment.routes),
         })
+    }
+
+    fn attachment(&self, owner: &Owner) -> Option<Arc<Attachment>> {
+        match owner {
+            Owner::Attachment(key) => self.attachments.get(key),
+            Owner::Pod(_) | Owner::Host { .. } => None,
+        }
+    }
+
+    /// The client's end: looked at before an endpoint is troubled.
+    async fn client(&self, request: &Request, owner: &Owner) -> Result<End, Error> {
+        let mechanism = wanted(request)?;
+        let attachment = self.attachment(owner);
+        let netns = match (mechanism.r#type.as_str(), request.call.noted::<Netns>()) {
+            (KERNEL, None) => self.client_netns(request, owner, &mechanism, attachment.as_deref()).await?,
+            (_, noted) => noted,
+        };
+        Ok(End { mechanism, netns, mac: attachment.and_then(|attachment| attachment.mac) })
     }
 
     /// The client's namespace where a wire's traces in it must be found; not needed for plain interfaces.
@@ -314,19 +328,21 @@ impl Wires {
     ) -> Result<Option<Netns>, Error> {
         if let Some(attachment) = attachment {
             let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
-            let netns = blocking(move || Netns::open(path)).await.map_err(|error| Error::new(Kind::NotFound, error))?;
+            let opened = blocking(move || Netns::open(path)).await;
+            let netns = opened.map_err(|error| client_fault(Kind::NotFound, error.to_string()))?;
             return if netns.id() == recorded {
                 Ok(Some(netns))
             } else {
-                Err(Error::new(Kind::NotFound, format!("{} is another namespace now", attachment.netns_path.display())))
+                let path = attachment.netns_path.display();
+                Err(client_fault(Kind::NotFound, format!("{path} is another namespace now")))
             };
         }
         let Some(file) = request.call.files.of(wanted)? else { return Ok(None) };
-        let netns = reopened(file).await.map_err(|error| Error::new(Kind::Invalid, error))?;
+        let netns = reopened(file).await.map_err(|error| client_fault(Kind::Invalid, error))?;
         if *owner == Owner::Pod(netns.id()) || self.ids.acts_for_others(owner) {
             return Ok(Some(netns));
         }
-        Err(Error::new(
+        Err(client_fault(
             Kind::Denied,
             format!(
                 "the passed network namespace {} is not the caller's ({owner}): a pod connects itself only",
@@ -369,6 +385,10 @@ impl Wires {
 async fn reopened(file: Arc<std::os::fd::OwnedFd>) -> Result<Netns, String> {
     let duplicate = file.try_clone().map_err(|error| error.to_string())?;
     blocking(move || Netns::from_file(duplicate)).await.map_err(|error| error.to_string())
+}
+
+fn client_fault(kind: Kind, what: String) -> Error {
+    Error::new(kind, ClientFault(what))
 }
 
 /// What is done on a thread of its own, to its end whoever waits: plan, record, make.
