@@ -18,9 +18,9 @@
 //!
 //! let pod = node.pod("client")?;
 //! let conf = node.conf("icmp");
-//! let added = node.cni().add(&pod, "nsm-1", &conf).ok()?;
+//! let added = node.cni().add(&pod, "nsm-1", &conf)?.ok()?;
 //! pod.ping(added.peer(false)?)?;
-//! node.cni().del(&pod, "nsm-1", &conf).ok()?;
+//! node.cni().del(&pod, "nsm-1", &conf)?.ok()?;
 //! drop(pod);
 //! node.nothing_left(&before)
 //! # }

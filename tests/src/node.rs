@@ -176,10 +176,7 @@ impl Node {
 
     /// A pod of this node, without a process.
     pub fn pod(&self, name: &str) -> anyhow::Result<Pod> {
-        Ok(Pod {
-            namespace: Namespace::create(&format!("{}-{name}", self.name))?,
-            container: name.to_owned(),
-        })
+        Ok(Pod { namespace: Namespace::create(&format!("{}-{name}", self.name))?, container: name.to_owned() })
     }
 
     /// A network configuration that asks for `service`.

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use nix::sys::signal::Signal;
 use nsm_lab::{Endpoint, Node, eventually};
 
 use crate::{IFNAME, SERVICE};
@@ -72,5 +73,25 @@ pub(crate) fn del_for_nothing_leaves_no_debt() -> anyhow::Result<()> {
     node.kill_agent()?;
     node.cni().del(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
     node.start_agent()?;
+    node.nothing_left(&before)
+}
+
+pub(crate) fn a_hanging_one_is_not_waited_for() -> anyhow::Result<()> {
+    let mut node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let [first, second] = [node.pod("first")?, node.pod("second")?];
+    let before = node.leftovers()?;
+    let mut conf = node.conf(SERVICE);
+    conf["timeoutSeconds"] = 2.into();
+    node.cni().add(&first, IFNAME, &conf)?.ok()?;
+
+    node.agent()?.signal(Signal::SIGSTOP)?;
+    let deleted = node.cni().del(&first, IFNAME, &conf)?.ok()?;
+    ensure!(deleted.took < 2 * SECOND, "DEL took {:?}", deleted.took);
+    let added = node.cni().add(&second, IFNAME, &conf)?;
+    ensure!(added.took < 3 * SECOND, "ADD took {:?}", added.took);
+    added.refused(11)?;
+    node.cni().del(&second, IFNAME, &conf)?.ok()?;
+    node.agent()?.signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
 }

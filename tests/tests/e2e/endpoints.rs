@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
 use nsm_lab::{Endpoint, Node, Pod, eventually, ping, registered};
 
 use crate::{IFNAME, SERVICE};
@@ -77,4 +78,20 @@ pub(crate) fn restarted_one_gets_its_clients_back() -> anyhow::Result<()> {
     ensure!(later.addresses()? != added.addresses()?, "{:?} twice", added.addresses()?);
     pod.ping(peer)?;
     Ok(())
+}
+
+pub(crate) fn a_silent_one_does_not_hold_up_del() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let mut endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let conf = node.conf(SERVICE);
+    node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+
+    endpoint.program().signal(Signal::SIGSTOP)?;
+    let deleted = node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    ensure!(deleted.took < Duration::from_secs(1), "DEL took {:?}", deleted.took);
+    // The Close is owed, and delivered when the endpoint listens again.
+    endpoint.program().signal(Signal::SIGCONT)?;
+    node.nothing_left(&before)
 }
