@@ -75,7 +75,7 @@ impl SelfTest {
                 finding(
                     "a veth pair between two network namespaces",
                     wire(&inner.netlink),
-                    "the agent needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and the kernel the veth driver (modprobe veth)",
+                    "the agent needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST, and the kernel the veth driver (modprobe veth)",
                 ),
                 finding(
                     "a record in the run directory",

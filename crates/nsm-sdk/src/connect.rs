@@ -208,8 +208,10 @@ impl Element for Connect {
     async fn request(&self, request: Request, _: Next) -> Result<Connection, Error> {
         let target = self.target(&request.call)?;
         let call = request.call;
+        let mut connection = request.connection;
+        only_passed(&mut connection, &call);
         let message =
-            NetworkServiceRequest { connection: Some(request.connection), mechanism_preferences: request.preferences };
+            NetworkServiceRequest { connection: Some(connection), mechanism_preferences: request.preferences };
         let named =
             named(message.connection.iter().filter_map(|c| c.mechanism.as_ref()).chain(&message.mechanism_preferences));
         // A kept connection may have died unnoticed: once more on a new one.
@@ -236,14 +238,22 @@ impl Element for Connect {
 
     async fn close(&self, close: Close, _: Next) -> Result<(), Error> {
         let target = self.target(&close.call)?;
+        let mut close = close;
         let named = named(close.connection.mechanism.iter());
+        only_passed(&mut close.connection, &close.call);
         for attempt in 0.. {
             let lease = self.peers.lease(&target, &close.call, named.len()).await?;
             let peer = &lease.channel;
             pass(peer, &close.call, &named)?;
             let mut client = NetworkServiceClient::new(peer.channel.clone());
             match bounded(&close.call, client.close(headed(close.connection.clone(), &close.call)?)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // A Go peer passes the files of what it closed once more: kept, they would pin it.
+                    for id in &named {
+                        drop(peer.inbox.take(*id));
+                    }
+                    return Ok(());
+                }
                 Err(status) => {
                     if is_dead(peer, &status) {
                         self.peers.forget(&target);
@@ -262,6 +272,15 @@ impl Element for Connect {
 /// The files that mechanisms name.
 fn named<'a>(mechanisms: impl Iterator<Item = &'a Mechanism>) -> BTreeSet<InodeId> {
     mechanisms.filter_map(|mechanism| mechanism.parameters.get(INODE_URL)?.parse().ok()).collect()
+}
+
+/// Leaves out the URL of a file that does not go along: the next hop would wait for it.
+fn only_passed(connection: &mut Connection, call: &Call) {
+    let Some(mechanism) = &mut connection.mechanism else { return };
+    let named: Option<InodeId> = mechanism.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
+    if named.is_some_and(|id| call.files.get(id).is_none()) {
+        mechanism.parameters.remove(INODE_URL);
+    }
 }
 
 fn pass(peer: &FdChannel, call: &Call, named: &BTreeSet<InodeId>) -> Result<(), Error> {

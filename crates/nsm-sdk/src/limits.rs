@@ -94,9 +94,12 @@ fn ip_context(ip: &IpContext) -> Result<(), Error> {
     count("context.ip_context.extra_prefix_request", ip.extra_prefix_request.len(), ENTRIES)?;
     count("context.ip_context.policies", ip.policies.len(), ENTRIES)?;
     for policy in &ip.policies {
-        for (field, value) in
-            [("from", &policy.from), ("proto", &policy.proto), ("dst_port", &policy.dst_port), ("src_port", &policy.src_port)]
-        {
+        for (field, value) in [
+            ("from", &policy.from),
+            ("proto", &policy.proto),
+            ("dst_port", &policy.dst_port),
+            ("src_port", &policy.src_port),
+        ] {
             text(field, value, NAME)?;
         }
         routes("context.ip_context.policies.routes", &policy.routes)?;

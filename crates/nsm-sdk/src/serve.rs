@@ -115,7 +115,10 @@ impl Edge {
             Some(file) => Ok(self.call.files.add(file).map(drop)),
             None => Ok(Err(Error::new(
                 Kind::Invalid,
-                format!("mechanism {} names the file {url}, which was not passed on this socket before the call", mechanism.r#type),
+                format!(
+                    "mechanism {} names the file {url}, which was not passed on this socket before the call",
+                    mechanism.r#type
+                ),
             ))),
         }
     }

@@ -1,6 +1,12 @@
 //! Endpoints as the manager needs them: something to dial, and a namespace to wire to.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use nsm_netlink::Netns;
 use nsm_proto::{
@@ -38,6 +44,18 @@ pub struct Candidate {
     pub netns: Option<Netns>,
     /// Whether it may offer other namespaces than its own: root on the host.
     pub trusted: bool,
+}
+
+impl Candidate {
+    /// Has the endpoint's own namespace go with a call: a Go endpoint waits for the file that its mechanism names, at each
+    /// Request and Close.
+    pub fn lend_netns(&self, call: &Call) {
+        let Some(netns) = &self.netns else { return };
+        let lent = netns.as_fd().try_clone_to_owned().map_err(|error| Error::new(Kind::Internal, error));
+        if let Err(error) = lent.and_then(|file| call.files.add(file)) {
+            tracing::debug!(endpoint = self.name, %error, "called without its namespace");
+        }
+    }
 }
 
 /// What became of an endpoint.

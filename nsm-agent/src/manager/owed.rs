@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use nsm_proto::{connection::Connection, mechanism::INODE_URL};
+use nsm_proto::connection::Connection;
 use nsm_sdk::{Call, Chain, Close, Kind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -98,12 +98,7 @@ impl Owed {
 
     fn debt(&self, endpoint: String, connection: &Connection, ends: Option<String>) -> OwedClose {
         let id = Uuid::new_v4().to_string();
-        let mut connection = connection.clone();
-        if let Some(mechanism) = &mut connection.mechanism {
-            // Its file is not passed with the Close, and a Go endpoint would wait for it.
-            mechanism.parameters.remove(INODE_URL);
-        }
-        let (connection_id, connection) = (connection.id.clone(), Encoded::from(&connection));
+        let (connection_id, connection) = (connection.id.clone(), Encoded::from(connection));
         OwedClose { id, endpoint, connection, connection_id, ends, until: SystemTime::now() + self.inner.life }
     }
 
@@ -176,6 +171,7 @@ impl Owed {
         };
         let call = Call::new(DELIVERY);
         call.note(candidate.target.clone());
+        candidate.lend_netns(&call);
         let connection = match endpoints.at_endpoint(&owed.connection.decoded(), &candidate, DELIVERY).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return true,

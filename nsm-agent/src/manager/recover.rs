@@ -57,7 +57,12 @@ async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
             let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
             match blocking(move || Netns::open(path)).await {
                 Ok(netns) if netns.id() == recorded => Some(netns),
-                _ => return false,
+                Err(error) if !error.is_gone() => {
+                    // Not to be seen is not to be gone: the wire itself tells.
+                    tracing::warn!(connection = record.id, %error, "the pod's namespace cannot be opened");
+                    None
+                }
+                Ok(_) | Err(_) => return false,
             }
         }
         Ok(None) => None,

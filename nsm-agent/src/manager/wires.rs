@@ -98,7 +98,7 @@ impl Element for Wires {
         let answer = match next.request(asked).await {
             Ok(answer) => answer,
             Err(error) => {
-                if knows_nothing(error.kind()) {
+                if knows_nothing(&error) {
                     unfinished.asked = None;
                 }
                 if known.is_none() {
@@ -211,9 +211,8 @@ impl Wires {
             // The endpoint's end is made from here, so the client's namespace is no business of the endpoint's.
             KERNEL => {
                 asked.connection.mechanism = known.and_then(|known| known.endpoint_side.decoded().mechanism);
-                if let Some(mechanism) = &mut asked.connection.mechanism {
-                    // Its file is the endpoint's own, and is not passed back.
-                    mechanism.parameters.remove(INODE_URL);
+                if asked.connection.mechanism.is_some() {
+                    candidate.lend_netns(&asked.call);
                 }
                 asked.preferences =
                     vec![Mechanism { cls: LOCAL.into(), r#type: KERNEL.into(), parameters: BTreeMap::new() }];
@@ -491,9 +490,12 @@ fn client_id(connection: &Connection) -> String {
     nsm_sdk::path::previous(connection).map(|segment| segment.id.clone()).unwrap_or_default()
 }
 
-/// Whether an endpoint that failed so keeps nothing: it answered, and said no.
-fn knows_nothing(kind: Kind) -> bool {
-    match kind {
+/// Whether an endpoint that failed so keeps nothing: it was never reached, or answered and said no.
+fn knows_nothing(error: &Error) -> bool {
+    if error.find::<nsm_fdpass::ConnectError>().is_some() {
+        return true;
+    }
+    match error.kind() {
         Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Conflict | Kind::Exhausted => true,
         Kind::Refused | Kind::Unavailable | Kind::Deadline | Kind::Cancelled | Kind::Internal => false,
     }
