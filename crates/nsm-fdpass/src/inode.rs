@@ -64,6 +64,22 @@ mod tests {
         assert_eq!(InodeId::of(&file).unwrap(), InodeId { dev: stat.st_dev, ino: stat.st_ino });
     }
 
+    proptest::proptest! {
+        #[test]
+        fn every_id_comes_back(dev: u64, ino: u64) {
+            let id = InodeId { dev, ino };
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn any_text_is_a_name_of_digits_or_refused(url in "(inode://)?[0-9+/ -]{0,24}\\PC{0,4}") {
+            if let Ok(id) = url.parse::<InodeId>() {
+                let digits = url.strip_prefix("inode://").unwrap().split('/').collect::<Vec<_>>();
+                assert_eq!(digits.iter().map(|part| part.parse().unwrap()).collect::<Vec<u64>>(), [id.dev, id.ino]);
+            }
+        }
+    }
+
     #[test]
     fn nonsense_is_refused() {
         for url in ["", "inode://", "inode://4", "inode://4/", "inode://+4/5", "inode://4/5/6", "file:///4/5"] {

@@ -6,6 +6,7 @@
 
 mod client;
 mod files;
+mod guests;
 mod inode;
 mod peer;
 mod server;
@@ -14,7 +15,9 @@ mod sys;
 
 pub use client::{ConnectError, FdChannel, connect, connect_file};
 pub use files::{Inbox, MAX_FILES, Outbox, TooMany};
+pub use guests::Bounds;
 pub use inode::{InodeId, NotAnInode};
 pub use peer::{Peer, PeerNetns};
 pub use server::{BindError, Connection, Incoming, Permissions, Socket, bind};
 pub use stream::FdStream;
+pub use sys::raise_file_limit;

@@ -1,12 +1,15 @@
 //! The listening side.
 //!
 //! Guarantees: a socket's path never names a socket with the wrong mode or owner; a path that a living process listens on is
-//! refused, one that a dead process left is taken over; lack of descriptors slows accepting down and does not end it.
+//! refused, one that a dead process left is taken over, and of two that start at once one is refused; lack of descriptors slows
+//! accepting down and does not end it; a peer has its part of the connections ([`Bounds`]), and one that does not begin to speak
+//! HTTP/2 loses its connection.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::AsRawFd,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -16,16 +19,24 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use crate::{FdStream, Inbox, Outbox, Peer};
+use crate::{
+    Bounds, FdStream, Inbox, Outbox, Peer,
+    guests::{Complaint, Guest, Guests},
+};
 
 /// Pause after accept(2) failed, most likely for want of descriptors.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// First byte of a TLS record that opens a handshake (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+/// Length of what every HTTP/2 client says first (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
 
 /// What a service finds in the extensions of each request.
 #[derive(Debug, Clone)]
@@ -84,6 +95,7 @@ pub fn bind(path: &Path, permissions: Permissions) -> Result<Socket, BindError> 
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
     }
+    let _alone = alone(path).map_err(failed("lock the name of"))?;
     take_over(path)?;
     // Complete under another name first: nobody sees it with the umask's mode.
     let mut fresh = path.as_os_str().to_owned();
@@ -98,6 +110,33 @@ pub fn bind(path: &Path, permissions: Permissions) -> Result<Socket, BindError> 
     let inode = fs::symlink_metadata(&fresh).map_err(failed("look at"))?.ino();
     fs::rename(&fresh, path).map_err(failed("name"))?;
     Ok(Socket { listener, path: path.to_owned(), inode })
+}
+
+/// Held while a name is taken: of two processes that start at once, the second then finds the first.
+struct Alone {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+fn alone(path: &Path) -> io::Result<Alone> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    loop {
+        // Nobody else may open it: who can, can hold it.
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        // Its last holder has removed it, maybe.
+        if fs::symlink_metadata(&path).is_ok_and(|now| lock.metadata().is_ok_and(|held| held.ino() == now.ino())) {
+            return Ok(Alone { path, _lock: lock });
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 fn take_over(path: &Path) -> Result<(), BindError> {
@@ -122,7 +161,12 @@ fn take_over(path: &Path) -> Result<(), BindError> {
 impl Socket {
     /// Accepts connections.
     pub fn incoming(self) -> Incoming {
-        Incoming { socket: self, pause: None }
+        self.incoming_within(Bounds::default())
+    }
+
+    /// The same within bounds of your own.
+    pub fn incoming_within(self, bounds: Bounds) -> Incoming {
+        Incoming { socket: self, guests: Guests::new(bounds), pause: None }
     }
 
     /// Where it listens.
@@ -144,23 +188,19 @@ impl Drop for Socket {
 #[derive(Debug)]
 pub struct Incoming {
     socket: Socket,
+    guests: Arc<Guests>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Incoming {
-    fn accepted(stream: UnixStream) -> io::Result<Accepted> {
+    /// `None`: the peer has enough connections.
+    fn accepted(&self, stream: UnixStream) -> io::Result<Option<Accepted>> {
         let peer = Arc::new(Peer::of(&stream)?);
-        Ok(Accepted { stream: FdStream::accepted(stream, refuse_tls), peer })
+        let Some(guest) = self.guests.admit(&peer) else { return Ok(None) };
+        let silence = Box::pin(tokio::time::sleep(self.guests.bounds().silence));
+        let stream = FdStream::accepted(stream, guest.files.clone());
+        Ok(Some(Accepted { stream, peer, opening: Some(Opening { heard: 0, silence }), guest }))
     }
-}
-
-fn refuse_tls(socket: &UnixStream) {
-    let (pid, uid) = socket.peer_cred().map_or((None, None), |cred| (cred.pid(), Some(cred.uid())));
-    tracing::warn!(
-        pid,
-        uid,
-        "a peer spoke TLS on this plain unix socket: closed; on a node the kernel says who asks, so have it connect without TLS"
-    );
 }
 
 impl Stream for Incoming {
@@ -173,8 +213,9 @@ impl Stream for Incoming {
                 self.pause = None;
             }
             match std::task::ready!(self.socket.listener.poll_accept(cx)) {
-                Ok((stream, _)) => match Self::accepted(stream) {
-                    Ok(accepted) => return Poll::Ready(Some(Ok(accepted))),
+                Ok((stream, _)) => match self.accepted(stream) {
+                    Ok(Some(accepted)) => return Poll::Ready(Some(Ok(accepted))),
+                    Ok(None) => {}
                     Err(error) => tracing::warn!(%error, "a connection ended before it was looked at"),
                 },
                 Err(error) => {
@@ -191,6 +232,46 @@ impl Stream for Incoming {
 pub struct Accepted {
     stream: FdStream,
     peer: Arc<Peer>,
+    /// `None` once the peer speaks HTTP/2.
+    opening: Option<Opening>,
+    // After the stream: its place is free when its descriptor is.
+    guest: Guest,
+}
+
+/// A peer that has not begun to speak HTTP/2.
+#[derive(Debug)]
+struct Opening {
+    heard: usize,
+    silence: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Accepted {
+    /// What to make of the peer's first words.
+    fn open(&mut self, words: &[u8]) -> io::Result<()> {
+        let Some(opening) = &mut self.opening else { return Ok(()) };
+        if opening.heard == 0 && words.first() == Some(&TLS_HANDSHAKE) {
+            if self.guest.complain(Complaint::Tls) {
+                tracing::warn!(
+                    pid = self.peer.pid,
+                    uid = self.peer.uid,
+                    "a peer spoke TLS on this plain unix socket: closed; on a node the kernel says who asks, so have it connect without TLS"
+                );
+            }
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS on a plain socket"));
+        }
+        opening.heard += words.len();
+        if words.is_empty() || opening.heard >= PREFACE {
+            self.opening = None;
+        }
+        Ok(())
+    }
+
+    fn silent(&self) -> io::Error {
+        if self.guest.complain(Complaint::Silence) {
+            tracing::warn!(pid = self.peer.pid, uid = self.peer.uid, "a peer connected and did not speak: closed");
+        }
+        io::Error::new(io::ErrorKind::TimedOut, "the peer did not speak")
+    }
 }
 
 impl Connected for Accepted {
@@ -207,7 +288,17 @@ impl tokio::io::AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buffer: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Pending => match &mut self.opening {
+                Some(opening) => {
+                    std::task::ready!(opening.silence.as_mut().poll(cx));
+                    Poll::Ready(Err(self.silent()))
+                }
+                None => Poll::Pending,
+            },
+            Poll::Ready(read) => Poll::Ready(read.and_then(|()| self.open(&buffer.filled()[before..]))),
+        }
     }
 }
 

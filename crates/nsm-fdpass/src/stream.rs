@@ -16,12 +16,10 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::UnixStream,
+    sync::Semaphore,
 };
 
 use crate::{Inbox, MAX_FILES, Outbox, TooMany, sys};
-
-/// First byte of a TLS record that opens a handshake (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -35,8 +33,6 @@ pub struct FdStream {
     socket: UnixStream,
     inbox: Inbox,
     outbox: Outbox,
-    /// What to do when the peer's first byte opens a TLS handshake; `None` once the first byte has come.
-    on_tls: Option<fn(&UnixStream)>,
     side: Side,
     /// Its end tells that the socket is closed.
     alive: Arc<()>,
@@ -49,16 +45,15 @@ impl FdStream {
             socket,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            on_tls: None,
             side: Side::Connected,
             alive: Arc::default(),
         }
     }
 
-    /// The same for an accepted socket: `on_tls` tells that the peer spoke TLS, and the connection ends.
-    pub(crate) fn accepted(socket: UnixStream, on_tls: fn(&UnixStream)) -> Self {
+    /// The same for an accepted socket, whose peer has this room for files that nobody has claimed.
+    pub(crate) fn accepted(socket: UnixStream, room: Arc<Semaphore>) -> Self {
         let mut stream = Self::new(socket);
-        stream.on_tls = Some(on_tls);
+        stream.inbox = Inbox::sharing(room);
         stream.side = Side::Accepted;
         stream
     }
@@ -129,7 +124,7 @@ impl FdStream {
 }
 
 impl AsyncRead for FdStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -140,13 +135,6 @@ impl AsyncRead for FdStream {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(count) => {
-                    if count > 0
-                        && let Some(on_tls) = self.on_tls.take()
-                        && room.first() == Some(&TLS_HANDSHAKE)
-                    {
-                        on_tls(&self.socket);
-                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "TLS on a plain socket")));
-                    }
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: every raw descriptor that enters here was made by the kernel for this process in the call just before and is
 //! owned by nobody else; it leaves as an [`OwnedFd`].
-#![allow(unsafe_code, reason = "raw descriptors of SCM_RIGHTS, and two calls without a safe wrapper")]
+#![allow(unsafe_code, reason = "raw descriptors of SCM_RIGHTS, and calls without a safe wrapper")]
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// ioctl of sockets: a descriptor of the network namespace that the socket was made in (linux/sockios.h).
@@ -109,4 +109,26 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
 pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd answers the same open descriptor for as long as it lives, which is as long as the AsyncFd.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// How many files this process may have open.
+pub(crate) fn file_limit() -> usize {
+    limits().map_or(1024, |limits| usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// Takes as many open files as this process may have (setrlimit(2)): the usual soft limit of 1024 is for programs that use
+/// select(2).
+pub fn raise_file_limit() -> io::Result<()> {
+    let mut limits = limits()?;
+    limits.rlim_cur = limits.rlim_max;
+    // SAFETY: the kernel reads the structure that the reference is to, during the call.
+    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) })?;
+    Ok(())
+}
+
+fn limits() -> io::Result<libc::rlimit> {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure that the reference is to, during the call.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) })?;
+    Ok(limits)
 }

@@ -16,7 +16,9 @@ use std::{
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nsm_fdpass::{BindError, ConnectError, Connection, InodeId, MAX_FILES, Permissions, bind, connect, connect_file};
+use nsm_fdpass::{
+    BindError, Bounds, ConnectError, Connection, InodeId, MAX_FILES, Permissions, bind, connect, connect_file,
+};
 use nsm_proto::{
     connection::Connection as Message,
     networkservice::{
@@ -62,7 +64,11 @@ fn written(text: &str) -> OwnedFd {
 }
 
 fn serve(path: &Path) -> tokio::task::JoinHandle<()> {
-    let incoming = bind(path, OPEN).unwrap().incoming();
+    serve_within(path, Bounds::default())
+}
+
+fn serve_within(path: &Path, bounds: Bounds) -> tokio::task::JoinHandle<()> {
+    let incoming = bind(path, OPEN).unwrap().incoming_within(bounds);
     tokio::spawn(async move {
         let server = tonic::transport::Server::builder().add_service(NetworkServiceServer::new(Reader));
         server.serve_with_incoming(incoming).await.unwrap();
@@ -312,4 +318,96 @@ async fn the_end_of_the_peers_process_is_told() {
     child.kill().unwrap();
     timeout(LIMIT, peer.ended()).await.expect("its end is told").unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_is_sent_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let server = serve_within(&path, Bounds { silence: Duration::from_millis(100), ..Bounds::default() });
+    let speaks = connect(&path, soon()).await.unwrap();
+    ask(&speaks, "inode://1/2".into()).await.unwrap_err();
+    let (silent, mut slow) = (Plain::connect(&path).unwrap(), Plain::connect(&path).unwrap());
+    // Part of what a client says first.
+    slow.write_all(b"PRI * HTTP/2").unwrap();
+    let gone = tokio::task::spawn_blocking(|| {
+        hung_up(silent);
+        hung_up(slow);
+    });
+    gone.await.unwrap();
+    let status = ask(&speaks, "inode://1/2".into()).await.unwrap_err();
+    assert_eq!(status.message(), "not passed", "who has spoken may be silent afterwards");
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_has_its_part_of_the_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    // Root may take them all.
+    let most = 8;
+    let server = serve_within(&path, Bounds { per_peer: most, total: most, ..Bounds::default() });
+    let mut held: Vec<Plain> = (0..most).map(|_| Plain::connect(&path).unwrap()).collect();
+    let one_more = Plain::connect(&path).unwrap();
+    tokio::task::spawn_blocking(|| hung_up(one_more)).await.unwrap();
+    held.pop();
+    let end = soon();
+    while connect(&path, soon()).await.is_err() || !asked(&path).await {
+        assert!(Instant::now() < end, "the place of one that left is free");
+    }
+    server.abort();
+}
+
+async fn asked(path: &Path) -> bool {
+    let Ok(channel) = connect(path, soon()).await else { return false };
+    ask(&channel, "inode://1/2".into()).await.is_err_and(|status| status.message() == "not passed")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unclaimed_files_count_over_all_connections_of_a_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let server = serve_within(&path, Bounds { files: 4, ..Bounds::default() });
+    let file = written("unclaimed");
+    let id = InodeId::of(&file).unwrap();
+    let mut sockets: Vec<Plain> = (0..3).map(|_| Plain::connect(&path).unwrap()).collect();
+    let fds = [file.as_raw_fd(); 2];
+    for socket in &sockets {
+        socket.set_nonblocking(true).unwrap();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"P")], &rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    }
+    let mut ended = |socket: &mut Plain| match socket.read(&mut [0; 4096]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    };
+    let end = soon();
+    // The last to be heard is one too many. A descriptor is ours.
+    while !sockets.iter_mut().any(&mut ended) || descriptors_of(id) != 5 {
+        assert!(Instant::now() < end, "{} descriptors", descriptors_of(id));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_start_at_once_one_is_refused() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let starts = [0; 4].map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move { bind(&path, OPEN) })
+        });
+        let mut bound = Vec::new();
+        for start in starts {
+            match start.await.unwrap() {
+                Ok(socket) => bound.push(socket),
+                Err(error) => assert!(matches!(error, BindError::InUse(_)), "{error}"),
+            }
+        }
+        assert_eq!(bound.len(), 1);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["s"]);
+    }
 }
