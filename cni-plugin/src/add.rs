@@ -58,6 +58,7 @@ fn request(call: &Call, conf: &Conf, args: Args, netns_url: String, left: Durati
         allow_route_overlap: conf.allow_route_overlap,
         timeout_ms: u32::try_from(left.saturating_sub(EARLIER).as_millis()).unwrap_or(u32::MAX),
         plugin_version: agent::plugin_version(),
+        interface: conf.interface_to_make(&call.env).to_owned(),
     }
 }
 

@@ -13,12 +13,12 @@ use crate::{
 pub(crate) async fn run(call: &Call) -> Result<(), Error> {
     let args = Args::parse(&call.env.args)?;
     let conf = Conf::parse(&call.stdin, &args)?;
+    let ifname = conf.interface_made(&call.env).to_owned();
     let Some(before) = conf.prev_result else {
         return Err(Error::new(code::INVALID_CONFIG, "prevResult is missing: expected the result of ADD"));
     };
-    let part = before.convert(Version::NEWEST).part_of(&call.env.ifname);
+    let part = before.convert(Version::NEWEST).part_of(&ifname);
     if part.interfaces.is_empty() {
-        let ifname = &call.env.ifname;
         let msg = format!("prevResult has no interface {ifname:?} with a sandbox: expected the result of ADD");
         return Err(Error::new(code::INVALID_CONFIG, msg));
     }

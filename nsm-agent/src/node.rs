@@ -56,7 +56,7 @@ impl ThisNode {
             && let Some(attachment) = self.manager.wires.attachments.get(key)
         {
             info.container_id.clone_from(&key.container_id);
-            info.ifname.clone_from(&key.ifname);
+            info.ifname = attachment.interface.to_string();
             info.network.clone_from(&attachment.network);
             info.netns_path = attachment.netns_path.display().to_string();
             if let Some(pod) = &attachment.pod {

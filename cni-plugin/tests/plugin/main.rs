@@ -42,6 +42,7 @@ impl Place {
         folder.map(|entry| serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap()).collect()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
     fn conf(&self, version: &str, more: Value) -> Value {
         let mut conf = json!({
             "cniVersion": version, "name": "net", "type": "nsm-cni", "networkService": "s",

@@ -30,7 +30,7 @@ pub const DEFAULT_SOCKET: &str = "/run/nsm/cni.sock";
 /// Labels that the agent gives, from what the runtime and the node say.
 pub const RESERVED_LABELS: [&str; 4] = ["podName", "nodeName", "clusterName", "namespace"];
 
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "networkService",
     "labels",
     "mechanism",
@@ -39,6 +39,7 @@ const OURS: [&str; 9] = [
     "agentWaitSeconds",
     "allowDefaultRoute",
     "allowRouteOverlap",
+    "interface",
     "mtu",
 ];
 /// Keys of the specification, of runtimes and of meta-plugins.
@@ -56,6 +57,9 @@ const OTHERS: [&str; 11] = [
     "pciBusID",
 ];
 const TIMEOUT: u64 = 15;
+const INTERFACE: &str = "the name of an interface: at most 15 bytes, without '/', ':' and spaces";
+/// The interface's name where `CNI_IFNAME` is another plugin's, as a service annotation would name the first one.
+const CHAINED: &str = "nsm-1";
 
 /// A network configuration without mistakes, with what the call's arguments add to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +80,8 @@ pub struct Conf {
     pub allow_default_route: bool,
     /// `allowRouteOverlap`.
     pub allow_route_overlap: bool,
+    /// `interface`.
+    pub interface: Option<String>,
     /// `mtu`.
     pub mtu: Option<u32>,
     /// The hardware address that is asked for.
@@ -114,6 +120,30 @@ impl Conf {
     pub fn parse(stdin: &Stdin, args: &Args) -> Result<Self, Error> {
         let (conf, mistakes) = read(&stdin.keys, stdin.version, args);
         mistakes.into_error().map_or(Ok(conf), Err)
+    }
+
+    /// The name that ADD gives the interface: `interface`, else `CNI_IFNAME`, else, when a plugin before this one has made an
+    /// interface of that name in the same sandbox, `nsm-1`: a runtime hands one `CNI_IFNAME` to all plugins of a list.
+    pub fn interface_to_make<'a>(&'a self, env: &'a env::Environment) -> &'a str {
+        match &self.interface {
+            Some(name) => name,
+            None if self.made_before(&env.ifname, &env.netns) => CHAINED,
+            None => &env.ifname,
+        }
+    }
+
+    /// The name that ADD gave it, told from its result.
+    pub fn interface_made<'a>(&'a self, env: &'a env::Environment) -> &'a str {
+        match &self.interface {
+            Some(name) => name,
+            None if self.made_before(CHAINED, &env.netns) => CHAINED,
+            None => &env.ifname,
+        }
+    }
+
+    fn made_before(&self, name: &str, netns: &str) -> bool {
+        let mut before = self.prev_result.iter().flat_map(|result| &result.interfaces);
+        before.any(|known| known.name == name && known.sandbox.as_deref() == Some(netns))
     }
 }
 
@@ -184,6 +214,13 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
     let timeout = fields.number(keys, "timeoutSeconds", 1..=120).unwrap_or(TIMEOUT);
     let agent_wait = fields.number(keys, "agentWaitSeconds", 0..=60).unwrap_or(0);
     let mtu = fields.number(keys, "mtu", 68..=65535).and_then(|mtu| u32::try_from(mtu).ok());
+    let interface = fields.text(keys, "interface", INTERFACE).filter(|name| {
+        let sound = env::interface_name(name).is_ok();
+        if !sound {
+            fields.invalid("interface", &name.as_str().into(), INTERFACE);
+        }
+        sound
+    });
     let runtime = runtime::config(keys, &mut fields);
     let mac =
         runtime.mac.or_else(|| args.mac.as_deref().and_then(|mac| runtime::mac("CNI_ARGS MAC", mac, &mut fields)));
@@ -211,6 +248,7 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
         agent_wait: Duration::from_secs(agent_wait),
         allow_default_route: fields.boolean(keys, "allowDefaultRoute"),
         allow_route_overlap: fields.boolean(keys, "allowRouteOverlap"),
+        interface,
         mtu,
         mac,
         ips,

@@ -141,8 +141,11 @@ impl Server {
             0 => None,
             mtu => Some(Mtu::new(mtu).map_err(|error| invalid(error.to_string()))?),
         };
+        let interface = if asked.interface.is_empty() { &key.ifname } else { &asked.interface };
+        let interface = IfName::new(interface.as_str()).map_err(|error| invalid(error.to_string()))?;
         Ok(Attachment {
             key: key.clone(),
+            interface,
             network: asked.network.clone(),
             netns_path: PathBuf::from(&asked.netns_path),
             netns: netns.id(),
@@ -158,14 +161,14 @@ impl Server {
 
     /// What the pod has already: its prefixes, which no endpoint should hand out again. A taken name ends it here.
     async fn look_into(&self, attachment: &Attachment, netns: Netns) -> Result<Vec<String>, Error> {
-        let name = IfName::new(attachment.key.ifname.as_str()).map_err(|error| Error::new(Kind::Invalid, error))?;
+        let name = attachment.interface.clone();
         blocking(move || {
             let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
             let mut pod = NetnsSocket::open(&netns).map_err(internal)?;
             if pod.link_by_name(&name).map_err(internal)?.is_some() {
                 return Err(Error::new(
                     Kind::Conflict,
-                    format!("the pod has an interface {name} already: another CNI_IFNAME, or DEL what made it"),
+                    format!("the pod has an interface {name} already: name another one (CNI_IFNAME, or \"interface\" in the configuration), or DEL what made it"),
                 ));
             }
             let prefixes = present_prefixes(&mut pod).map_err(|error| Error::new(Kind::Internal, error))?;
@@ -188,7 +191,7 @@ fn client_id(key: &AttachmentKey) -> String {
 }
 
 fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, call: Call) -> Request {
-    let mut parameters = BTreeMap::from([(INTERFACE_NAME.to_owned(), attachment.key.ifname.clone())]);
+    let mut parameters = BTreeMap::from([(INTERFACE_NAME.to_owned(), attachment.interface.to_string())]);
     if let Some(mtu) = attachment.mtu {
         parameters.insert(MTU.to_owned(), mtu.to_string());
     }

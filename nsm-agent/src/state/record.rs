@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use nsm_netlink::{Mac, Mtu, NetnsId};
+use nsm_netlink::{IfName, Mac, Mtu, NetnsId};
 use nsm_proto::{cni, connection::Connection};
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -66,6 +66,8 @@ pub struct RoutePolicy {
 pub struct Attachment {
     /// What names it.
     pub key: AttachmentKey,
+    /// The interface's name in the pod.
+    pub interface: IfName,
     /// `name` of the network configuration.
     pub network: String,
     /// CNI_NETNS.

@@ -173,11 +173,16 @@ pub(crate) fn a_chained_result_is_extended() -> anyhow::Result<()> {
         "dns": {"nameservers": ["10.0.0.53"]},
     });
     // Chained: the interface name of the call is the main plugin's, ours is another.
-    let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    let added = node.cni().add(&pod, "eth0", &conf)?.ok()?;
     let json = &added.json;
-    ensure!(json["interfaces"][0]["name"] == "eth0" && json["interfaces"][1]["name"] == IFNAME, "{json}");
+    ensure!(json["interfaces"][0]["name"] == "eth0" && json["interfaces"][1]["name"] == "nsm-1", "{json}");
     ensure!(json["ips"][0]["address"] == "10.0.0.2/24" && json["ips"][1]["interface"] == 1, "{json}");
     ensure!(json["routes"][0]["dst"] == "0.0.0.0/0", "{json}");
     ensure!(json["dns"]["nameservers"][0] == "10.0.0.53", "{json}");
+    conf.as_object_mut().map(|conf| conf.remove("prevResult"));
+    node.cni().check(&pod, "eth0", &conf, json)?.ok()?;
+    conf["interface"] = json!("other0");
+    ensure!(node.cni().check(&pod, "eth0", &conf, json)?.ok().is_err(), "CHECK of an interface that was not made");
+    node.cni().del(&pod, "eth0", &conf)?.ok()?;
     Ok(())
 }
