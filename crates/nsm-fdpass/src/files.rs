@@ -1,7 +1,7 @@
 //! Files on their way: received and not yet claimed, queued and not yet sent.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,21 +19,25 @@ pub const MAX_FILES: usize = 64;
 pub struct TooMany;
 
 /// Files that came on one socket and that no call has claimed. Clones share them; they are closed with the socket.
+///
+/// Of an accepted socket too many end the connection. Of one that we connected, the oldest are closed: an answer may bring files
+/// that its caller has no use for, such as those of all endpoints found.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox {
-    files: Arc<Mutex<HashMap<InodeId, Vec<Waiting>>>>,
-    /// What all sockets of the peer share.
+    files: Arc<Mutex<VecDeque<Waiting>>>,
+    /// What all sockets of the peer share; `None` for a socket that we connected.
     room: Option<Arc<Semaphore>>,
 }
 
 #[derive(Debug)]
 struct Waiting {
+    id: InodeId,
     file: OwnedFd,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Inbox {
-    /// One of several sockets that have this room together.
+    /// One of several accepted sockets that have this room together.
     pub(crate) fn sharing(room: Arc<Semaphore>) -> Self {
         Self { files: Arc::default(), room: Some(room) }
     }
@@ -41,17 +45,13 @@ impl Inbox {
     /// Claims a file. One that was passed several times, for several calls, can be claimed as often.
     pub fn take(&self, id: InodeId) -> Option<OwnedFd> {
         let mut files = lock(&self.files);
-        let of_id = files.get_mut(&id)?;
-        let file = of_id.pop();
-        if of_id.is_empty() {
-            files.remove(&id);
-        }
-        file.map(|waiting| waiting.file)
+        let place = files.iter().position(|waiting| waiting.id == id)?;
+        files.remove(place).map(|waiting| waiting.file)
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        lock(&self.files).values().map(Vec::len).sum()
+        lock(&self.files).len()
     }
 
     /// Whether none waits.
@@ -68,10 +68,13 @@ impl Inbox {
         let Ok(id) = InodeId::of(&file) else { return Ok(()) };
         let room = self.room.clone().map(Semaphore::try_acquire_owned).transpose().map_err(|_| TooMany)?;
         let mut files = lock(&self.files);
-        if files.values().map(Vec::len).sum::<usize>() >= MAX_FILES {
-            return Err(TooMany);
+        if files.len() >= MAX_FILES {
+            if self.room.is_some() {
+                return Err(TooMany);
+            }
+            files.pop_front();
         }
-        files.entry(id).or_default().push(Waiting { file, _room: room });
+        files.push_back(Waiting { id, file, _room: room });
         Ok(())
     }
 }
@@ -159,5 +162,21 @@ mod tests {
         assert_eq!(other.put(file()), Err(TooMany));
         drop(one.take(id));
         other.put(file()).unwrap();
+    }
+
+    #[test]
+    fn of_the_files_of_answers_the_latest_stay() {
+        let inbox = Inbox::default();
+        let ids: Vec<InodeId> = (0..=MAX_FILES)
+            .map(|_| {
+                let file = file();
+                let id = InodeId::of(&file).unwrap();
+                inbox.put(file).unwrap();
+                id
+            })
+            .collect();
+        assert_eq!(inbox.len(), MAX_FILES);
+        assert!(inbox.take(ids[0]).is_none());
+        assert!(ids[1..].iter().all(|id| inbox.take(*id).is_some()));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every read has room for control data, so no file is lost to a plain read; received descriptors are owned and
 //! close-on-exec before anything looks at them; a file queued in the outbox leaves with one byte of its own ahead of what is
-//! written next; a peer that leaves more than [`crate::MAX_FILES`] files unclaimed loses the connection.
+//! written next; an accepted peer that leaves more than [`crate::MAX_FILES`] files unclaimed loses the connection.
 
 use std::{
     io::{self, IoSlice},

@@ -114,7 +114,8 @@ impl Monitor {
             mailbox.begin(shared.connections.values());
             shared.watchers.push(mailbox.clone());
         }
-        Watch::new(mailbox)
+        drop(shared);
+        Watch::new(mailbox, Arc::downgrade(&self.shared))
     }
 
     /// Ends all streams, and those to come.

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -14,7 +14,7 @@ use futures::Stream;
 use nsm_proto::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector};
 use tonic::Status;
 
-use super::{Filter, MAX_PENDING, event, selects};
+use super::{Filter, MAX_PENDING, Shared, event, selects};
 
 pub(super) struct Mailbox {
     selector: MonitorScopeSelector,
@@ -111,11 +111,14 @@ fn wake(mut content: MutexGuard<'_, Content>) {
 }
 
 /// The stream of one watcher. Dropping it ends the watch.
-pub struct Watch(Arc<Mailbox>);
+pub struct Watch {
+    mailbox: Arc<Mailbox>,
+    monitor: Weak<Mutex<Shared>>,
+}
 
 impl Watch {
-    pub(super) fn new(mailbox: Arc<Mailbox>) -> Self {
-        Self(mailbox)
+    pub(super) fn new(mailbox: Arc<Mailbox>, monitor: Weak<Mutex<Shared>>) -> Self {
+        Self { mailbox, monitor }
     }
 }
 
@@ -123,7 +126,7 @@ impl Stream for Watch {
     type Item = Result<ConnectionEvent, Status>;
 
     fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut content = self.0.lock();
+        let mut content = self.mailbox.lock();
         let next = content.next();
         if next.is_pending() {
             content.waker = Some(task.waker().clone());
@@ -134,6 +137,10 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.lock().done = true;
+        // At once, not with the next event: who watches and leaves again and again leaves nothing.
+        if let Some(monitor) = self.monitor.upgrade() {
+            let mut shared = monitor.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.watchers.retain(|watcher| !Arc::ptr_eq(watcher, &self.mailbox));
+        }
     }
 }
