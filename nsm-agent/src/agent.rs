@@ -15,7 +15,7 @@ use nsm_proto::{
 };
 use nsm_sdk::{connect::Peers, limits, monitor::Monitor, serve::Serve, token::Unsigned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::Server as Tonic;
+use tonic::{service::InterceptorLayer, transport::Server as Tonic};
 
 use crate::{
     admin::Admin,
@@ -28,6 +28,7 @@ use crate::{
     node::ThisNode,
     registry::{self, Embedded, Registry},
     selftest::SelfTest,
+    share::{Shares, WATCHES},
     state::{self, Connected, Records, blocking},
 };
 
@@ -161,6 +162,7 @@ impl Agent {
             )
             .add_service(health_service);
         let cni = Tonic::builder()
+            .layer(InterceptorLayer::new(root_only))
             .add_service(CniServer::new(self.cni.clone()).max_decoding_message_size(limits::MESSAGE))
             .add_service(AdminServer::new(Admin::new(registry, node)).max_decoding_message_size(limits::MESSAGE));
         let stop = self.stop.clone();
@@ -186,6 +188,18 @@ impl Agent {
         if tokio::time::timeout(bound, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "some peers did not let go of their calls in time");
         }
+    }
+}
+
+/// For root, and the user that this agent runs as, whatever became of the mode of the socket's file.
+fn root_only(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    let uid = request.extensions().get::<nsm_fdpass::Connection>().map(|socket| socket.peer.uid);
+    match uid {
+        Some(uid) if uid == 0 || uid == nix::unistd::geteuid().as_raw() => Ok(request),
+        Some(uid) => Err(tonic::Status::permission_denied(format!(
+            "user {uid} may not use the agent's private socket: it is for root"
+        ))),
+        None => Err(tonic::Status::internal("this call did not come over the agent's socket")),
     }
 }
 
@@ -225,14 +239,17 @@ fn guard(
 + Send
 + Sync
 + 'static {
+    let watches = Shares::new("watches of connections", WATCHES);
     move |request| {
         let socket = request
             .extensions()
             .get::<nsm_fdpass::Connection>()
             .ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))?;
         let watcher = ids.owner_of(&socket.peer)?;
+        let share = (!ids.acts_for_others(&watcher)).then(|| watches.take(&watcher)).transpose()?;
         let (ids, connections) = (ids.clone(), connections.clone());
         Ok(Arc::new(move |connection| {
+            let _held = &share;
             ids.acts_for_others(&watcher)
                 || connections.get(&connection.id).is_some_and(|record| record.owner == watcher)
         }))

@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod node;
 pub mod registry;
 pub mod selftest;
+pub mod share;
 pub mod state;

@@ -53,6 +53,9 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         // Each blocking call is short; what waits longer waits in the netlink crate's own workers.
         .max_blocking_threads(32)
         .build()?;
+    if let Err(error) = nsm_fdpass::raise_file_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

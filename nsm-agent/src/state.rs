@@ -213,6 +213,11 @@ impl<R: Record> Records<R> {
         self.lock().values().find(|record| fits(record)).cloned()
     }
 
+    /// How many fit.
+    pub fn count(&self, fits: impl Fn(&R) -> bool) -> usize {
+        self.lock().values().filter(|record| fits(record)).count()
+    }
+
     /// All records.
     pub fn all(&self) -> Vec<Arc<R>> {
         self.lock().values().cloned().collect()

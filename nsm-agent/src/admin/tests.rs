@@ -232,3 +232,52 @@ async fn the_operator_applies_explains_watches_and_deletes() {
     assert_eq!(ended.code(), Code::Unavailable, "watches end with the registry");
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_endpoints_than_files_fit_are_found() {
+    let agent = Agent::start(None).await;
+    let listener = tokio::net::UnixListener::bind(agent.dir.path().join("e.sock")).unwrap();
+    let own = agent.connect().await;
+    let mut client = NetworkServiceEndpointRegistryClient::new(own.channel.clone());
+    let file = Arc::new(OwnedFd::from(listener.into_std().unwrap()));
+    let id = InodeId::of(&*file).unwrap();
+    let many = 3 * nsm_fdpass::MAX_FILES;
+    for number in 0..many {
+        own.outbox.send(file.clone()).unwrap();
+        let named = NetworkServiceEndpoint { name: format!("e{number}"), ..endpoint(id.to_string()) };
+        client.register(named).await.unwrap();
+    }
+    let mut found = client.find(NetworkServiceEndpointQuery::default()).await.unwrap().into_inner();
+    for number in 0..many {
+        let endpoint = timeout(SOON, found.message()).await.unwrap().unwrap();
+        assert!(endpoint.is_some(), "{number} of {many}");
+    }
+    assert_eq!(own.inbox.len(), nsm_fdpass::MAX_FILES, "the latest files");
+    assert!(own.inbox.take(id).is_some());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn watches_of_one_peer_are_bounded() {
+    let agent = Agent::start(None).await;
+    let own = agent.connect().await;
+    let mut client = NetworkServiceEndpointRegistryClient::new(own.channel.clone());
+    let query = NetworkServiceEndpointQuery { watch: true, ..NetworkServiceEndpointQuery::default() };
+    // HTTP/2 bounds the calls of one socket, too.
+    let other = agent.connect().await;
+    let mut second = NetworkServiceEndpointRegistryClient::new(other.channel.clone());
+    let mut watches = Vec::new();
+    for number in 0..crate::share::WATCHES {
+        let client = if number % 2 == 0 { &mut client } else { &mut second };
+        watches.push(timeout(SOON, client.find(query.clone())).await.unwrap().unwrap());
+    }
+    let refused = client.find(query.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("the most is 256"), "{refused}");
+    drop(watches);
+    let end = Instant::now() + SOON;
+    while client.find(query.clone()).await.is_err() {
+        assert!(Instant::now() < end, "who has left may watch again");
+    }
+    agent.stop().await;
+}

@@ -28,6 +28,8 @@ use crate::{
 
 /// Mechanisms that a client of this agent can have.
 const SUPPORTED: [&str; 2] = [KERNEL, MEMIF];
+/// Most connections that one peer may hold.
+const CONNECTIONS: usize = 1024;
 
 /// The element.
 pub struct Wires {
@@ -76,6 +78,7 @@ impl Element for Wires {
         let client = self.client(&request, &owner).await?;
         let asked = Self::towards_endpoint(&request, &candidate, &client.mechanism, known.as_deref());
         if known.is_none() {
+            self.has_room(&owner, 1)?;
             let record = Connected {
                 id: request.connection.id.clone(),
                 client_id: client_id(&request.connection),
@@ -88,6 +91,11 @@ impl Element for Wires {
                 since: SystemTime::now(),
             };
             self.connections.put(record).await.map_err(recording)?;
+            // Others of the same peer may have been recorded at the same time.
+            if let Err(full) = self.has_room(&owner, 0) {
+                self.forget(&request.connection.id).await;
+                return Err(full);
+            }
             failpoint::hit("add.connection-recorded");
         }
         let mut unfinished = Unfinished {
@@ -162,6 +170,19 @@ impl Wires {
 
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this peer may have so many more connections. Attachments are the runtime's, which acts for pods.
+    fn has_room(&self, owner: &Owner, more: usize) -> Result<(), Error> {
+        let bounded = match owner {
+            Owner::Attachment(_) => false,
+            Owner::Pod(_) | Owner::Host { .. } => !self.ids.acts_for_others(owner),
+        };
+        if !bounded || self.connections.count(|record| record.owner == *owner) + more <= CONNECTIONS {
+            return Ok(());
+        }
+        let what = format!("{owner} holds {CONNECTIONS} connections, the most for one peer: close some first");
+        Err(client_fault(Kind::Exhausted, what))
     }
 
     /// Takes the wire away and leaves word for the endpoint. Harmless for an id that is not known.

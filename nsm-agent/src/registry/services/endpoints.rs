@@ -11,19 +11,23 @@ use nsm_proto::registry::{
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path, token_expires};
-use crate::registry::{Change, Entry, Reach, Registrant, Registry, Term};
+use crate::{
+    registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term},
+    share::{Shares, WATCHES},
+};
 
 /// The registry of endpoints, for callers on the agent's socket.
 #[derive(Clone)]
 pub struct Endpoints {
     registry: Arc<dyn Registry>,
     host: Option<InodeId>,
+    watches: Arc<Shares<Owner>>,
 }
 
 impl Endpoints {
     /// `host` is the agent's own network namespace, where root is the operator.
     pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
-        Self { registry, host }
+        Self { registry, host, watches: Shares::new("watches of endpoints", WATCHES) }
     }
 }
 
@@ -49,18 +53,26 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceEndpointResponse, Status>> + Send>>;
 
     async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
-        let outbox = caller::connection(request.extensions())?.outbox;
+        let connection = caller::connection(request.extensions())?;
+        let owner = caller::owner(&connection, self.host);
+        let outbox = connection.outbox;
         let query = request.into_inner();
         let template = query.network_service_endpoint.unwrap_or_default();
         let directory = self.registry.directory();
         if !query.watch {
             let found = directory.find_endpoints(&template)?;
-            let answers = found.into_iter().map(move |entry| Ok(current(&outbox, &entry)));
-            return Ok(Response::new(Box::pin(stream::iter(answers))));
+            let answers = stream::iter(found).then(move |entry| current(outbox.clone(), entry));
+            return Ok(Response::new(Box::pin(answers.map(Ok))));
         }
-        let changes = directory.watch_endpoints(template)?.map(move |change| match change {
-            Change::Current(entry) => Ok(current(&outbox, &entry)),
-            Change::Gone(last) => Ok(response((*last).clone(), true)),
+        let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;
+        let changes = directory.watch_endpoints(template)?.then(move |change| {
+            let (outbox, _share) = (outbox.clone(), &share);
+            async move {
+                match change {
+                    Change::Current(entry) => Ok(current(outbox, entry).await),
+                    Change::Gone(last) => Ok(response((*last).clone(), true)),
+                }
+            }
         });
         Ok(Response::new(Box::pin(changes.chain(stream::once(async { ended() })))))
     }
@@ -77,11 +89,9 @@ impl NetworkServiceEndpointRegistry for Endpoints {
 }
 
 /// An endpoint as it is, its socket's file ahead of it.
-fn current(outbox: &Outbox, entry: &Entry) -> NetworkServiceEndpointResponse {
-    if let Reach::Socket(file) = &entry.reach
-        && let Err(error) = outbox.send(file.clone())
-    {
-        tracing::debug!(endpoint = entry.message.name, %error, "found, but its socket's file is not passed");
+async fn current(outbox: Outbox, entry: Arc<Entry>) -> NetworkServiceEndpointResponse {
+    if let Reach::Socket(file) = &entry.reach {
+        outbox.send_when_room(file.clone()).await;
     }
     response((*entry.message).clone(), false)
 }

@@ -11,19 +11,23 @@ use nsm_proto::registry::{
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path};
-use crate::registry::{Change, Registry};
+use crate::{
+    registry::{Change, Owner, Registry},
+    share::{Shares, WATCHES},
+};
 
 /// The registry of network services, for callers on the agent's socket.
 #[derive(Clone)]
 pub struct NetworkServices {
     registry: Arc<dyn Registry>,
     host: Option<InodeId>,
+    watches: Arc<Shares<Owner>>,
 }
 
 impl NetworkServices {
     /// `host` is the agent's own network namespace, where root is the operator.
     pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
-        Self { registry, host }
+        Self { registry, host, watches: Shares::new("watches of network services", WATCHES) }
     }
 }
 
@@ -39,6 +43,7 @@ impl NetworkServiceRegistry for NetworkServices {
     type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceResponse, Status>> + Send>>;
 
     async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
         let directory = self.registry.directory();
@@ -47,9 +52,13 @@ impl NetworkServiceRegistry for NetworkServices {
             let answers = found.into_iter().map(|service| Ok(response((*service.message).clone(), false)));
             return Ok(Response::new(Box::pin(stream::iter(answers))));
         }
-        let changes = directory.watch_services(template)?.map(|change| match change {
-            Change::Current(service) => Ok(response((*service.message).clone(), false)),
-            Change::Gone(last) => Ok(response((*last).clone(), true)),
+        let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;
+        let changes = directory.watch_services(template)?.map(move |change| {
+            let _share = &share;
+            match change {
+                Change::Current(service) => Ok(response((*service.message).clone(), false)),
+                Change::Gone(last) => Ok(response((*last).clone(), true)),
+            }
         });
         Ok(Response::new(Box::pin(changes.chain(stream::once(async { ended() })))))
     }
