@@ -13,6 +13,7 @@ use crate::sandbox::NETNS_DIR;
 
 /// The agent's sockets: it keeps one connection to each endpoint that it has called, as long as that is registered.
 const SOCKET: &str = "agent's file socket";
+const FILE: &str = "agent's file ";
 
 /// A state of the node: each line with how often it occurs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ impl Leftovers {
                 // Kept until the next call to any endpoint: the socket file of the one that was called last.
                 (before, after) if line.ends_with(".sock (deleted)") && after <= before + 1 => None,
                 (before, after) if line == SOCKET && after <= before + now.endpoints => None,
+                // Fewer: those of a call that was just ending.
+                (before, after) if line.starts_with(FILE) && after < before => None,
                 (before, after) if after > before => Some(format!("+{} {line}", after - before)),
                 (before, after) if after < before => Some(format!("-{} {line}", before - after)),
                 _ => None,
@@ -113,6 +116,6 @@ fn open_files(lines: &mut Leftovers, pid: u32) {
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy().into_owned();
-        lines.add(format!("agent's file {}", target.split(":[").next().unwrap_or(&target)));
+        lines.add(format!("{FILE}{}", target.split(":[").next().unwrap_or(&target)));
     }
 }
