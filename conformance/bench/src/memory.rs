@@ -21,7 +21,8 @@ const PER_POD: usize = 10;
 pub(crate) fn launch(program: &str, args: &[String]) -> anyhow::Result<()> {
     let status = Command::new(program).args(args).status().with_context(|| format!("starting {program}"))?;
     ensure!(status.success(), "{program}: {status}");
-    eprintln!("{} {}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss(), getrusage(UsageWho::RUSAGE_SELF)?.max_rss());
+    // Its own by VmHWM: its rusage begins with the mark of whoever started it.
+    eprintln!("{} {}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss(), kib("/proc/self/status", "VmHWM:")?);
     Ok(())
 }
 
@@ -92,8 +93,12 @@ fn resident(node: &mut Node) -> anyhow::Result<f64> {
 }
 
 fn resident_of(pid: u32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024.0 / MIB)
+    Ok(kib(&format!("/proc/{pid}/status"), "VmRSS:")? * 1024.0 / MIB)
+}
+
+/// A line of a process's status that counts KiB.
+fn kib(status: &str, key: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(status)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| key.to_owned())?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
