@@ -35,7 +35,6 @@ mod mac;
 mod message;
 mod name;
 mod netns;
-mod settle;
 mod sys;
 mod transport;
 mod units;

@@ -134,9 +134,10 @@ impl Kernel {
             joined(beside)?.map_err(failed)?;
             of_client
         })?;
-        // Or the first packets would be lost.
-        endpoint.settle(at_endpoint, &wire.endpoint.config).map_err(failed)?;
-        client.settle(at_client, &wire.client.config).map_err(failed)?;
+        // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
+        // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
+        endpoint.link(at_endpoint).map_err(failed)?;
+        client.link(at_client).map_err(failed)?;
         Ok(())
     }
 
