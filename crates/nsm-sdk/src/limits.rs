@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nsm_proto::{
-    connection::{Connection, Mechanism},
+    connection::{Connection, Mechanism, MonitorScopeSelector},
     connectioncontext::{ConnectionContext, DnsConfig, IpContext, Route},
 };
 
@@ -42,10 +42,16 @@ pub fn connection(connection: &Connection) -> Result<(), Error> {
             text("path.path_segments.name", &segment.name, NAME)?;
             text("path.path_segments.id", &segment.id, NAME)?;
             text("path.path_segments.token", &segment.token, TOKEN)?;
-            map("path.path_segments.metrics", &segment.metrics)?;
+            values("path.path_segments.metrics", &segment.metrics, length)?;
         }
     }
     connection.context.as_ref().map_or(Ok(()), context)
+}
+
+/// Refuses a watcher's selection that is out of bounds.
+pub fn selector(selector: &MonitorScopeSelector) -> Result<(), Error> {
+    count("path_segments", selector.path_segments.len(), SEGMENTS)?;
+    count("network_services", selector.network_services.len(), ENTRIES)
 }
 
 /// Refuses preferences that are out of bounds.
@@ -61,7 +67,7 @@ fn mechanism(field: &str, mechanism: &Mechanism) -> Result<(), Error> {
 }
 
 fn context(context: &ConnectionContext) -> Result<(), Error> {
-    map("context.extra_context", &context.extra_context)?;
+    values("context.extra_context", &context.extra_context, length)?;
     if let Some(ip) = &context.ip_context {
         ip_context(ip)?;
     }
@@ -121,14 +127,31 @@ fn texts(field: &str, values: &[String], most: usize) -> Result<(), Error> {
 }
 
 fn map(field: &str, entries: &BTreeMap<String, String>) -> Result<(), Error> {
+    values(field, entries, text)
+}
+
+fn values(
+    field: &str,
+    entries: &BTreeMap<String, String>,
+    check: fn(&str, &str, usize) -> Result<(), Error>,
+) -> Result<(), Error> {
     count(field, entries.len(), ENTRIES)?;
     entries.iter().try_for_each(|(key, value)| {
         text(field, key, NAME)?;
-        text(field, value, TEXT)
+        check(field, value, TEXT)
     })
 }
 
+/// A text that logs and errors show: no control characters, with which it could pretend to be several lines.
 fn text(field: &str, value: &str, most: usize) -> Result<(), Error> {
+    if value.contains(char::is_control) {
+        let start: String = value.chars().take(32).collect();
+        return Err(Error::new(Kind::Invalid, format!("{field} {start:?} contains control characters")));
+    }
+    length(field, value, most)
+}
+
+fn length(field: &str, value: &str, most: usize) -> Result<(), Error> {
     if value.len() <= most {
         return Ok(());
     }
@@ -144,20 +167,4 @@ fn count(field: &str, have: usize, most: usize) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_too_much_is_named() {
-        let mut long = Connection { network_service: "x".repeat(300), ..Connection::default() };
-        let error = connection(&long).unwrap_err().to_string();
-        assert!(error.contains("network_service") && error.contains("300 bytes: at most 253"), "{error}");
-        long.network_service.truncate(253);
-        assert!(connection(&long).is_ok());
-        let route = Route { prefix: "10.0.0.0/8".into(), next_hop: String::new() };
-        let ip = IpContext { src_routes: vec![route; 10_000], ..IpContext::default() };
-        long.context = Some(ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() });
-        let error = connection(&long).unwrap_err().to_string();
-        assert!(error.contains("src_routes has 10000 entries"), "{error}");
-    }
-}
+mod tests;

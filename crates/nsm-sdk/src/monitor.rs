@@ -30,7 +30,7 @@ use nsm_proto::connection::{
 use tonic::{Response, Status};
 
 use self::watch::Mailbox;
-use crate::{Close, Element, Error, Next, Request};
+use crate::{Close, Element, Error, Next, Request, limits};
 
 pub use self::{selector::selects, watch::Watch};
 
@@ -77,7 +77,7 @@ impl Monitor {
 
     /// The gRPC service.
     pub fn server(&self) -> MonitorConnectionServer<Self> {
-        MonitorConnectionServer::new(self.clone())
+        MonitorConnectionServer::new(self.clone()).max_decoding_message_size(limits::MESSAGE)
     }
 
     /// Sends an UPDATE with this state and remembers it. `false` when the connection is not known.
@@ -200,6 +200,7 @@ impl MonitorConnection for Monitor {
         &self,
         request: tonic::Request<MonitorScopeSelector>,
     ) -> Result<Response<Self::MonitorConnectionsStream>, Status> {
+        limits::selector(request.get_ref())?;
         let filter = (self.guard)(&request)?;
         Ok(Response::new(Box::pin(self.watch(request.into_inner(), filter))))
     }

@@ -1,0 +1,84 @@
+use nsm_proto::connection::{Path, PathSegment};
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+#[test]
+fn what_is_too_much_is_named() {
+    let mut long = Connection { network_service: "x".repeat(300), ..Connection::default() };
+    let error = connection(&long).unwrap_err().to_string();
+    assert!(error.contains("network_service") && error.contains("300 bytes: at most 253"), "{error}");
+    long.network_service.truncate(253);
+    assert!(connection(&long).is_ok());
+    let route = Route { prefix: "10.0.0.0/8".into(), next_hop: String::new() };
+    let ip = IpContext { src_routes: vec![route; 10_000], ..IpContext::default() };
+    long.context = Some(ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() });
+    let error = connection(&long).unwrap_err().to_string();
+    assert!(error.contains("src_routes has 10000 entries"), "{error}");
+}
+
+fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::collection::btree_map("[a-z]{1,253}", "\\PC{0,100}", 0..8)
+}
+
+fn valid() -> impl Strategy<Value = Connection> {
+    let segment = ("[a-z0-9.-]{0,253}", "\\PC{0,60}", ".{0,100}").prop_map(|(name, id, note)| PathSegment {
+        name,
+        id,
+        metrics: BTreeMap::from([("note".into(), note)]),
+        ..PathSegment::default()
+    });
+    let route = ("[0-9./]{0,40}", "[0-9.]{0,40}").prop_map(|(prefix, next_hop)| Route { prefix, next_hop });
+    let ip = vec(route, 0..20).prop_map(|src_routes| IpContext { src_routes, ..IpContext::default() });
+    ("[a-z0-9-]{0,253}", label(), vec(segment, 0..=SEGMENTS), ip).prop_map(|(id, labels, path_segments, ip)| {
+        Connection {
+            id,
+            labels,
+            path: Some(Path { index: 0, path_segments }),
+            context: Some(ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() }),
+            ..Connection::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_is_within_bounds_is_taken(connection in valid()) {
+        prop_assert!(super::connection(&connection).is_ok());
+    }
+
+    #[test]
+    fn what_is_beyond_is_refused(mut connection in valid(), field in 0..7, by in 1..100_usize) {
+        let long = "x".repeat(NAME + by);
+        let name = match field {
+            0 => { connection.id = long; "id" }
+            1 => { connection.network_service_endpoint_name = long; "network_service_endpoint_name" }
+            2 => { connection.labels.insert(long, String::new()); "labels" }
+            3 => { connection.labels.insert("k".into(), "v".repeat(TEXT + by)); "labels" }
+            4 => { connection.labels = (0..ENTRIES + by).map(|n| (n.to_string(), String::new())).collect(); "labels" }
+            5 => {
+                let path = connection.path.get_or_insert_default();
+                path.path_segments.resize(SEGMENTS + by, PathSegment::default());
+                "path_segments"
+            }
+            _ => {
+                let context = connection.context.get_or_insert_default();
+                context.ip_context.get_or_insert_default().src_routes.resize(ROUTES + by, Route::default());
+                "src_routes"
+            }
+        };
+        let error = super::connection(&connection).unwrap_err();
+        prop_assert_eq!(error.kind(), Kind::Invalid);
+        prop_assert!(error.to_string().contains(name), "{}", error);
+        prop_assert!(error.to_string().len() < 500, "the error is short");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_log(before in "\\PC{0,20}", control in "[\\x00-\\x1f\\x7f\\u{80}-\\u{9f}]") {
+        let forged = Connection { network_service: format!("{before}{control}WARN"), ..Connection::default() };
+        let error = super::connection(&forged).unwrap_err().to_string();
+        prop_assert!(error.contains("network_service") && !error.contains(char::is_control), "{}", error);
+    }
+}
