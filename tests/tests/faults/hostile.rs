@@ -59,7 +59,18 @@ fn beside_an_honest_one(how: &str, bound: Duration) -> anyhow::Result<()> {
 
 pub(crate) fn refusal_tries_the_next() -> anyhow::Result<()> {
     alone("refuse", "not today")?;
-    Ok(())
+    beside_an_honest_one("refuse", PROMPT)
+}
+
+pub(crate) fn nonsense_tries_the_next() -> anyhow::Result<()> {
+    beside_an_honest_one("bad-prefix", PROMPT)?;
+    beside_an_honest_one("many-routes", PROMPT)?;
+    beside_an_honest_one("default-route", PROMPT)
+}
+
+/// A silent one has its share of the time, not all of it.
+pub(crate) fn silence_tries_the_next() -> anyhow::Result<()> {
+    beside_an_honest_one("hang", Duration::from_secs(8))
 }
 
 pub(crate) fn silence_ends_at_the_timeout() -> anyhow::Result<()> {
@@ -97,6 +108,23 @@ pub(crate) fn gateway_of_another_family() -> anyhow::Result<()> {
 
 pub(crate) fn name_of_300_bytes() -> anyhow::Result<()> {
     alone("long-name", "name")
+}
+
+pub(crate) fn namespace_of_another() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let victim = node.pod("victim")?;
+    let _endpoint = Endpoint::of(SERVICE)
+        .name("hostile")
+        .program("nsm-hostile")
+        .set("NSM_MISBEHAVIOUR", "namespace-of-another")
+        .set("NSM_NETNS", &victim.namespace().path().display().to_string())
+        .start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let added = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?;
+    ensure!(added.exit != 0 && added.json.to_string().contains("not its own"), "{}", added.json);
+    ensure!(added.took < PROMPT, "ADD took {:?}", added.took);
+    node.nothing_left(&before)
 }
 
 pub(crate) fn default_route() -> anyhow::Result<()> {
