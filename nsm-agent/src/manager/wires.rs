@@ -228,6 +228,9 @@ impl Wires {
     ) -> Request {
         let mut asked = request.clone();
         asked.connection.network_service_endpoint_name.clone_from(&candidate.name);
+        if let Some(known) = known.filter(|known| known.endpoint == candidate.name) {
+            resume(&mut asked.connection, &known.endpoint_side.decoded());
+        }
         match wanted.r#type.as_str() {
             // The endpoint's end is made from here, so the client's namespace is no business of the endpoint's.
             KERNEL => {
@@ -509,6 +512,16 @@ fn wanted(request: &Request) -> Result<Mechanism, Error> {
 /// The id of the segment before ours.
 fn client_id(connection: &Connection) -> String {
     nsm_sdk::path::previous(connection).map(|segment| segment.id.clone()).unwrap_or_default()
+}
+
+/// A client that comes anew under its id says nothing of what lies behind us. It is the same connection still: to the endpoint
+/// it would be another one, and the first would keep its addresses.
+fn resume(connection: &mut Connection, known: &Connection) {
+    let (Some(path), Some(before)) = (&mut connection.path, &known.path) else { return };
+    let (ours, theirs) = (path.index as usize + 1, before.index as usize + 1);
+    if path.path_segments.len() == ours {
+        path.path_segments.extend(before.path_segments.iter().skip(theirs).cloned());
+    }
 }
 
 /// Whether an endpoint that failed so keeps nothing: it was never reached, or answered and said no.
