@@ -25,6 +25,8 @@ enum Misbehaviour {
     Answer(fn(&mut IpContext)),
     /// The answer's endpoint name is 300 bytes long.
     LongName,
+    /// The answer names and passes the network namespace at `NSM_NETNS`, as the endpoint's end.
+    NamespaceOfAnother,
 }
 
 impl Misbehaviour {
@@ -43,6 +45,7 @@ impl Misbehaviour {
             "overlapping-route" => Self::Answer(|ip| ip.src_routes.push(route("10.9.0.0/24", ""))),
             "strange-gateway" => Self::Answer(|ip| ip.src_routes.push(route("10.8.0.0/24", "fd00::1"))),
             "long-name" => Self::LongName,
+            "namespace-of-another" => Self::NamespaceOfAnother,
             other => anyhow::bail!("NSM_MISBEHAVIOUR={other} is not known"),
         })
     }
@@ -65,6 +68,15 @@ impl Element for Hostile {
                 let mut connection = next.request(request).await?;
                 let context = connection.context.get_or_insert_with(ConnectionContext::default);
                 change(context.ip_context.get_or_insert_with(IpContext::default));
+                Ok(connection)
+            }
+            Misbehaviour::NamespaceOfAnother => {
+                let path = std::env::var("NSM_NETNS").map_err(|error| Error::new(Kind::Internal, error))?;
+                let file = std::fs::File::open(path).map_err(|error| Error::new(Kind::Internal, error))?;
+                let id = request.call.files.add(std::os::fd::OwnedFd::from(file))?;
+                let mut connection = next.request(request).await?;
+                let parameters = &mut connection.mechanism.get_or_insert_default().parameters;
+                parameters.insert(nsm_proto::mechanism::INODE_URL.into(), id.to_string());
                 Ok(connection)
             }
             Misbehaviour::LongName => {

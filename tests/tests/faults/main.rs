@@ -1,8 +1,10 @@
 //! Faults on purpose: each must end in something whole, or in nothing at all and a clear error.
 
+mod caller;
 mod disk;
 mod hostile;
 mod kills;
+mod strangers;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +19,8 @@ const IFNAME: &str = "nsm-1";
 fn main() -> ExitCode {
     let tests = tests![
         hostile::refusal_tries_the_next,
+        hostile::nonsense_tries_the_next,
+        hostile::silence_tries_the_next,
         hostile::silence_ends_at_the_timeout,
         hostile::death_in_the_middle_tries_the_next,
         hostile::bad_prefix,
@@ -26,6 +30,15 @@ fn main() -> ExitCode {
         hostile::overlapping_route,
         hostile::gateway_of_another_family,
         hostile::name_of_300_bytes,
+        hostile::namespace_of_another,
+        strangers::nonsense_on_the_socket,
+        strangers::requests_whose_callers_hang_up,
+        strangers::reselect_storm,
+        strangers::crowd_of_one_pod,
+        strangers::more_connections_than_a_pod_may_hold,
+        strangers::names_that_forge_log_lines,
+        strangers::as_much_as_is_allowed_and_one_more,
+        strangers::private_socket_is_roots,
         disk::full,
         disk::damaged_record_is_set_aside,
         disk::newer_format_refuses_to_start,
