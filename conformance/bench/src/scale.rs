@@ -15,20 +15,23 @@ use crate::report::{Goal, Report};
 /// Endpoints of one service: what a Find returns is the same whatever else is registered.
 const PER_SERVICE: usize = 10;
 
-/// Registers ten endpoints, measures, registers the rest, measures again.
+/// Two agents, one with ten endpoints and one with all: asked in turn, so that the machine's moods are the same for both.
 pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> {
-    let node = Node::start("scale")?;
+    let (small, large) = (Node::start("scale-small")?, Node::start("scale-large")?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (few, many) = runtime.block_on(async {
-        let mut lab = Lab::connect(&node).await?;
-        lab.register(0, 1).await?;
-        let few = lab.measure(size.n).await?;
-        lab.register(1, size.endpoints / PER_SERVICE).await?;
-        let many = lab.measure(size.n).await?;
+        let (mut small, mut large) = (Lab::connect(&small).await?, Lab::connect(&large).await?);
+        small.register(1).await?;
+        large.register(size.endpoints / PER_SERVICE).await?;
+        let (mut few, mut many) = (Samples::default(), Samples::default());
+        for _ in 0..size.n {
+            small.measure(&mut few).await?;
+            large.measure(&mut many).await?;
+        }
         anyhow::Ok((few, many))
     })?;
     let total = size.endpoints;
-    for (what, few, many) in [("Find", few.0, many.0), ("candidates", few.1, many.1)] {
+    for (what, few, many) in [("Find", few.finds, many.finds), ("candidates", few.choices, many.choices)] {
         let few = report.series(&format!("{what}, {PER_SERVICE} endpoints"), "nsm-agent", "ms", &few);
         let many = report.series(&format!("{what}, {total} endpoints"), "nsm-agent", "ms", &many);
         let ratio = many.unwrap_or(f64::NAN) / few.unwrap_or(f64::NAN);
@@ -36,6 +39,13 @@ pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> 
         report.judge(&what, "×", ratio, Goal::Most { must: 1.5, aim: 1.2 });
     }
     Ok(())
+}
+
+/// Milliseconds of each Find and of each choice.
+#[derive(Default)]
+struct Samples {
+    finds: Vec<f64>,
+    choices: Vec<f64>,
 }
 
 struct Lab {
@@ -53,9 +63,9 @@ impl Lab {
         })
     }
 
-    /// Services `from..to` with their endpoints.
-    async fn register(&mut self, from: usize, to: usize) -> anyhow::Result<()> {
-        for service in from..to {
+    /// So many services with their endpoints.
+    async fn register(&mut self, services: usize) -> anyhow::Result<()> {
+        for service in 0..services {
             let name = format!("service-{service}");
             let object = NetworkService { name: name.clone(), payload: "IP".into(), ..NetworkService::default() };
             self.admin.apply_network_service(object).await?;
@@ -74,29 +84,26 @@ impl Lab {
         Ok(())
     }
 
-    /// Milliseconds of each Find and of each choice, over one connection.
-    async fn measure(&mut self, n: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
-        let (mut finds, mut choices) = (Vec::new(), Vec::new());
-        for _ in 0..n {
-            let template = NetworkServiceEndpoint {
-                network_service_names: vec!["service-0".into()],
-                ..NetworkServiceEndpoint::default()
-            };
-            let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(template), watch: false };
-            let began = Instant::now();
-            let mut found = self.registry.find(query).await?.into_inner();
-            let mut count = 0;
-            while found.message().await?.is_some() {
-                count += 1;
-            }
-            finds.push(began.elapsed().as_secs_f64() * 1000.0);
-            anyhow::ensure!(count == PER_SERVICE, "Find returned {count} endpoints");
-
-            let query = ExplainRequest { network_service: "service-0".into(), ..ExplainRequest::default() };
-            let began = Instant::now();
-            self.admin.explain(query).await?;
-            choices.push(began.elapsed().as_secs_f64() * 1000.0);
+    /// One Find and one choice.
+    async fn measure(&mut self, samples: &mut Samples) -> anyhow::Result<()> {
+        let template = NetworkServiceEndpoint {
+            network_service_names: vec!["service-0".into()],
+            ..NetworkServiceEndpoint::default()
+        };
+        let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(template), watch: false };
+        let began = Instant::now();
+        let mut found = self.registry.find(query).await?.into_inner();
+        let mut count = 0;
+        while found.message().await?.is_some() {
+            count += 1;
         }
-        Ok((finds, choices))
+        samples.finds.push(began.elapsed().as_secs_f64() * 1000.0);
+        anyhow::ensure!(count == PER_SERVICE, "Find returned {count} endpoints");
+
+        let query = ExplainRequest { network_service: "service-0".into(), ..ExplainRequest::default() };
+        let began = Instant::now();
+        self.admin.explain(query).await?;
+        samples.choices.push(began.elapsed().as_secs_f64() * 1000.0);
+        Ok(())
     }
 }
