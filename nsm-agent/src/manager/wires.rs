@@ -46,7 +46,7 @@ pub struct Wires {
     /// What endpoints say of connections.
     pub hops: NextHops,
     /// Interfaces of wires that stand, and connections that are ending.
-    links: Mutex<Links>,
+    links: Arc<Mutex<Links>>,
 }
 
 #[derive(Default)]
@@ -143,7 +143,7 @@ impl Wires {
         ids: Arc<Ids>,
         hops: NextHops,
     ) -> Self {
-        Self { connections, attachments, forwarders, owed, ids, hops, links: Mutex::default() }
+        Self { connections, attachments, forwarders, owed, ids, hops, links: Arc::default() }
     }
 
     /// Whose interface that is.
@@ -274,7 +274,11 @@ impl Wires {
             wire: None,
             since: known.map_or_else(SystemTime::now, |known| known.since),
         };
-        let work = Work { forwarders: self.forwarders.clone(), connections: self.connections.clone() };
+        let work = Work {
+            forwarders: self.forwarders.clone(),
+            connections: self.connections.clone(),
+            links: self.links.clone(),
+        };
         let before = known.and_then(|known| known.wire.clone());
         let made = blocking(move || work.wire(&agreement, before.as_ref(), record)).await.map_err(failed)?;
         self.remember(&made);
@@ -418,6 +422,7 @@ fn client_fault(kind: Kind, what: String) -> Error {
 struct Work {
     forwarders: Arc<Forwarders>,
     connections: Records<Connected>,
+    links: Arc<Mutex<Links>>,
 }
 
 impl Work {
@@ -436,7 +441,13 @@ impl Work {
                     record.wire = Some(same);
                     return self.up(record);
                 }
-                None => self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?,
+                None => {
+                    // Taken away to be made anew: its interfaces are not missed.
+                    let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+                    links.standing.retain(|_, id| *id != agreement.id);
+                    drop(links);
+                    self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?;
+                }
             }
         }
         record.phase = Phase::Adding;

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         strangers::nonsense_on_the_socket,
         strangers::requests_whose_callers_hang_up,
         strangers::reselect_storm,
+        strangers::another_interface_name_each_time,
         strangers::crowd_of_one_pod,
         strangers::more_connections_than_a_pod_may_hold,
         strangers::names_that_forge_log_lines,

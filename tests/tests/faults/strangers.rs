@@ -177,6 +177,26 @@ pub(crate) fn reselect_storm() -> anyhow::Result<()> {
     unharmed(&mut node)
 }
 
+pub(crate) fn another_interface_name_each_time() -> anyhow::Result<()> {
+    let mut node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    unharmed(&mut node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let caller = Caller::of(&node, pod.namespace())?;
+    for number in 0..50 {
+        let mut message = request("id-1", &caller.pass(pod.namespace().path())?);
+        message.mechanism_preferences[0].parameters.insert("name".into(), format!("nsm-{number}"));
+        caller.request(message)?.with_context(|| format!("nsm-{number}"))?;
+    }
+    // What the agent itself takes away is not lost.
+    ensure!(!node.agent_log().contains("gone without Close"), "{}", node.agent_log());
+    ensure!(node.connections()?.len() == 1, "{:?}", node.connections()?);
+    caller.close(request("id-1", "").connection.unwrap_or_default())??;
+    drop(caller);
+    node.nothing_left(&before)
+}
+
 pub(crate) fn crowd_of_one_pod() -> anyhow::Result<()> {
     let mut node = Node::start("node-1")?;
     let _endpoint = Endpoint::of(SERVICE).start(&node)?;
