@@ -239,14 +239,14 @@ fn guard(
 + Send
 + Sync
 + 'static {
-    let watches = Shares::new("watches of connections", WATCHES);
+    let shares = Shares::new("watches of connections", WATCHES);
     move |request| {
         let socket = request
             .extensions()
             .get::<nsm_fdpass::Connection>()
             .ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))?;
         let watcher = ids.owner_of(&socket.peer)?;
-        let share = (!ids.acts_for_others(&watcher)).then(|| watches.take(&watcher)).transpose()?;
+        let share = (!ids.acts_for_others(&watcher)).then(|| shares.take(&watcher)).transpose()?;
         let (ids, connections) = (ids.clone(), connections.clone());
         Ok(Arc::new(move |connection| {
             let _held = &share;

@@ -73,12 +73,13 @@ pub struct Server {
 #[derive(Default)]
 struct Slot {
     turn: tokio::sync::Mutex<()>,
-    adding: Mutex<Option<CancellationToken>>,
+    /// Cancelled and replaced by each DEL: calls off the ADDs that came before it, and none that comes later.
+    deleted: Mutex<CancellationToken>,
 }
 
 impl Slot {
-    fn adding(&self) -> std::sync::MutexGuard<'_, Option<CancellationToken>> {
-        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deleted(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,7 +101,7 @@ impl Server {
         slots.entry(key.clone()).or_default().clone()
     }
 
-    /// Runs an operation in a task of its own; `gone` is cancelled when the caller hangs up.
+    /// Runs an operation in a task of its own, which goes on when the caller hangs up.
     async fn run<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, Status>> + Send + 'static,
@@ -171,21 +172,14 @@ impl cni_server::Cni for Server {
         let asked = request.into_inner();
         let key = key(asked.key.clone())?;
         let netns = add::passed_netns(&socket, &asked.netns_url).await?;
-        let hang_up = CancellationToken::new();
-        let caller = hang_up.clone().drop_guard();
-        let (server, at) = (self.clone(), key.clone());
+        let (server, slot) = (self.clone(), self.slot(&key));
+        let called_off = slot.deleted().child_token();
+        // Dropped with this call when the plugin hangs up.
+        let caller = called_off.clone().drop_guard();
         let done = self
             .run(async move {
-                let done = server.add_one(at.clone(), asked, netns).await;
-                report(&server.parts.metrics, Operation::Add, &at, started, done.as_ref().map(|_| ()));
-                if hang_up.is_cancelled() && done.is_ok() {
-                    tracing::warn!(
-                        container = at.container_id,
-                        ifname = at.ifname,
-                        "the plugin has gone: its ADD is undone"
-                    );
-                    let _ = server.del_one(&at).await;
-                }
+                let done = server.add_one(&key, &slot, asked, netns, called_off).await;
+                report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
                 done
             })
             .await;

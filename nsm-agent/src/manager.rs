@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use heal::Healer;
-pub use ids::{ForAttachment, Ids};
+pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};
 pub use owed::{Owed, OwedClose};
 pub use recover::{Recovered, recover};

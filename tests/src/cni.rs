@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -55,6 +55,22 @@ impl<'a> Cni<'a> {
 
     /// Runs the plugin once.
     pub fn call(self, call: &Call<'_>) -> anyhow::Result<Outcome> {
+        let began = Instant::now();
+        let child = self.start(call)?;
+        let output = child.wait_with_output()?;
+        let took = began.elapsed();
+        let stdout = String::from_utf8(output.stdout).context("standard output")?;
+        let json = match stdout.trim() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).with_context(|| format!("standard output is no JSON: {text}"))?,
+        };
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let exit = output.status.code().with_context(|| format!("nsm-cni: {}: {stderr}", output.status))?;
+        Ok(Outcome { exit, json, stderr, took })
+    }
+
+    /// Starts the plugin, for tests in which it does not come to its end.
+    pub fn start(self, call: &Call<'_>) -> anyhow::Result<Child> {
         let program = binary("nsm-cni")?;
         let mut command = bare(&program);
         command.env("CNI_COMMAND", call.command).env("CNI_PATH", program.parent().unwrap_or(Path::new("/")));
@@ -68,20 +84,15 @@ impl<'a> Cni<'a> {
             command.env("CNI_NETNS", netns);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let began = Instant::now();
         let mut child = self.node.namespace().run(|| command.spawn())?.context("starting nsm-cni")?;
         // A plugin that fails before it reads closes the pipe: no failure of the call.
         child.stdin.take().context("stdin")?.write_all(call.stdin.as_bytes()).ok();
-        let output = child.wait_with_output()?;
-        let took = began.elapsed();
-        let stdout = String::from_utf8(output.stdout).context("standard output")?;
-        let json = match stdout.trim() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).with_context(|| format!("standard output is no JSON: {text}"))?,
-        };
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let exit = output.status.code().with_context(|| format!("nsm-cni: {}: {stderr}", output.status))?;
-        Ok(Outcome { exit, json, stderr, took })
+        Ok(child)
+    }
+
+    /// Starts an ADD.
+    pub fn start_add(self, pod: &Pod, ifname: &str, conf: &Value) -> anyhow::Result<Child> {
+        self.start(&Call { command: "ADD", ..attachment(pod, ifname, conf) })
     }
 
     /// ADD.

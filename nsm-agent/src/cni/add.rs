@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use nsm_netlink::{IfName, Mtu, Netns, NetnsSocket};
 use nsm_proto::{
-    cni::AddRequest,
+    cni::{AddRequest, AddResponse},
     connection::{Connection, Mechanism},
     connectioncontext::{ConnectionContext, EthernetContext, IpContext},
     mechanism::{INTERFACE_NAME, KERNEL, LOCAL, MTU},
@@ -13,11 +13,11 @@ use nsm_sdk::{Call, Close, Error, Kind, Request, serve::Connection as Socket};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Server, result};
+use super::{Server, Slot, result};
 use crate::{
     failpoint,
     forwarder::kernel::present_prefixes,
-    manager::ForAttachment,
+    manager::{CalledOff, ForAttachment},
     state::{Attachment, AttachmentKey, Pod, RoutePolicy, blocking},
 };
 
@@ -36,33 +36,39 @@ pub(super) async fn passed_netns(socket: &Socket, url: &str) -> Result<Netns, St
 }
 
 impl Server {
+    /// Connects, unless it is called off: then nothing is left of it when its turn ends.
     pub(super) async fn add_one(
         &self,
-        key: AttachmentKey,
+        key: &AttachmentKey,
+        slot: &Slot,
         asked: AddRequest,
         netns: Netns,
-    ) -> Result<nsm_proto::cni::AddResponse, Status> {
-        let slot = self.slot(&key);
-        let called_off = CancellationToken::new();
+        called_off: CancellationToken,
+    ) -> Result<AddResponse, Status> {
         let timeout = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
         let deadline = tokio::time::Instant::now() + timeout;
-        let Ok(_turn) = tokio::time::timeout_at(deadline, slot.turn.lock()).await else {
-            return Err(Status::unavailable(format!(
-                "another operation on attachment {key} did not end in {timeout:?}"
-            )));
+        let _turn = tokio::select! {
+            turn = slot.turn.lock() => turn,
+            () = called_off.cancelled() => return Err(cancelled().into()),
+            () = tokio::time::sleep_until(deadline) => {
+                return Err(Status::unavailable(format!(
+                    "another operation on attachment {key} did not end in {timeout:?}"
+                )));
+            }
         };
-        self.work_off_note(&key).await?;
-        if let Some(known) = self.parts.attachments.get(&key) {
+        self.work_off_note(key).await?;
+        if let Some(known) = self.parts.attachments.get(key) {
             return Err(Status::already_exists(format!(
                 "attachment {key} exists, in network {:?}: DEL it first",
                 known.network
             )));
         }
-        *slot.adding() = Some(called_off.clone());
-        let done = self.connect(&key, asked, netns, deadline, &called_off).await;
-        *slot.adding() = None;
+        let done = self.connect(key, asked, netns, deadline, &called_off).await;
         if done.is_err() {
-            self.forget(&key).await;
+            self.forget(key).await;
+        } else if called_off.is_cancelled() {
+            self.end(key).await?;
+            return Err(cancelled().into());
         }
         done.map_err(Status::from)
     }
@@ -74,7 +80,7 @@ impl Server {
         netns: Netns,
         deadline: tokio::time::Instant,
         called_off: &CancellationToken,
-    ) -> Result<nsm_proto::cni::AddResponse, Error> {
+    ) -> Result<AddResponse, Error> {
         let attachment = self.attachment(key, &asked, &netns)?;
         let prefixes = self.look_into(&attachment, netns.clone()).await?;
         self.parts
@@ -86,12 +92,13 @@ impl Server {
         let mut call = Call::new(Duration::ZERO);
         call.deadline = deadline;
         call.note(ForAttachment(key.clone()));
+        call.note(CalledOff(called_off.clone()));
         call.note(netns);
         let request = request(&attachment, &asked, prefixes, call);
         let connection = request.connection.clone();
         let outcome = tokio::select! {
             made = self.parts.chain.request(request) => made,
-            () = called_off.cancelled() => Err(Error::new(Kind::Cancelled, "called off by DEL")),
+            () = called_off.cancelled() => Err(cancelled()),
             () = tokio::time::sleep_until(deadline) => {
                 Err(Error::new(Kind::Deadline, "no endpoint served in time: the agent's log names those that were asked"))
             }
@@ -182,6 +189,10 @@ impl Server {
             tracing::error!(container = key.container_id, ifname = key.ifname, %error, "the record of a failed ADD stays until DEL");
         }
     }
+}
+
+fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "called off: by DEL, or because the plugin has gone")
 }
 
 /// The same for the same attachment, so that its connection is found again after a restart.

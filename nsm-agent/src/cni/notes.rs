@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use crate::state::{AttachmentKey, blocking};
 
+/// Most DELs that are worked off at the same time.
+const AT_ONCE: usize = 32;
+
 /// The folder of the notes.
 #[derive(Debug, Clone)]
 pub struct Folder(PathBuf);
@@ -92,24 +95,32 @@ impl Folder {
     }
 
     async fn work_off(&self, server: &Server) {
-        for note in self.notes().await {
-            match server.del_one(&note.key).await {
-                Ok(found) => {
-                    tracing::info!(container = note.key.container_id, ifname = note.key.ifname, found, "owed DEL done");
-                    note.settle().await;
-                }
-                Err(status) => tracing::error!(
-                    container = note.key.container_id,
-                    ifname = note.key.ifname,
+        // Side by side: one whose ADD still runs waits for that.
+        let work = |note: Note| async move {
+            if let Err((key, status)) = server.del_owed(note).await {
+                tracing::error!(
+                    container = key.container_id,
+                    ifname = key.ifname,
                     error = status.message(),
                     "owed DEL failed: the note stays"
-                ),
+                );
             }
-        }
+        };
+        futures::stream::iter(self.notes().await).for_each_concurrent(AT_ONCE, work).await;
     }
 }
 
 impl Note {
+    /// Which attachment is to end.
+    pub fn key(&self) -> &AttachmentKey {
+        &self.key
+    }
+
+    /// Whether it is still owed: an ADD works it off too.
+    pub fn is_owed(&self) -> bool {
+        self.path.exists()
+    }
+
     /// The DEL is done.
     pub async fn settle(self) {
         blocking(move || match std::fs::remove_file(&self.path) {

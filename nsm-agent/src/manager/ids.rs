@@ -10,6 +10,7 @@ use nsm_fdpass::Peer;
 use nsm_netlink::NetnsId;
 use nsm_proto::connection::Connection;
 use nsm_sdk::{Call, Error, Kind, path, serve::Caller};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::state::{AttachmentKey, Owner};
@@ -17,6 +18,10 @@ use crate::state::{AttachmentKey, Owner};
 /// In an in-process call: the attachment that it is for.
 #[derive(Debug, Clone)]
 pub struct ForAttachment(pub AttachmentKey);
+
+/// In an in-process call: cancelled when nobody wants its answer any more.
+#[derive(Debug, Clone)]
+pub struct CalledOff(pub CancellationToken);
 
 /// Derives ids.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use nsm_proto::{
 };
 use nsm_sdk::{Close, Element, Error, Kind, Next, Request, heal::NextHops};
 
-use super::{Candidate, Ids, Owed};
+use super::{CalledOff, Candidate, Ids, Owed};
 use crate::{
     failpoint,
     forwarder::{self, Agreement, End, Fault, Forwarders, Wire},
@@ -103,7 +103,7 @@ impl Element for Wires {
             endpoint: candidate.name.clone(),
             asked: known.is_none().then(|| asked.connection.clone()),
         };
-        let answer = match next.request(asked).await {
+        let answer = match answer_of(asked, next).await {
             Ok(answer) => answer,
             Err(error) => {
                 if knows_nothing(&error) {
@@ -518,6 +518,19 @@ fn wanted(request: &Request) -> Result<Mechanism, Error> {
             format!("no mechanism that this agent supports ({}) among {offered:?}", SUPPORTED.join(", ")),
         )
     })
+}
+
+/// What the endpoint says by the deadline, unless the Request is called off before. Only this wait is cut short: what this
+/// element does before and after it comes to its end, or a record or a wire would be left that nobody knows.
+async fn answer_of(asked: Request, next: Next) -> Result<Connection, Error> {
+    let remaining = asked.call.remaining();
+    let called_off = asked.call.noted::<CalledOff>().map(|CalledOff(token)| token).unwrap_or_default();
+    tokio::select! {
+        answer = tokio::time::timeout(remaining, next.request(asked)) => answer.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Deadline, format!("no answer within {:.1} s", remaining.as_secs_f32())))
+        }),
+        () = called_off.cancelled() => Err(Error::new(Kind::Cancelled, "called off")),
+    }
 }
 
 /// The id of the segment before ours.

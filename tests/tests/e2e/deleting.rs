@@ -1,11 +1,12 @@
 //! DEL: always 0, always quick, nothing left.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
-use nsm_lab::{Endpoint, Node};
+use nsm_lab::{Endpoint, Node, Program, binary};
 
 use crate::{IFNAME, SERVICE};
 
@@ -63,7 +64,7 @@ pub(crate) fn during_add() -> anyhow::Result<()> {
     let pod = node.pod("client")?;
     let before = node.leftovers()?;
     let mut conf = node.conf(SERVICE);
-    conf["timeoutSeconds"] = 3.into();
+    conf["timeoutSeconds"] = 60.into();
     thread::scope(|scope| -> anyhow::Result<()> {
         let adding = scope.spawn(|| node.cni().add(&pod, IFNAME, &conf));
         nsm_lab::eventually("a record", Duration::from_secs(2), || Ok(node.connections()?.len()), |n| *n == 1)?;
@@ -73,6 +74,40 @@ pub(crate) fn during_add() -> anyhow::Result<()> {
         ensure!(added.exit != 0, "ADD succeeded although it was deleted meanwhile: {}", added.json);
         Ok(())
     })?;
+    ensure!(node.dir().join("cni.sock.owed").read_dir()?.count() == 0, "the agent answered DEL itself");
+    node.nothing_left(&before)
+}
+
+/// The plugin is killed in the middle of ADD, and no DEL comes.
+pub(crate) fn an_add_whose_plugin_was_killed() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).program("nsm-hostile").set("NSM_MISBEHAVIOUR", "hang").start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut conf = node.conf(SERVICE);
+    conf["timeoutSeconds"] = 60.into();
+    let mut plugin = node.cni().start_add(&pod, IFNAME, &conf)?;
+    nsm_lab::eventually("a record", Duration::from_secs(2), || Ok(node.connections()?.len()), |n| *n == 1)?;
+    plugin.kill()?;
+    plugin.wait()?;
+    node.nothing_left(&before)
+}
+
+/// A client that is no plugin, and whose Request runs into its deadline.
+pub(crate) fn a_request_that_ran_out_of_time() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).program("nsm-hostile").set("NSM_MISBEHAVIOUR", "hang").start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut command = Command::new(binary("nsc")?);
+    command
+        .env("NSM_CONNECT_TO", format!("unix://{}", node.nsm_socket().display()))
+        .env("NSM_NETWORK_SERVICES", format!("kernel://{SERVICE}/{IFNAME}"))
+        .env("NSM_REQUEST_TIMEOUT", "1s");
+    let client = Program::start("nsc", &mut command, pod.namespace(), &node.dir().join("nsc.log"))?;
+    nsm_lab::eventually("a record", Duration::from_secs(2), || Ok(node.connections()?.len()), |n| *n == 1)?;
+    // Killed, it sends no Close.
+    client.kill()?;
     node.nothing_left(&before)
 }
 

@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         deleting::after_the_namespace_is_gone,
         deleting::with_another_configuration,
         deleting::during_add,
+        deleting::an_add_whose_plugin_was_killed,
+        deleting::a_request_that_ran_out_of_time,
         deleting::a_namespace_that_vanishes_is_noticed,
         check::whole_is_well,
         check::a_removed_address_is_found,
