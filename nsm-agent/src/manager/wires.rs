@@ -436,19 +436,15 @@ impl Work {
             self.forwarders.joining(&agreement.client.mechanism.r#type, &agreement.endpoint.mechanism.r#type)?;
         let plan = forwarder.plan(agreement)?;
         if let Some(old) = before {
-            match self.forwarders.of(old).change(old, &plan, agreement)? {
-                Some(same) => {
-                    record.wire = Some(same);
-                    return self.up(record);
-                }
-                None => {
-                    // Taken away to be made anew: its interfaces are not missed.
-                    let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-                    links.standing.retain(|_, id| *id != agreement.id);
-                    drop(links);
-                    self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?;
-                }
+            if let Some(same) = self.forwarders.of(old).change(old, &plan, agreement)? {
+                record.wire = Some(same);
+                return self.up(record);
             }
+            // Taken away to be made anew: its interfaces are not missed.
+            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.standing.retain(|_, id| *id != agreement.id);
+            drop(links);
+            self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?;
         }
         record.phase = Phase::Adding;
         record.wire = Some(plan.clone());
