@@ -5,15 +5,16 @@
 //! endpoint anyway. An endpoint is never told to close a connection that has been made again meanwhile.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use nsm_proto::connection::Connection;
 use nsm_sdk::{Call, Chain, Close, Kind};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -68,7 +69,8 @@ struct Inner {
     records: Records<OwedClose>,
     /// Owed without a file: from places that cannot wait, and when the disk is full.
     unrecorded: Mutex<HashMap<String, OwedClose>>,
-    wake: Notify,
+    /// Moves when something is owed, or an endpoint has registered.
+    wake: watch::Sender<u64>,
     settled: Notify,
     life: Duration,
 }
@@ -76,7 +78,8 @@ struct Inner {
 impl Owed {
     /// With what an earlier agent left; `life` bounds how long an endpoint keeps a connection that nobody refreshes.
     pub fn new(records: Records<OwedClose>, life: Duration) -> Self {
-        let inner = Inner { records, unrecorded: Mutex::default(), wake: Notify::new(), settled: Notify::new(), life };
+        let (wake, settled) = (watch::Sender::new(0), Notify::new());
+        let inner = Inner { records, unrecorded: Mutex::default(), wake, settled, life };
         Self { inner: Arc::new(inner) }
     }
 
@@ -104,7 +107,7 @@ impl Owed {
 
     /// Asks for a round of deliveries: something is owed, or an endpoint has registered.
     pub fn deliver(&self) {
-        self.inner.wake.notify_one();
+        self.inner.wake.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// All debts.
@@ -131,31 +134,36 @@ impl Owed {
         let _ = tokio::time::timeout(bound, wait).await;
     }
 
-    /// Delivers until `stop`. `towards` is the chain whose end calls the endpoint.
+    /// Delivers until `stop`, side by side: an endpoint that hangs keeps no other one waiting. `towards` is the chain whose end
+    /// calls the endpoint.
     pub async fn run(self, endpoints: Endpoints, towards: Chain, stop: CancellationToken) {
+        let mut wake = self.inner.wake.subscribe();
+        let mut delivering = FuturesUnordered::new();
+        let mut under_way = HashSet::new();
         loop {
-            let waiting = self.round(&endpoints, &towards).await;
-            let pause = if waiting { RETRY } else { Duration::from_hours(1) };
+            wake.borrow_and_update();
+            for owed in self.all() {
+                if under_way.insert(owed.id.clone()) {
+                    delivering.push(self.deliver_at_last(owed, &endpoints, &towards));
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.inner.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                _ = wake.changed() => {}
+                // One whose file stays must not be delivered over and over.
+                Some(id) = delivering.next() => if self.inner.records.get(&id).is_none() { under_way.remove(&id); },
             }
         }
     }
 
-    /// One try for each; whether something is still owed.
-    async fn round(&self, endpoints: &Endpoints, towards: &Chain) -> bool {
-        let debts = self.all();
-        let deliveries = debts.into_iter().map(|owed| async move {
-            if self.deliver_one(&owed, endpoints, towards).await {
-                self.settle(&owed).await;
-                false
-            } else {
-                true
-            }
-        });
-        futures::future::join_all(deliveries).await.into_iter().any(|waiting| waiting)
+    /// Tries until nothing is owed any more; the id of the debt.
+    async fn deliver_at_last(&self, owed: OwedClose, endpoints: &Endpoints, towards: &Chain) -> String {
+        let mut wake = self.inner.wake.subscribe();
+        while !self.deliver_one(&owed, endpoints, towards).await {
+            let _ = tokio::time::timeout(RETRY, wake.changed()).await;
+        }
+        self.settle(&owed).await;
+        owed.id
     }
 
     /// True when nothing is owed any more.

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
+use nix::sys::signal::Signal;
 use nsm_lab::{Endpoint, Node, Program, binary};
 
 use crate::{IFNAME, SERVICE};
@@ -119,5 +120,25 @@ pub(crate) fn a_namespace_that_vanishes_is_noticed() -> anyhow::Result<()> {
     node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
     ensure!(fs::exists(pod.namespace().path())?);
     drop(pod);
+    node.nothing_left(&before)
+}
+
+/// A Close that one endpoint does not answer delays no other endpoint's.
+pub(crate) fn beside_an_endpoint_that_hangs() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let mut hanging = Endpoint::of("silent").start(&node)?;
+    let _honest = Endpoint::of(SERVICE).cidr("172.16.2.0/24").start(&node)?;
+    let [first, second] = [node.pod("first")?, node.pod("second")?];
+    let before = node.leftovers()?;
+    node.cni().add(&first, IFNAME, &node.conf("silent"))?.ok()?;
+    node.cni().add(&second, IFNAME, &node.conf(SERVICE))?.ok()?;
+    let owed = || Ok(node.run_dir().join("owed").read_dir()?.count());
+
+    hanging.program().signal(Signal::SIGSTOP)?;
+    node.cni().del(&first, IFNAME, &node.conf("silent"))?.ok()?;
+    nsm_lab::eventually("one debt", Duration::from_secs(1), owed, |count| *count == 1)?;
+    node.cni().del(&second, IFNAME, &node.conf(SERVICE))?.ok()?;
+    nsm_lab::eventually("only that debt", Duration::from_secs(1), owed, |count| *count == 1)?;
+    hanging.program().signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
 }

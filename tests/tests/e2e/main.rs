@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         deleting::during_add,
         deleting::an_add_whose_plugin_was_killed,
         deleting::a_request_that_ran_out_of_time,
+        deleting::beside_an_endpoint_that_hangs,
         deleting::a_namespace_that_vanishes_is_noticed,
         check::whole_is_well,
         check::a_removed_address_is_found,
