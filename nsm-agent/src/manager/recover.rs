@@ -40,7 +40,10 @@ pub async fn recover(manager: &Manager) -> Recovered {
         }
     }
     for attachment in manager.wires.attachments.all() {
-        if manager.attached.last(&attachment.client_id).is_none() {
+        let is_of_it = |record: &Connected| matches!(&record.owner, Owner::Attachment(key) if *key == attachment.key);
+        // One whose connection could not be undone stays, so that DEL finds it.
+        let held = manager.wires.connections.find(is_of_it).is_some();
+        if manager.attached.last(&attachment.client_id).is_none() && !held {
             recovered.forgotten += 1;
             if let Err(error) = manager.wires.attachments.remove(&attachment.key).await {
                 tracing::error!(container = attachment.key.container_id, %error, "the record of an attachment stays");

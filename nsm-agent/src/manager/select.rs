@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nsm_proto::connection::Connection;
+use nsm_proto::connection::{Connection, State};
 use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
 
 use super::{Candidate, Endpoints, Found, Owed, wires::ClientFault};
@@ -30,7 +30,9 @@ pub struct Select {
 #[async_trait]
 impl Element for Select {
     async fn request(&self, mut request: Request, next: Next) -> Result<Connection, Error> {
-        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
+        // A client that wants another endpoint does not get its old one, also when the old wire could not be undone yet.
+        let moves = request.connection.state() == State::ReselectRequested;
+        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up && !moves);
         let service = self.endpoints.service(&request.connection.network_service)?;
         if request.connection.payload.is_empty() {
             request.connection.payload.clone_from(&service.payload);
