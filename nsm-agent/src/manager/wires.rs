@@ -5,6 +5,8 @@
 //! changes nothing touches nothing; one that fails leaves the wire as it is. Close answers when the wire is gone and does not
 //! wait for the endpoint.
 
+mod work;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,11 +21,12 @@ use nsm_proto::{
 };
 use nsm_sdk::{Close, Element, Error, Kind, Next, Request, heal::NextHops};
 
+use self::work::{Work, failed, recording};
 use super::{CalledOff, Candidate, Ids, Owed};
 use crate::{
     failpoint,
-    forwarder::{self, Agreement, End, Fault, Forwarders, Wire},
-    state::{self, Attachment, Connected, Owner, Phase, Records, RoutePolicy, blocking},
+    forwarder::{Agreement, End, Forwarders, Wire},
+    state::{Attachment, Connected, Owner, Phase, Records, RoutePolicy, blocking},
 };
 
 /// Mechanisms that a client of this agent can have.
@@ -416,82 +419,6 @@ async fn reopened(file: Arc<std::os::fd::OwnedFd>) -> Result<Netns, String> {
 
 fn client_fault(kind: Kind, what: String) -> Error {
     Error::new(kind, ClientFault(what))
-}
-
-/// What is done on a thread of its own, to its end whoever waits: plan, record, make.
-struct Work {
-    forwarders: Arc<Forwarders>,
-    connections: Records<Connected>,
-    links: Arc<Mutex<Links>>,
-}
-
-impl Work {
-    fn wire(
-        &self,
-        agreement: &Agreement,
-        before: Option<&Wire>,
-        mut record: Connected,
-    ) -> Result<Connected, WorkError> {
-        let forwarder =
-            self.forwarders.joining(&agreement.client.mechanism.r#type, &agreement.endpoint.mechanism.r#type)?;
-        let plan = forwarder.plan(agreement)?;
-        if let Some(old) = before {
-            if let Some(same) = self.forwarders.of(old).change(old, &plan, agreement)? {
-                record.wire = Some(same);
-                return self.up(record);
-            }
-            // Taken away to be made anew: its interfaces are not missed.
-            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-            links.standing.retain(|_, id| *id != agreement.id);
-            drop(links);
-            self.forwarders.of(old).undo(old, agreement.client.netns.as_ref())?;
-        }
-        record.phase = Phase::Adding;
-        record.wire = Some(plan.clone());
-        self.connections.put_blocking(record.clone())?;
-        failpoint::hit("add.wire-recorded");
-        let made = forwarder.apply(&plan, agreement)?;
-        record.phase = Phase::Up;
-        record.wire = Some(made.clone());
-        self.up(record).inspect_err(|_| {
-            if let Err(error) = forwarder.undo(&made, agreement.client.netns.as_ref()) {
-                tracing::error!(%error, "the wire of a failed connection stays; the next start of the agent removes it");
-            }
-        })
-    }
-
-    fn up(&self, record: Connected) -> Result<Connected, WorkError> {
-        self.connections.put_blocking(record.clone())?;
-        Ok(record)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum WorkError {
-    #[error(transparent)]
-    Wire(#[from] forwarder::Error),
-    #[error(transparent)]
-    Record(#[from] state::Error),
-}
-
-fn failed(error: WorkError) -> Error {
-    match error {
-        WorkError::Record(error) => recording(error),
-        WorkError::Wire(error) => match error.fault {
-            Fault::Client => Error::new(Kind::Conflict, ClientFault(described(&error))),
-            Fault::Endpoint => Error::new(Kind::Refused, described(&error)),
-            Fault::Node => Error::new(Kind::Internal, described(&error)),
-        },
-    }
-}
-
-fn described(error: &forwarder::Error) -> String {
-    Error::new(Kind::Internal, std::io::Error::other(error.to_string())).to_string()
-        + &std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
-}
-
-fn recording(error: state::Error) -> Error {
-    Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error)
 }
 
 /// The client's end: the mechanism that the connection has, refreshed from the preferences, or the first that we support.
