@@ -81,14 +81,14 @@ impl Agent {
         let manager = Manager::new(Parts {
             name: name.clone(),
             ids,
-            endpoints: endpoints.clone(),
+            endpoints,
             peers,
             tokens: Arc::new(Unsigned::new(format!("spiffe://nsm.local/agent/{name}")).lifetime(life)),
             connections: stored.connections.clone(),
-            attachments: stored.attachments.clone(),
-            forwarders: forwarders.clone(),
+            attachments: stored.attachments,
+            forwarders,
             owed: owed.clone(),
-            monitor: monitor.clone(),
+            monitor,
         });
         let recovered = recover(&manager).await;
         tracing::info!(
@@ -107,14 +107,8 @@ impl Agent {
         let cni_path = settings.cni_socket.clone();
         let notes = blocking(move || cni::notes::Folder::open(&cni_path)).await.context("owed DELs")?;
         let server = cni::Server::new(cni::Parts {
-            chain: manager.attaching.clone(),
-            begin: manager.attached.clone(),
-            attachments: stored.attachments,
-            connections: stored.connections.clone(),
-            forwarders,
+            manager: manager.clone(),
             selftest: selftest.clone(),
-            endpoints,
-            owed: owed.clone(),
             netlink: netlink.clone(),
             node_labels: node_labels(&settings),
             metrics: metrics.clone(),

@@ -11,46 +11,30 @@ mod gc;
 pub mod notes;
 mod result;
 
-pub(crate) use gc::lives;
-
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nsm_netlink::Netlink;
 use nsm_proto::cni::{self, cni_server};
-use nsm_sdk::{Chain, begin::Begin, serve::Connection as Socket};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use nsm_sdk::serve::Connection as Socket;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    forwarder::Forwarders,
-    manager::{Endpoints, Owed},
+    manager::Manager,
     metrics::{Metrics, Operation},
     selftest::SelfTest,
-    state::{Attachment, AttachmentKey, Connected, Records},
+    state::AttachmentKey,
 };
 
 /// What the server needs of the agent.
 pub struct Parts {
-    /// Client chain of the attachments: its end is the manager.
-    pub chain: Chain,
-    /// The first element of that chain.
-    pub begin: Begin,
-    /// What was asked for.
-    pub attachments: Records<Attachment>,
-    /// What was connected.
-    pub connections: Records<Connected>,
-    /// Who looks at wires.
-    pub forwarders: Arc<Forwarders>,
+    /// Who connects.
+    pub manager: Manager,
     /// For STATUS.
     pub selftest: SelfTest,
-    /// Where endpoints are found.
-    pub endpoints: Endpoints,
-    /// Ends that endpoints have still to hear.
-    pub owed: Owed,
     /// The agent's own namespace.
     pub netlink: Netlink,
     /// Labels of every client of this node: nodeName, clusterName.
@@ -65,40 +49,19 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Server {
     parts: Arc<Parts>,
-    slots: Arc<Mutex<HashMap<AttachmentKey, Arc<Slot>>>>,
     tasks: TaskTracker,
-}
-
-/// What serialises the operations of one attachment.
-#[derive(Default)]
-struct Slot {
-    turn: tokio::sync::Mutex<()>,
-    /// Cancelled and replaced by each DEL: calls off the ADDs that came before it, and none that comes later.
-    deleted: Mutex<CancellationToken>,
-}
-
-impl Slot {
-    fn deleted(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Server {
     /// Serves with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), slots: Arc::default(), tasks: TaskTracker::new() }
+        Self { parts: Arc::new(parts), tasks: TaskTracker::new() }
     }
 
     /// Waits for what is under way, at most until `deadline`.
     pub async fn drain(&self, deadline: tokio::time::Instant) {
         self.tasks.close();
         let _ = tokio::time::timeout_at(deadline, self.tasks.wait()).await;
-    }
-
-    fn slot(&self, key: &AttachmentKey) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        slots.entry(key.clone()).or_default().clone()
     }
 
     /// Runs an operation in a task of its own, which goes on when the caller hangs up.
@@ -172,8 +135,8 @@ impl cni_server::Cni for Server {
         let asked = request.into_inner();
         let key = key(asked.key.clone())?;
         let netns = add::passed_netns(&socket, &asked.netns_url).await?;
-        let (server, slot) = (self.clone(), self.slot(&key));
-        let called_off = slot.deleted().child_token();
+        let (server, slot) = (self.clone(), self.parts.manager.turns.at(&key));
+        let called_off = slot.called_off();
         // Dropped with this call when the plugin hangs up.
         let caller = called_off.clone().drop_guard();
         let done = self

@@ -83,6 +83,27 @@ impl Error {
     }
 }
 
+/// What differs from the record of a wire, in a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// The wire, or a part without which it is none, is not there.
+    #[error("{0}")]
+    Gone(String),
+    /// It is there and was changed: the pod's business, and CHECK's.
+    #[error("{0}")]
+    Changed(String),
+}
+
+impl Finding {
+    /// Whether there is no wire any more.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Gone(_) => true,
+            Self::Changed(_) => false,
+        }
+    }
+}
+
 /// Builds one kind of wire.
 pub trait Forwarder: Send + Sync + 'static {
     /// What is to be made, down to names and hardware addresses. Nothing is touched.
@@ -99,7 +120,7 @@ pub trait Forwarder: Send + Sync + 'static {
     fn undo(&self, wire: &Wire, client: Option<&Netns>) -> Result<(), Error>;
 
     /// What differs from the record, both ends; empty when all is as it was made.
-    fn inspect(&self, wire: &Wire, client: Option<&Netns>) -> Result<Vec<String>, Error>;
+    fn inspect(&self, wire: &Wire, client: Option<&Netns>) -> Result<Vec<Finding>, Error>;
 }
 
 /// The forwarders of this node, by the mechanisms they join.

@@ -6,6 +6,7 @@ mod lookup;
 mod owed;
 mod recover;
 mod select;
+mod turns;
 mod wires;
 
 use std::{
@@ -14,10 +15,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use nsm_netlink::Netlink;
+use nsm_netlink::{Netlink, Netns};
 use nsm_proto::connection::Connection;
 use nsm_sdk::{
-    Chain, Close, Element, Error, Next, Request,
+    Call, Chain, Close, Element, Error, Kind, Next, Request,
     begin::Begin,
     chain,
     connect::{Connect, Peers},
@@ -39,12 +40,13 @@ pub use lookup::{Candidate, Endpoints, Found};
 pub use owed::{Owed, OwedClose};
 pub use recover::{Recovered, recover};
 pub use select::Select;
+pub use turns::{Slot, Turns};
 pub use wires::Wires;
 
 use crate::{
     forwarder::Forwarders,
     metrics::Metrics,
-    state::{Attachment, Connected, Records},
+    state::{Attachment, AttachmentKey, Connected, Records, blocking},
 };
 
 /// Everything that serves Requests, and the handles to it.
@@ -66,6 +68,10 @@ pub struct Manager {
     pub owed: Owed,
     /// Where endpoints are found.
     pub endpoints: Endpoints,
+    /// What the CNI plugin asked for.
+    pub attachments: Records<Attachment>,
+    /// Whose turn it is at each of them.
+    pub turns: Turns,
     behind_begin: Chain,
     behind_attached: Chain,
     refresh: Refresh,
@@ -99,6 +105,27 @@ pub struct Parts {
     pub monitor: Monitor,
 }
 
+/// What became of a pod's network namespace.
+#[derive(Debug)]
+pub enum PodsNetns {
+    /// It is where it was.
+    Here(Netns),
+    /// The path names nothing any more, or another namespace.
+    Gone,
+    /// The path cannot be opened: not to be seen is not to be gone.
+    Unseen(nsm_netlink::Error),
+}
+
+impl PodsNetns {
+    /// Whether the pod has certainly ended.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Gone => true,
+            Self::Here(_) | Self::Unseen(_) => false,
+        }
+    }
+}
+
 impl Manager {
     /// Joins the parts into chains.
     pub fn new(parts: Parts) -> Self {
@@ -119,8 +146,12 @@ impl Manager {
             to_endpoint.clone(),
         ];
         let serving = chain![Path::server(name.clone()).ids(ids), begin.clone(), behind_begin.clone()];
-        let behind_attached =
-            chain![refresh.clone(), Token::client(tokens), InProcess { attachments }, serving.clone()];
+        let behind_attached = chain![
+            refresh.clone(),
+            Token::client(tokens),
+            InProcess { attachments: attachments.clone() },
+            serving.clone()
+        ];
         let attaching = chain![Path::client(name), attached.clone(), behind_attached.clone()];
         Self {
             serving,
@@ -131,6 +162,8 @@ impl Manager {
             wires,
             owed,
             endpoints,
+            attachments,
+            turns: Turns::default(),
             behind_begin,
             behind_attached,
             refresh,
@@ -147,6 +180,33 @@ impl Manager {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
         healer.start(netlink, told);
         healer
+    }
+
+    /// Ends an attachment, for whoever has its turn; false when there was none. Where its wire cannot be taken away its record
+    /// stays, so that the next DEL finds it.
+    pub async fn detach(&self, key: &AttachmentKey) -> Result<bool, Error> {
+        let Some(attachment) = self.attachments.get(key) else { return Ok(false) };
+        let call = Call::default();
+        call.note(ForAttachment(key.clone()));
+        let connection = Connection {
+            id: attachment.client_id.clone(),
+            network_service: attachment.network_service.clone(),
+            ..Connection::default()
+        };
+        self.attaching.close(Close { connection, call }).await?;
+        self.attachments.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
+        Ok(true)
+    }
+
+    /// Looks for the namespace of an attachment where its ADD named it.
+    pub async fn pods_netns(&self, attachment: &Attachment) -> PodsNetns {
+        let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
+        match blocking(move || Netns::open(path)).await {
+            Ok(netns) if netns.id() == recorded => PodsNetns::Here(netns),
+            Ok(_) | Err(nsm_netlink::Error::NotNetns { .. }) => PodsNetns::Gone,
+            Err(error) if error.is_gone() => PodsNetns::Gone,
+            Err(error) => PodsNetns::Unseen(error),
+        }
     }
 
     /// Waits for what is under way, at most `bound`, and takes nothing new. Connections stay.
@@ -180,7 +240,7 @@ struct InProcess {
 }
 
 impl InProcess {
-    fn introduce(&self, call: &nsm_sdk::Call, connection: &Connection) {
+    fn introduce(&self, call: &Call, connection: &Connection) {
         call.note(Caller::InProcess);
         if let Some(OwnToken { token, expires }) = call.noted() {
             call.note(CallerToken { token, expires });

@@ -141,7 +141,7 @@ impl admin::Node for ThisNode {
         match events {
             Some(events) => events.close(|_| true).await.map(|_| true),
             // Nothing but the record is left of it.
-            None => self.manager.wires.end(id).await.map(|()| true),
+            None => self.manager.wires.end(id, None).await.map(|()| true),
         }
     }
 

@@ -8,6 +8,7 @@
 //! - [`Netns::run`] never leaves a thread of the caller's in another namespace, whatever the closure does.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::{fmt, thread};
@@ -60,6 +61,18 @@ impl Netns {
     /// [`Error::NotNetns`] when it is a descriptor of something else.
     pub fn from_file(file: impl Into<OwnedFd>) -> Result<Self, Error> {
         Self::checked(file.into(), "the passed descriptor")
+    }
+
+    /// A namespace that some process is in, found by what it is: for when nobody holds it and its path is not known. Looks at
+    /// every process that `/proc` shows.
+    pub fn of_a_process(id: NetnsId) -> Option<Self> {
+        let processes = std::fs::read_dir("/proc").ok()?;
+        processes
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+            .map(|entry| entry.path().join("ns/net"))
+            .filter(|path| std::fs::metadata(path).is_ok_and(|file| NetnsId { dev: file.dev(), ino: file.ino() } == id))
+            .find_map(|path| Self::open(path).ok().filter(|netns| netns.id() == id))
     }
 
     /// The namespace that the calling thread is in.

@@ -233,7 +233,7 @@ impl Healing {
 
     fn is_up_again(&self) -> bool {
         let hops = self.shared.upgrade().and_then(|shared| shared.hops.get()?.upgrade());
-        hops.is_some_and(|hops| hops.is_up(self.events.id()))
+        hops.is_some_and(|hops| hops.is_up(self.events.id()) == Some(true))
     }
 
     /// Whether the same endpoint should be asked again.

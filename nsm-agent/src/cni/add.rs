@@ -9,15 +9,15 @@ use nsm_proto::{
     connectioncontext::{ConnectionContext, EthernetContext, IpContext},
     mechanism::{INTERFACE_NAME, KERNEL, LOCAL, MTU},
 };
-use nsm_sdk::{Call, Close, Error, Kind, Request, serve::Connection as Socket};
+use nsm_sdk::{Call, Error, Kind, Request, serve::Connection as Socket};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Server, Slot, result};
+use super::{Server, result};
 use crate::{
     failpoint,
     forwarder::kernel::present_prefixes,
-    manager::{CalledOff, ForAttachment},
+    manager::{CalledOff, ForAttachment, Slot},
     state::{Attachment, AttachmentKey, Pod, RoutePolicy, blocking},
 };
 
@@ -48,7 +48,7 @@ impl Server {
         let timeout = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
         let deadline = tokio::time::Instant::now() + timeout;
         let _turn = tokio::select! {
-            turn = slot.turn.lock() => turn,
+            turn = slot.turn() => turn,
             () = called_off.cancelled() => return Err(cancelled().into()),
             () = tokio::time::sleep_until(deadline) => {
                 return Err(Status::unavailable(format!(
@@ -57,18 +57,18 @@ impl Server {
             }
         };
         self.work_off_note(key).await?;
-        if let Some(known) = self.parts.attachments.get(key) {
+        if let Some(known) = self.parts.manager.attachments.get(key) {
             return Err(Status::already_exists(format!(
                 "attachment {key} exists, in network {:?}: DEL it first",
                 known.network
             )));
         }
         let done = self.connect(key, asked, netns, deadline, &called_off).await;
-        if done.is_err() {
-            self.forget(key).await;
-        } else if called_off.is_cancelled() {
-            self.end(key).await?;
-            return Err(cancelled().into());
+        let done = if called_off.is_cancelled() { done.and_then(|_| Err(cancelled())) } else { done };
+        if done.is_err()
+            && let Err(error) = self.parts.manager.detach(key).await
+        {
+            tracing::error!(container = key.container_id, ifname = key.ifname, %error, "a failed ADD is not undone yet: its record stays until DEL");
         }
         done.map_err(Status::from)
     }
@@ -84,6 +84,7 @@ impl Server {
         let attachment = self.attachment(key, &asked, &netns)?;
         let prefixes = self.look_into(&attachment, netns.clone()).await?;
         self.parts
+            .manager
             .attachments
             .put(attachment.clone())
             .await
@@ -95,28 +96,17 @@ impl Server {
         call.note(CalledOff(called_off.clone()));
         call.note(netns);
         let request = request(&attachment, &asked, prefixes, call);
-        let connection = request.connection.clone();
-        let outcome = tokio::select! {
-            made = self.parts.chain.request(request) => made,
-            () = called_off.cancelled() => Err(cancelled()),
+        let connection = tokio::select! {
+            made = self.parts.manager.attaching.request(request) => made?,
+            () = called_off.cancelled() => return Err(cancelled()),
             () = tokio::time::sleep_until(deadline) => {
-                Err(Error::new(Kind::Deadline, "no endpoint served in time: the agent's log names those that were asked"))
+                return Err(Error::new(
+                    Kind::Deadline,
+                    "no endpoint served in time: the agent's log names those that were asked",
+                ));
             }
         };
-        match outcome {
-            Ok(connection) => result::of(&attachment, &connection, self.wire_of(&connection).as_ref()),
-            Err(error) => {
-                // What ran into its end may still be running: Close waits for it and undoes it.
-                if matches!(error.kind(), Kind::Cancelled | Kind::Deadline) {
-                    let call = Call::default();
-                    call.note(ForAttachment(key.clone()));
-                    if let Err(error) = self.parts.chain.close(Close { connection, call }).await {
-                        tracing::warn!(container = key.container_id, ifname = key.ifname, %error, "a failed ADD is not undone yet");
-                    }
-                }
-                Err(error)
-            }
-        }
+        result::of(&attachment, &connection, self.wire_of(&connection).as_ref())
     }
 
     fn attachment(&self, key: &AttachmentKey, asked: &AddRequest, netns: &Netns) -> Result<Attachment, Error> {
@@ -162,7 +152,7 @@ impl Server {
             mac,
             mtu,
             routes: RoutePolicy { default_route: asked.allow_default_route, overlap: asked.allow_route_overlap },
-            client_id: client_id(key),
+            client_id: key.client_id(),
         })
     }
 
@@ -183,22 +173,10 @@ impl Server {
         })
         .await
     }
-
-    async fn forget(&self, key: &AttachmentKey) {
-        if let Err(error) = self.parts.attachments.remove(key).await {
-            tracing::error!(container = key.container_id, ifname = key.ifname, %error, "the record of a failed ADD stays until DEL");
-        }
-    }
 }
 
 fn cancelled() -> Error {
     Error::new(Kind::Cancelled, "called off: by DEL, or because the plugin has gone")
-}
-
-/// The same for the same attachment, so that its connection is found again after a restart.
-fn client_id(key: &AttachmentKey) -> String {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{}\0{}", key.container_id, key.ifname).as_bytes())
-        .to_string()
 }
 
 fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, call: Call) -> Request {

@@ -18,7 +18,7 @@ impl Server {
         asked: CheckRequest,
         netns: Netns,
     ) -> Result<Vec<String>, Status> {
-        let Some(attachment) = self.parts.attachments.get(key) else {
+        let Some(attachment) = self.parts.manager.attachments.get(key) else {
             return Err(Status::not_found(format!(
                 "attachment {key} is not known: it was deleted, or its ADD never succeeded"
             )));
@@ -26,21 +26,23 @@ impl Server {
         if netns.id() != attachment.netns {
             return Ok(vec![format!("{} is another network namespace than the one of ADD", asked.netns_path)]);
         }
-        let Some(client_side) = self.parts.begin.last(&attachment.client_id) else {
+        let Some(client_side) = self.parts.manager.attached.last(&attachment.client_id) else {
             return Ok(vec![format!("attachment {key} has no connection")]);
         };
-        let record = nsm_sdk::path::next(&client_side).and_then(|ours| self.parts.connections.get(&ours.id));
+        let record =
+            nsm_sdk::path::next(&client_side).and_then(|ours| self.parts.manager.wires.connections.get(&ours.id));
         let Some(record) = record.filter(|record| record.phase == Phase::Up) else {
             return Ok(vec![format!("the connection of attachment {key} to {:?} is down", attachment.network_service)]);
         };
         let Some(wire) = record.wire.clone() else {
             return Ok(vec![format!("the connection of attachment {key} has no interface")]);
         };
-        let forwarders = self.parts.forwarders.clone();
+        let forwarders = self.parts.manager.wires.forwarders.clone();
         let seen = wire.clone();
-        let mut findings = blocking(move || forwarders.of(&seen).inspect(&seen, Some(&netns)))
+        let seen = blocking(move || forwarders.of(&seen).inspect(&seen, Some(&netns)))
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
+        let mut findings: Vec<String> = seen.iter().map(ToString::to_string).collect();
         if let (Some(expected), Wire::Kernel(wire)) = (&asked.expected, &wire) {
             let now = result::of(&attachment, &client_side, Some(wire))?;
             findings.extend(differences(expected, &now));

@@ -1,42 +1,24 @@
 //! DEL: the wire goes, the record goes, the endpoint is told.
 
-use nsm_proto::connection::Connection;
-use nsm_sdk::{Call, Close};
 use tonic::Status;
 
 use super::{Server, notes::Note};
-use crate::{failpoint, manager::ForAttachment, state::AttachmentKey};
+use crate::{failpoint, state::AttachmentKey};
 
 impl Server {
     /// Ends an attachment; false when there was none. Calls off the ADDs of it that came before.
-    pub(crate) async fn del_one(&self, key: &AttachmentKey) -> Result<bool, Status> {
-        let slot = self.slot(key);
-        std::mem::take(&mut *slot.deleted()).cancel();
-        let _turn = slot.turn.lock().await;
+    pub(super) async fn del_one(&self, key: &AttachmentKey) -> Result<bool, Status> {
+        let slot = self.parts.manager.turns.at(key);
+        slot.call_off();
+        let _turn = slot.turn().await;
         self.end(key).await
-    }
-
-    /// The same for whoever has the attachment's turn.
-    pub(super) async fn end(&self, key: &AttachmentKey) -> Result<bool, Status> {
-        let Some(attachment) = self.parts.attachments.get(key) else { return Ok(false) };
-        let call = Call::default();
-        call.note(ForAttachment(key.clone()));
-        let connection = Connection {
-            id: attachment.client_id.clone(),
-            network_service: attachment.network_service.clone(),
-            ..Connection::default()
-        };
-        self.parts.chain.close(Close { connection, call }).await?;
-        self.parts.attachments.remove(key).await.map_err(|error| Status::internal(error.to_string()))?;
-        failpoint::hit("del.attachment-removed");
-        Ok(true)
     }
 
     /// Works off an owed DEL, unless an ADD has done so before its turn came: then the attachment is a new one.
     pub(super) async fn del_owed(&self, note: Note) -> Result<(), (AttachmentKey, Status)> {
         let key = note.key().clone();
-        let slot = self.slot(&key);
-        let _turn = slot.turn.lock().await;
+        let slot = self.parts.manager.turns.at(&key);
+        let _turn = slot.turn().await;
         if note.is_owed() { self.settle(&key, note).await.map_err(|status| (key, status)) } else { Ok(()) }
     }
 
@@ -53,5 +35,14 @@ impl Server {
         note.settle().await;
         tracing::info!(container = key.container_id, ifname = key.ifname, found, "owed DEL done");
         Ok(())
+    }
+
+    /// For whoever has the attachment's turn.
+    async fn end(&self, key: &AttachmentKey) -> Result<bool, Status> {
+        let found = self.parts.manager.detach(key).await?;
+        if found {
+            failpoint::hit("del.attachment-removed");
+        }
+        Ok(found)
     }
 }

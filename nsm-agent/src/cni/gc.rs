@@ -1,42 +1,54 @@
 //! GC: attachments of one network that the runtime no longer knows.
+//!
+//! Guarantees: without a list only what has lost its namespace goes, as absent is not empty. What becomes of an attachment is
+//! decided in its turn: an ADD under way is waited for, and an attachment that is a new one by then is judged as such.
 
 use std::collections::BTreeSet;
 
-use nsm_netlink::Netns;
 use nsm_proto::cni::{GcRequest, GcResponse};
+use nsm_sdk::Error;
 
 use super::Server;
-use crate::state::{Attachment, AttachmentKey, blocking};
+use crate::state::AttachmentKey;
+
+/// Attachments that the runtime still knows.
+type Valid = BTreeSet<AttachmentKey>;
 
 impl Server {
-    /// Without a list only what has lost its namespace goes: absent is not empty.
+    /// Frees what is no longer valid, and reports each.
     pub(super) async fn collect(&self, asked: GcRequest) -> GcResponse {
-        let valid: Option<BTreeSet<AttachmentKey>> =
-            asked.valid.map(|valid| valid.keys.into_iter().map(AttachmentKey::from).collect());
+        let valid: Option<Valid> = asked.valid.map(|valid| valid.keys.into_iter().map(AttachmentKey::from).collect());
         let mut answer = GcResponse::default();
-        for attachment in self.parts.attachments.all() {
+        for attachment in self.parts.manager.attachments.all() {
             if attachment.network != asked.network {
                 continue;
             }
-            let keep = match &valid {
-                Some(valid) => valid.contains(&attachment.key),
-                None => lives(&attachment).await,
-            };
-            if keep {
-                continue;
-            }
-            match self.del_one(&attachment.key).await {
-                Ok(_) => answer.freed.push(attachment.key.clone().into()),
-                Err(status) => answer.errors.push(format!("{}: {}", attachment.key, status.message())),
+            match self.free_unless_valid(&attachment.key, &asked.network, valid.as_ref()).await {
+                Ok(true) => answer.freed.push(attachment.key.clone().into()),
+                Ok(false) => {}
+                Err(error) => answer.errors.push(format!("{}: {error}", attachment.key)),
             }
         }
         tracing::info!(network = asked.network, freed = answer.freed.len(), errors = answer.errors.len(), "GC");
         answer
     }
-}
 
-/// Whether the namespace of an attachment is still the one that its path names.
-pub(crate) async fn lives(attachment: &Attachment) -> bool {
-    let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
-    blocking(move || Netns::open(path)).await.is_ok_and(|netns| netns.id() == recorded)
+    async fn free_unless_valid(
+        &self,
+        key: &AttachmentKey,
+        network: &str,
+        valid: Option<&Valid>,
+    ) -> Result<bool, Error> {
+        let manager = &self.parts.manager;
+        let slot = manager.turns.at(key);
+        let _turn = slot.turn().await;
+        let Some(attachment) = manager.attachments.get(key).filter(|attachment| attachment.network == network) else {
+            return Ok(false);
+        };
+        let keep = match valid {
+            Some(valid) => valid.contains(key),
+            None => !manager.pods_netns(&attachment).await.is_gone(),
+        };
+        if keep { Ok(false) } else { manager.detach(key).await }
+    }
 }

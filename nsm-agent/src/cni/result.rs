@@ -16,7 +16,7 @@ impl Server {
     /// The wire of a connection as its client knows it.
     pub(super) fn wire_of(&self, connection: &Connection) -> Option<kernel::Wire> {
         let ours = nsm_sdk::path::next(connection)?;
-        match self.parts.connections.get(&ours.id)?.wire.as_ref()? {
+        match self.parts.manager.wires.connections.get(&ours.id)?.wire.as_ref()? {
             Wire::Kernel(wire) => Some((**wire).clone()),
             Wire::Relay => None,
         }

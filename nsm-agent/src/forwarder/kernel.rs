@@ -18,7 +18,7 @@ use nsm_netlink::{
 use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
 use serde::{Deserialize, Serialize};
 
-use super::{Agreement, End, Error, Fault, Forwarder};
+use super::{Agreement, End, Error, Fault, Finding, Forwarder};
 use crate::failpoint;
 
 /// The prefixes that a pod reaches already: no endpoint should hand them out again.
@@ -120,25 +120,35 @@ impl Kernel {
         Ok(made)
     }
 
-    /// Configures both ends, each on a thread of its own.
+    /// Configures both ends, each on a thread of its own. After a failure no rule is left in the pod.
     fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &mut NetnsSocket) -> Result<(), Error> {
         let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
             return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
         };
-        let failed = |error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error);
-        thread::scope(|both| {
-            let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config).map(drop));
-            let of_client = client.configure(at_client, &wire.client.config).map_err(|error| {
-                Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error)
-            });
-            joined(beside)?.map_err(failed)?;
-            of_client
-        })?;
-        // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
-        // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
-        endpoint.link(at_endpoint).map_err(failed)?;
-        client.link(at_client).map_err(failed)?;
-        Ok(())
+        let at_the_pod =
+            |error| Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error);
+        let at_the_endpoint =
+            |error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error);
+        let (of_client, of_endpoint) = thread::scope(|both| {
+            let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config));
+            let of_client = client.configure(at_client, &wire.client.config);
+            (of_client, joined(beside))
+        });
+        let has_rules = of_client.is_ok();
+        let both_up = || {
+            of_client.map_err(at_the_pod)?;
+            of_endpoint?.map_err(at_the_endpoint)?;
+            // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
+            // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
+            endpoint.link(at_endpoint).map_err(at_the_endpoint)?;
+            client.link(at_client).map_err(at_the_pod)?;
+            Ok(())
+        };
+        both_up().inspect_err(|_| {
+            if has_rules && let Err(error) = client.remove_rules(&wire.client.config.rules) {
+                tracing::error!(%error, "policy rules of a failed connection stay in the pod");
+            }
+        })
     }
 
     fn remove(&self, side: &Side) -> Result<(), Error> {
@@ -190,9 +200,10 @@ impl Forwarder for Kernel {
             overlap::check(&mut at_client, None, &wire.client.config, agreement.routes)?;
             Ok((at_client, joined(beside)??))
         })?;
+        // Before the pair is made: when the kernel's answer is lost it may be there all the same.
+        let pair = Unfinished { kernel: self, wire };
         let made = self.create(wire, client, endpoint)?;
         failpoint::hit("add.wire-created");
-        let pair = Unfinished { kernel: self, wire: &made };
         Self::configure(&made, &mut at_client, &mut at_endpoint)?;
         std::mem::forget(pair);
         failpoint::hit("add.wire-configured");
@@ -252,25 +263,30 @@ impl Forwarder for Kernel {
         self.remove(&wire.endpoint)
     }
 
-    fn inspect(&self, wire: &super::Wire, client: Option<&Netns>) -> Result<Vec<String>, Error> {
+    fn inspect(&self, wire: &super::Wire, client: Option<&Netns>) -> Result<Vec<Finding>, Error> {
         let wire = kernel(wire)?;
         let mut findings = Vec::new();
         for (side, of) in [(&wire.client, "pod's"), (&wire.endpoint, "endpoint's")] {
             let Some(index) = side.index else {
-                findings.push(format!("the {of} interface {} was never made", side.name));
+                findings.push(Finding::Gone(format!("the {of} interface {} was never made", side.name)));
                 continue;
             };
             match self.netlink.link(side.nsid, index) {
                 Ok(Some(link)) if link.mac != Some(side.mac) => {
-                    findings.push(format!("the {of} interface {} is another one now", side.name));
+                    findings.push(Finding::Gone(format!("the {of} interface {} is another one now", side.name)));
                 }
                 Ok(Some(link)) if link.name != side.name.as_str() => {
-                    findings.push(format!("the {of} interface {} is called {} now", side.name, link.name));
+                    findings.push(Finding::Changed(format!(
+                        "the {of} interface {} is called {} now",
+                        side.name, link.name
+                    )));
                 }
-                Ok(Some(link)) if !link.up => findings.push(format!("the {of} interface {} is down", side.name)),
+                Ok(Some(link)) if !link.up => {
+                    findings.push(Finding::Changed(format!("the {of} interface {} is down", side.name)));
+                }
                 Ok(Some(_)) => {}
-                Ok(None) => findings.push(format!("the {of} interface {} is gone", side.name)),
-                Err(error) if error.is_gone() => findings.push(format!("the {of} interface {} is gone", side.name)),
+                Ok(None) => findings.push(gone(of, side)),
+                Err(error) if error.is_gone() => findings.push(gone(of, side)),
                 Err(error) => return Err(Error::kernel(Fault::Node, "cannot look at the interfaces", error)),
             }
         }
@@ -278,13 +294,17 @@ impl Forwarder for Kernel {
             let seen = open(netns, "client", Fault::Client)?
                 .inspect(index, wire.client.mac, &wire.client.config)
                 .map_err(|error| Error::kernel(Fault::Node, "cannot look into the pod", error))?;
-            findings.extend(seen);
+            findings.extend(seen.into_iter().map(Finding::Changed));
         }
         Ok(findings)
     }
 }
 
-/// A pair that exists and is not configured yet: it goes when anything fails.
+fn gone(of: &str, side: &Side) -> Finding {
+    Finding::Gone(format!("the {of} interface {} is gone", side.name))
+}
+
+/// A pair that is being made: it goes when anything fails.
 struct Unfinished<'a> {
     kernel: &'a Kernel,
     wire: &'a Wire,

@@ -1,6 +1,6 @@
 //! Mechanisms that client and endpoint run between themselves, over a file that the agent passes on (memif).
 
-use super::{Agreement, Error, Forwarder, Wire};
+use super::{Agreement, Error, Finding, Forwarder, Wire};
 
 /// Makes nothing: the descriptors went along with request and answer.
 pub struct Relay;
@@ -22,7 +22,7 @@ impl Forwarder for Relay {
         Ok(())
     }
 
-    fn inspect(&self, _: &Wire, _: Option<&nsm_netlink::Netns>) -> Result<Vec<String>, Error> {
+    fn inspect(&self, _: &Wire, _: Option<&nsm_netlink::Netns>) -> Result<Vec<Finding>, Error> {
         Ok(Vec::new())
     }
 }

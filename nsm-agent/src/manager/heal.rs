@@ -1,14 +1,17 @@
 //! Heal: a connection whose endpoint or wire is gone is made again, or its client is told.
 //!
 //! Guarantees: the end of an endpoint is noticed when the registry withdraws it, the end of an interface by the kernel's
-//! notification; nobody polls. A connection of the CNI plugin is moved to another endpoint, with pauses that grow, until it
-//! works or ends; the client of any other one gets an UPDATE with state DOWN and decides itself. A connection whose pod has
-//! gone without DEL is closed.
+//! notification; nobody polls. Events only say that it is time to look: what counts is what is found then
+//! ([`trouble`](Healer::trouble)), so that an event that comes late moves nothing and none that comes early is lost. A connection
+//! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends; the client of any other one
+//! gets an UPDATE with state DOWN and decides itself. A connection whose pod has gone without DEL is closed.
+
+mod places;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,17 +21,20 @@ use nsm_sdk::heal::{Change, HopEvent};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Manager, wires::LinkOf};
+use self::places::Places;
+use super::{Found, Manager};
 use crate::{
-    cni::lives,
+    forwarder::Finding,
     metrics::Metrics,
-    state::{Connected, Owner, Phase},
+    state::{AttachmentKey, Connected, ConnectionId, Owner, Phase, blocking},
 };
 
 /// First pause after a heal that failed.
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
+/// A DELETE may be a step of a move that we asked for ourselves: the UPDATE follows it within this time.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// The healer. Clones share it.
 #[derive(Clone)]
@@ -37,17 +43,47 @@ pub struct Healer {
     metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
-    healing: Arc<Mutex<HashSet<String>>>,
+    /// Connections that are being healed; true: something was heard of them meanwhile.
+    healing: Arc<Mutex<HashMap<ConnectionId, bool>>>,
+    places: Arc<Places>,
+}
+
+/// Why a connection is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    EndpointGone,
+    EndpointAnew,
+    SaidDown,
+    SaidDeleted,
+    Silent,
+    LinkGone,
+    NeverRemade,
+}
+
+impl Trouble {
+    fn text(self) -> &'static str {
+        match self {
+            Self::EndpointGone => "its endpoint has gone",
+            Self::EndpointAnew => "its endpoint has registered anew and knows nothing of it",
+            Self::SaidDown => "its endpoint says DOWN",
+            Self::SaidDeleted => "its endpoint closed it",
+            Self::Silent => "its endpoint does not answer",
+            Self::LinkGone => "its interface was deleted",
+            Self::NeverRemade => "it could not be made again yet",
+        }
+    }
 }
 
 impl Healer {
     pub(super) fn new(manager: Manager, metrics: Metrics, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { manager, metrics, tasks, stop, healing: Arc::default() }
+        let old = manager.wires.connections.all().into_iter().map(|record| record.id.clone());
+        let places = Arc::new(Places::before(old));
+        Self { manager, metrics, tasks, stop, healing: Arc::default(), places }
     }
 
     /// Whether a connection is being healed.
     pub fn heals(&self, id: &str) -> bool {
-        self.healing().contains(id)
+        self.healing().contains_key(id)
     }
 
     pub(super) fn start(&self, netlink: &Netlink, endpoints: Option<mpsc::UnboundedReceiver<HopEvent>>) {
@@ -56,14 +92,14 @@ impl Healer {
             self.tasks.spawn(self.clone().watch_endpoints(told));
         }
         let (tell, told) = mpsc::unbounded_channel();
-        let known = self.manager.wires.clone();
+        let wires = self.manager.wires.clone();
         netlink.subscribe(move |event| {
             let ours = match event {
-                LinkEvent::Deleted { nsid: Some(nsid), index, .. } => known.link(*nsid, *index),
+                LinkEvent::Deleted { nsid: Some(nsid), index, .. } => wires.owner_of(*nsid, *index),
                 _ => None,
             };
-            if let Some(link) = ours
-                && tell.send(link).is_err()
+            if let Some(connection) = ours
+                && tell.send(connection).is_err()
             {
                 return ControlFlow::Break(());
             }
@@ -75,31 +111,38 @@ impl Healer {
     /// Connections whose endpoint was withdrawn, or has registered anew and knows nothing of them.
     async fn watch_registry(self) {
         let mut changes = self.manager.endpoints.directory().changes();
-        let mut places: HashMap<String, u64> = HashMap::new();
         loop {
             self.manager.owed.deliver();
-            let mut present: HashMap<String, Option<u64>> = HashMap::new();
-            for record in self.manager.wires.connections.all() {
-                if record.phase != Phase::Up {
-                    continue;
-                }
-                let endpoints = &self.manager.endpoints;
-                let place = *present.entry(record.endpoint.clone()).or_insert_with_key(|name| endpoints.place(name));
-                let lost = match (place, places.get(&record.endpoint)) {
-                    (None, _) => true,
-                    (Some(now), Some(before)) => now != *before,
-                    (Some(_), None) => false,
-                };
-                if lost {
-                    self.lost(&record, "its endpoint has gone");
+            let records = self.manager.wires.connections.all();
+            self.resume(&records).await;
+            for record in records.iter().filter(|record| record.phase == Phase::Up) {
+                if let Some(trouble) = self.endpoint_trouble(record) {
+                    self.lost(record, trouble);
                 }
             }
-            places.retain(|name, _| present.contains_key(name));
-            places.extend(present.into_iter().filter_map(|(name, place)| Some((name, place?))));
+            self.places.retain(|id| self.manager.wires.connections.get(&id.to_owned()).is_some());
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 more = changes.changed() => if more.is_err() { return },
             }
+        }
+    }
+
+    /// Connections from before a restart whose endpoint is back: it is asked which of them it still has.
+    async fn resume(&self, records: &[Arc<Connected>]) {
+        let mut returned: HashMap<&str, Vec<&Connected>> = HashMap::new();
+        for record in records.iter().filter(|record| self.places.awaits(&record.id)) {
+            returned.entry(&record.endpoint).or_default().push(record);
+        }
+        for (endpoint, records) in returned {
+            let candidate = match self.manager.endpoints.endpoint(endpoint).await {
+                Found::Ready(candidate) => candidate,
+                Found::Gone | Found::Unreachable(_) => continue,
+            };
+            // A refresh may have come first; then the endpoint has spoken for itself.
+            let of_before = records.into_iter().filter(|record| self.places.resumed(&record.id, candidate.place));
+            let connections: Vec<_> = of_before.map(|record| record.endpoint_side.decoded()).collect();
+            self.manager.wires.hops.resume(&connections, &candidate.target);
         }
     }
 
@@ -110,28 +153,35 @@ impl Healer {
                 () = self.stop.cancelled() => return,
                 event = told.recv() => match event { Some(event) => event, None => return },
             };
-            let Some(record) = self.manager.wires.connections.get(&event.id).filter(|record| record.phase == Phase::Up)
-            else {
-                continue;
-            };
-            if self.manager.wires.is_ending(&record.id) {
-                continue;
-            }
+            let Some(record) = self.standing(&event.id) else { continue };
             match event.change {
-                Change::Down => self.lost(&record, "its endpoint says DOWN"),
-                Change::Deleted => self.lost(&record, "its endpoint closed it"),
-                Change::Lost => self.lost(&record, "its endpoint does not answer"),
+                Change::Down => self.lost(&record, Trouble::SaidDown),
+                Change::Deleted => drop(self.tasks.spawn(self.clone().deleted(record))),
+                Change::Lost => self.lost(&record, Trouble::Silent),
                 Change::RefreshRequested => self.refresh(&record),
             }
         }
     }
 
+    async fn deleted(self, record: Arc<Connected>) {
+        tokio::time::sleep(SETTLE).await;
+        if self.manager.wires.hops.is_up(&record.id) == Some(false)
+            && let Some(record) = self.standing(&record.id)
+        {
+            self.lost(&record, Trouble::SaidDeleted);
+        }
+    }
+
+    /// A connection that is up and that nobody is taking down.
+    fn standing(&self, id: &str) -> Option<Arc<Connected>> {
+        let wires = &self.manager.wires;
+        let record = wires.connections.get(&id.to_owned()).filter(|record| record.phase == Phase::Up)?;
+        (!wires.is_ending(id)).then_some(record)
+    }
+
     fn refresh(&self, record: &Arc<Connected>) {
         let events = match &record.owner {
-            Owner::Attachment(key) => {
-                let attachment = self.manager.wires.attachments.get(key);
-                attachment.and_then(|attachment| self.manager.attached.events(&attachment.client_id))
-            }
+            Owner::Attachment(key) => self.manager.attached.events(&key.client_id()),
             Owner::Pod(_) | Owner::Host { .. } => {
                 self.manager.monitor.announce(&record.id, State::RefreshRequested);
                 None
@@ -147,16 +197,13 @@ impl Healer {
         }
     }
 
-    async fn watch_links(self, mut told: mpsc::UnboundedReceiver<LinkOf>) {
+    async fn watch_links(self, mut told: mpsc::UnboundedReceiver<ConnectionId>) {
         loop {
-            let link = tokio::select! {
+            let connection = tokio::select! {
                 () = self.stop.cancelled() => return,
-                link = told.recv() => match link { Some(link) => link, None => return },
+                connection = told.recv() => match connection { Some(connection) => connection, None => return },
             };
-            if let Some(record) = self.manager.wires.connections.get(&link.connection)
-                && record.phase == Phase::Up
-                && !self.manager.wires.is_ending(&record.id)
-            {
+            if let Some(record) = self.standing(&connection) {
                 self.tasks.spawn(self.clone().link_lost(record));
             }
         }
@@ -165,67 +212,101 @@ impl Healer {
     /// An interface of ours went without us: with its pod, or by somebody's hand.
     async fn link_lost(self, record: Arc<Connected>) {
         match &record.owner {
-            Owner::Attachment(key) => match self.manager.wires.attachments.get(key) {
-                Some(attachment) if !lives(&attachment).await => {
-                    tracing::info!(
-                        connection = record.id,
-                        container = key.container_id,
-                        "the pod's namespace has gone without DEL: closed"
-                    );
-                    if let Some(events) = self.manager.attached.events(&attachment.client_id) {
-                        let _ = events.close(|_| true).await;
-                    }
-                    let _ = self.manager.wires.attachments.remove(key).await;
+            Owner::Attachment(key) => {
+                if self.pod_is_gone(key).await {
+                    return;
                 }
-                Some(_) => self.lost(&record, "its interface was deleted"),
-                None => {}
-            },
+                if let Some(record) = self.standing(&record.id) {
+                    self.lost(&record, Trouble::LinkGone);
+                }
+            }
             Owner::Pod(_) | Owner::Host { .. } => {
                 tracing::info!(connection = record.id, "an interface has gone without Close: closed");
-                if let Some(events) = self.manager.begin.events(&record.id) {
-                    let _ = events.close(|_| true).await;
+                if let Some(events) = self.manager.begin.events(&record.id)
+                    && let Err(error) = events.close(|_| true).await
+                {
+                    tracing::warn!(connection = record.id, %error, "not closed yet");
                 }
             }
         }
     }
 
-    fn lost(&self, record: &Arc<Connected>, why: &'static str) {
+    /// Ends an attachment whose namespace has gone, in its turn: an ADD or DEL of it may be under way.
+    async fn pod_is_gone(&self, key: &AttachmentKey) -> bool {
+        let slot = self.manager.turns.at(key);
+        let _turn = slot.turn().await;
+        let Some(attachment) = self.manager.attachments.get(key) else { return true };
+        if !self.manager.pods_netns(&attachment).await.is_gone() {
+            return false;
+        }
+        let (container, ifname) = (&key.container_id, &key.ifname);
+        tracing::info!(container, ifname, "the pod's namespace has gone without DEL: closed");
+        if let Err(error) = self.manager.detach(key).await {
+            tracing::error!(container, ifname, %error, "the attachment of a pod that has gone stays until DEL");
+        }
+        true
+    }
+
+    fn lost(&self, record: &Arc<Connected>, trouble: Trouble) {
+        let (connection, endpoint, why) = (&record.id, &record.endpoint, trouble.text());
         match &record.owner {
             Owner::Attachment(key) => {
-                let Some(attachment) = self.manager.wires.attachments.get(key) else { return };
-                if self.healing().insert(record.id.clone()) {
-                    tracing::warn!(connection = record.id, endpoint = record.endpoint, why, "connection lost: healing");
-                    self.tasks.spawn(self.clone().heal(record.id.clone(), attachment.client_id.clone()));
+                if self.manager.attachments.get(key).is_none() || self.is_healing(&record.id) {
+                    return;
                 }
+                tracing::warn!(connection, endpoint, why, "connection lost: healing");
+                self.tasks.spawn(self.clone().heal(record.id.clone(), key.clone(), trouble));
             }
             Owner::Pod(_) | Owner::Host { .. } => {
-                tracing::warn!(
-                    connection = record.id,
-                    endpoint = record.endpoint,
-                    why,
-                    "connection lost: its client is told"
-                );
+                tracing::warn!(connection, endpoint, why, "connection lost: its client is told");
                 self.manager.monitor.announce(&record.id, State::Down);
             }
         }
     }
 
-    async fn heal(self, id: String, client_id: String) {
+    /// Whether somebody heals it already, who then looks again; otherwise it is the caller's to heal.
+    fn is_healing(&self, id: &str) -> bool {
+        let mut healing = self.healing();
+        let known = healing.get_mut(id).map(|heard| *heard = true).is_some();
+        if !known {
+            healing.insert(id.to_owned(), false);
+        }
+        known
+    }
+
+    async fn heal(self, id: ConnectionId, key: AttachmentKey, first: Trouble) {
         let mut pause = FIRST;
         let started = std::time::Instant::now();
         let mut changes = self.manager.endpoints.directory().changes();
+        let mut trouble = Some(first);
         loop {
             changes.borrow_and_update();
-            let Some(events) = self.manager.attached.events(&client_id) else { break };
-            match events.reselect(|_| true).await {
+            if trouble.is_none() {
+                if self.is_over(&id) {
+                    return;
+                }
+                trouble = self.trouble(&id).await;
+                continue;
+            }
+            let reselected = match self.manager.attached.events(&key.client_id()) {
+                Some(events) => events.reselect(|_| true).await,
+                None => Ok(None),
+            };
+            match reselected {
                 Ok(Some(connection)) => {
                     let duration_ms = crate::cni::milliseconds(started.elapsed());
                     let endpoint = connection.network_service_endpoint_name;
                     tracing::info!(connection = id, endpoint, duration_ms, "connection healed");
                     self.metrics.healed();
-                    break;
+                    trouble = None;
+                    continue;
                 }
-                Ok(None) => break,
+                // It was closed.
+                Ok(None) => {
+                    trouble = None;
+                    continue;
+                }
+                Err(_) if self.pod_is_gone(&key).await => continue,
                 Err(error) => tracing::warn!(connection = id, %error, "connection not healed yet"),
             }
             tokio::select! {
@@ -233,11 +314,53 @@ impl Healer {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST),
                 _ = changes.changed() => {}
             }
+            // Somebody else may have made it again meanwhile: a refresh.
+            trouble = self.trouble(&id).await;
         }
         self.healing().remove(&id);
     }
 
-    fn healing(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+    /// Ends the healing of a connection, unless something was heard of it since it was last looked at.
+    fn is_over(&self, id: &str) -> bool {
+        let mut healing = self.healing();
+        match healing.get_mut(id) {
+            Some(heard) if *heard => *heard = false,
+            _ => drop(healing.remove(id)),
+        }
+        !healing.contains_key(id)
+    }
+
+    /// What is wrong with a connection of the CNI plugin, as far as can be seen.
+    async fn trouble(&self, id: &str) -> Option<Trouble> {
+        let Some(record) = self.standing(id) else { return Some(Trouble::NeverRemade) };
+        if let Some(trouble) = self.endpoint_trouble(&record) {
+            return Some(trouble);
+        }
+        match self.manager.wires.hops.is_up(id) {
+            Some(true) => {}
+            Some(false) => return Some(Trouble::SaidDown),
+            None if self.places.awaits(id) => {}
+            None => return Some(Trouble::Silent),
+        }
+        let wire = record.wire.clone()?;
+        let forwarders = self.manager.wires.forwarders.clone();
+        let seen = blocking(move || forwarders.of(&wire).inspect(&wire, None)).await;
+        match seen {
+            Ok(findings) => findings.iter().any(Finding::is_gone).then_some(Trouble::LinkGone),
+            Err(error) => {
+                tracing::warn!(connection = id, %error, "the interfaces of a healed connection cannot be looked at");
+                None
+            }
+        }
+    }
+
+    fn endpoint_trouble(&self, record: &Connected) -> Option<Trouble> {
+        let Some(now) = self.manager.endpoints.place(&record.endpoint) else { return Some(Trouble::EndpointGone) };
+        let then = record.place.or_else(|| self.places.of(&record.id));
+        then.filter(|then| *then != now).map(|_| Trouble::EndpointAnew)
+    }
+
+    fn healing(&self) -> MutexGuard<'_, HashMap<ConnectionId, bool>> {
         self.healing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -67,7 +67,7 @@ pub struct Owed {
 
 struct Inner {
     records: Records<OwedClose>,
-    /// Owed without a file: from places that cannot wait, and when the disk is full.
+    /// Owed without a file: the disk was full.
     unrecorded: Mutex<HashMap<String, OwedClose>>,
     /// Moves when something is owed, or an endpoint has registered.
     wake: watch::Sender<u64>,
@@ -90,13 +90,6 @@ impl Owed {
             tracing::warn!(endpoint, %error, "a Close owed to an endpoint is kept in memory only");
             self.unrecorded().insert(owed.id.clone(), owed);
         }
-    }
-
-    /// The same from a place that cannot wait, with delivery.
-    pub fn owe_detached(&self, endpoint: String, connection: &Connection) {
-        let owed = self.debt(endpoint, connection, None);
-        self.unrecorded().insert(owed.id.clone(), owed);
-        self.deliver();
     }
 
     fn debt(&self, endpoint: String, connection: &Connection, ends: Option<String>) -> OwedClose {

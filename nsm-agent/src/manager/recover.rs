@@ -5,12 +5,14 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nsm_netlink::Netns;
 use nsm_proto::connection::{Connection, Mechanism};
 use nsm_sdk::path;
 
-use super::Manager;
-use crate::state::{Attachment, Connected, Owner, Phase, blocking};
+use super::{Manager, PodsNetns};
+use crate::{
+    forwarder::Finding,
+    state::{Attachment, Connected, Owner, Phase, blocking},
+};
 
 /// What was found and done.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub async fn recover(manager: &Manager) -> Recovered {
             recovered.whole += 1;
         } else {
             recovered.undone += 1;
-            if let Err(error) = manager.wires.end(&record.id).await {
+            if let Err(error) = manager.wires.end(&record.id, None).await {
                 tracing::error!(connection = record.id, %error, "a connection that was not whole could not be undone");
             }
         }
@@ -57,15 +59,14 @@ pub async fn recover(manager: &Manager) -> Recovered {
 async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
     let client = match attachment(manager, record) {
         Ok(Some(attachment)) => {
-            let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
-            match blocking(move || Netns::open(path)).await {
-                Ok(netns) if netns.id() == recorded => Some(netns),
-                Err(error) if !error.is_gone() => {
-                    // Not to be seen is not to be gone: the wire itself tells.
+            match manager.pods_netns(&attachment).await {
+                PodsNetns::Here(netns) => Some(netns),
+                PodsNetns::Gone => return false,
+                PodsNetns::Unseen(error) => {
+                    // The wire itself tells.
                     tracing::warn!(connection = record.id, %error, "the pod's namespace cannot be opened");
                     None
                 }
-                Ok(_) | Err(_) => return false,
             }
         }
         Ok(None) => None,
@@ -76,11 +77,9 @@ async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
     match blocking(move || forwarders.of(&wire).inspect(&wire, client.as_ref())).await {
         Ok(findings) if findings.is_empty() => true,
         Ok(findings) => {
-            // A link that is there and was changed is the pod's business, and CHECK's.
-            let gone =
-                findings.iter().any(|finding| finding.ends_with("is gone") || finding.ends_with("another one now"));
-            tracing::warn!(connection = record.id, ?findings, "found at start");
-            !gone
+            let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            tracing::warn!(connection = record.id, findings = said.join("; "), "found at start");
+            !findings.iter().any(Finding::is_gone)
         }
         Err(error) => {
             tracing::error!(connection = record.id, %error, "cannot be looked at");
@@ -109,7 +108,7 @@ fn adopt(manager: &Manager, record: &Arc<Connected>) {
         let events = manager.attached.adopt(at_client.clone(), preferences, &manager.behind_attached);
         manager.refresh.adopt(&events, &at_client);
     }
-    manager.wires.remember(record);
+    manager.wires.adopt(record);
 }
 
 /// The same connection one hop back.

@@ -23,6 +23,14 @@ pub struct AttachmentKey {
     pub ifname: String,
 }
 
+impl AttachmentKey {
+    /// The id of its connection at segment 0: the same for the same attachment, so that it is found again after a restart.
+    pub fn client_id(&self) -> String {
+        let name = format!("{}\0{}", self.container_id, self.ifname);
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+    }
+}
+
 impl fmt::Display for AttachmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.container_id, self.ifname)
@@ -164,6 +172,9 @@ pub struct Connected {
     pub phase: Phase,
     /// The endpoint's name in the registry.
     pub endpoint: String,
+    /// The registration of the endpoint that answered, while the agent lives that saw it: another number, another life.
+    #[serde(skip)]
+    pub place: Option<u64>,
     /// As the client knows it, its own mechanism in it, at this agent's index.
     pub client_side: Encoded,
     /// As the endpoint knows it, at this agent's index.

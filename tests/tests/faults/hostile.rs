@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use nsm_lab::{Endpoint, Node};
+use nsm_lab::{Endpoint, Node, eventually};
 use nsm_netlink::{IfName, LinkConfig, Mac, Netlink, Netns, NetnsSocket, VethEnd, VethPair};
 use serde_json::json;
 
@@ -146,6 +146,13 @@ pub(crate) fn overlapping_route() -> anyhow::Result<()> {
     let addressed = LinkConfig { up: true, addresses: vec!["10.9.0.2/16".parse()?], ..LinkConfig::default() };
     NetnsSocket::open(&inside)?.configure(main.index, &addressed)?;
     NetnsSocket::open(&outside)?.configure(uplink.index, &LinkConfig { up: true, ..LinkConfig::default() })?;
+    // The kernel gives each end an IPv6 address of its own, a second after it is up.
+    for (netns, index) in [(&inside, main.index), (&outside, uplink.index)] {
+        let addresses = || Ok(NetnsSocket::open(netns)?.addresses()?);
+        eventually("a link-local address", Duration::from_secs(10), addresses, |all| {
+            all.iter().any(|found| found.index == index && found.network.is_ipv6() && !found.tentative)
+        })?;
+    }
     let before = node.leftovers()?;
 
     let refused = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?;

@@ -5,6 +5,7 @@
 //! - A stream that ends is opened again at once. Only when that fails, the peer's connections are [`Change::Lost`] and no
 //!   longer watched; when it works, those that the peer no longer has are [`Change::Deleted`].
 //! - Streams end with the last connection of their peer, and with the last clone of [`NextHops`].
+//! - Of connections from before a restart ([`NextHops::resume`]) the first thing that the peer says tells which it still has.
 //! - A peer without the service is not watched, and never causes an event.
 //!
 //! Assumptions: the callback returns at once.
@@ -77,10 +78,18 @@ struct Table {
 struct Hop {
     watched: HashMap<String, Watched>,
     /// Ends with the hop.
-    #[cfg_attr(not(test), expect(dead_code, reason = "held for its Drop"))]
     stream: AbortOnDropHandle<()>,
     #[cfg(test)]
     heard: bool,
+}
+
+/// What the first event of a stream is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// The connections have only just been made: it need not have them yet.
+    Hears,
+    /// The connections are older than the stream: those that it lacks are gone.
+    Tells,
 }
 
 struct Watched {
@@ -99,23 +108,36 @@ impl NextHops {
     /// Watches a connection, as our own segment knows it, at its next hop.
     pub fn watch(&self, connection: &Connection, target: &Target) {
         let Ok(key) = target.key() else { return };
-        let index = connection.path.as_ref().and_then(|path| usize::try_from(path.index).ok()).unwrap_or_default();
         let mut table = self.0.lock();
-        if table.at.get(&connection.id).is_some_and(|at| *at != key) {
-            table.forget(&connection.id);
+        if !table.hops.contains_key(&key) {
+            let stream = self.0.follow(target, &key, First::Hears);
+            table.hops.insert(key.clone(), Hop::new(stream));
         }
-        table.at.insert(connection.id.clone(), key.clone());
-        let hop = table.hops.entry(key.clone()).or_insert_with(|| {
-            let stream =
-                follow(Arc::downgrade(&self.0), self.0.peers.clone(), self.0.name.clone(), target.clone(), key);
-            Hop {
-                watched: HashMap::new(),
-                stream: AbortOnDropHandle::new(tokio::spawn(stream)),
-                #[cfg(test)]
-                heard: false,
-            }
-        });
-        hop.watched.insert(connection.id.clone(), Watched { index, up: true });
+        table.watch(connection, &key);
+    }
+
+    /// Watches connections that this process had at a next hop before it was restarted. Those that the next hop does not know
+    /// are [`Change::Deleted`].
+    pub fn resume(&self, connections: &[Connection], target: &Target) {
+        let Ok(key) = target.key() else { return };
+        if connections.is_empty() {
+            return;
+        }
+        let mut table = self.0.lock();
+        // One that is open has said its first thing already.
+        let stream = self.0.follow(target, &key, First::Tells);
+        match table.hops.get_mut(&key) {
+            Some(hop) => hop.stream = stream,
+            None => drop(table.hops.insert(key.clone(), Hop::new(stream))),
+        }
+        for connection in connections {
+            table.watch(connection, &key);
+        }
+    }
+
+    /// What the next hop last said of a connection; `None` when it is not watched.
+    pub fn is_up(&self, id: &str) -> Option<bool> {
+        self.0.is_up(id)
     }
 
     /// Nothing more is told about this connection.
@@ -147,7 +169,29 @@ impl NextHops {
     }
 }
 
+impl Hop {
+    fn new(stream: AbortOnDropHandle<()>) -> Self {
+        Self {
+            watched: HashMap::new(),
+            stream,
+            #[cfg(test)]
+            heard: false,
+        }
+    }
+}
+
 impl Table {
+    fn watch(&mut self, connection: &Connection, key: &Key) {
+        let index = connection.path.as_ref().and_then(|path| usize::try_from(path.index).ok()).unwrap_or_default();
+        if self.at.get(&connection.id).is_some_and(|at| at != key) {
+            self.forget(&connection.id);
+        }
+        self.at.insert(connection.id.clone(), key.clone());
+        if let Some(hop) = self.hops.get_mut(key) {
+            hop.watched.insert(connection.id.clone(), Watched { index, up: true });
+        }
+    }
+
     fn forget(&mut self, id: &str) {
         let Some(key) = self.at.remove(id) else { return };
         let Some(hop) = self.hops.get_mut(&key) else { return };
@@ -163,10 +207,14 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection is watched, and the last that was said of it is no trouble.
-    pub(super) fn is_up(&self, id: &str) -> bool {
+    fn follow(self: &Arc<Self>, target: &Target, key: &Key, first: First) -> AbortOnDropHandle<()> {
+        let (shared, peers, name) = (Arc::downgrade(self), self.peers.clone(), self.name.clone());
+        AbortOnDropHandle::new(tokio::spawn(follow(shared, peers, name, target.clone(), key.clone(), first)))
+    }
+
+    pub(super) fn is_up(&self, id: &str) -> Option<bool> {
         let table = self.lock();
-        table.at.get(id).and_then(|key| table.hops.get(key)?.watched.get(id)).is_some_and(|watched| watched.up)
+        table.at.get(id).and_then(|key| table.hops.get(key)?.watched.get(id)).map(|watched| watched.up)
     }
 
     fn tell_all(&self, ids: impl IntoIterator<Item = String>, change: Change) {
@@ -188,7 +236,7 @@ impl Shared {
         self.tell_all(lost, Change::Lost);
     }
 
-    /// Takes in an event. `before`: those watched when a stream was opened again; its first event tells which of them are left.
+    /// Takes in an event. `before`: those watched when a stream was opened whose first event tells which of them are left.
     fn hear(&self, key: &Key, event: &ConnectionEvent, before: Option<&HashSet<String>>) {
         let mut changes = Vec::new();
         let mut heard = HashSet::new();
@@ -252,15 +300,14 @@ fn change(kind: ConnectionEventType, state: State) -> Option<Change> {
 }
 
 /// Follows one peer until it is lost. Holds `shared` only while it works.
-async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target, key: Key) {
-    let mut again = false;
+async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target, key: Key, mut first: First) {
     let mut pause = Duration::from_millis(50);
     loop {
         let Some(before) = shared.upgrade().map(|shared| shared.watched(&key)) else { return };
         let opened = Instant::now();
         match open(&peers, &name, &target).await {
             Ok(mut stream) => {
-                let mut initial = again.then_some(&before);
+                let mut initial = (first == First::Tells).then_some(&before);
                 let end = loop {
                     match stream.message().await {
                         Ok(Some(event)) => {
@@ -288,7 +335,7 @@ async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target
                 return;
             }
         }
-        again = true;
+        first = First::Tells;
         if opened.elapsed() < SHORT {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

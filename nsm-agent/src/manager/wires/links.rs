@@ -1,0 +1,135 @@
+//! What goes on with the interfaces of wires: which of them stand, which are going, and at which wires a thread still works.
+//!
+//! Guarantee: a wire is worked on by one thread at a time, also when whoever asked for the work before has stopped waiting.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use nsm_netlink::{IfIndex, Nsid};
+use tokio::sync::Notify;
+
+use crate::{
+    forwarder::Wire,
+    state::{Connected, ConnectionId},
+};
+
+/// The links of this agent's wires. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Links(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    standing: HashMap<(Nsid, IfIndex), ConnectionId>,
+    ending: HashSet<ConnectionId>,
+    busy: HashSet<ConnectionId>,
+}
+
+impl Links {
+    /// Whose interface that is.
+    pub(super) fn owner(&self, nsid: Nsid, index: IfIndex) -> Option<ConnectionId> {
+        self.state().standing.get(&(nsid, index)).cloned()
+    }
+
+    /// Watches the interfaces of a wire that stands.
+    pub(super) fn stands(&self, record: &Connected) {
+        let Some(Wire::Kernel(wire)) = &record.wire else { return };
+        let mut state = self.state();
+        state.standing.retain(|_, id| *id != record.id);
+        for side in [&wire.client, &wire.endpoint] {
+            if let Some(index) = side.index {
+                state.standing.insert((side.nsid, index), record.id.clone());
+            }
+        }
+    }
+
+    /// Its interfaces are taken away, or made anew: their end is no loss.
+    pub(super) fn unwatch(&self, id: &str) {
+        self.state().standing.retain(|_, of| of != id);
+    }
+
+    /// The connection is ending, until the guard is dropped.
+    pub(super) fn end(&self, id: &str) -> Ending {
+        self.state().ending.insert(id.to_owned());
+        Ending { links: self.clone(), id: id.to_owned() }
+    }
+
+    /// Whether the connection's interfaces go because we take them away.
+    pub(super) fn is_ending(&self, id: &str) -> bool {
+        self.state().ending.contains(id)
+    }
+
+    /// Waits until no thread works at this connection's wire, and has it until the guard is dropped.
+    pub(super) async fn work_at(&self, id: &str) -> Working {
+        loop {
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.state().busy.insert(id.to_owned()) {
+                return Working { links: self.clone(), id: id.to_owned() };
+            }
+            freed.await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is ending.
+pub(super) struct Ending {
+    links: Links,
+    id: ConnectionId,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.links.state().ending.remove(&self.id);
+    }
+}
+
+/// The right to work at a connection's wire.
+pub(super) struct Working {
+    links: Links,
+    id: ConnectionId,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.links.state().busy.remove(&self.id);
+        self.links.0.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time_works_at_a_wire() {
+        let links = Links::default();
+        let first = links.work_at("a").await;
+        let _other = links.work_at("b").await;
+        let mut second = Box::pin(links.work_at("a"));
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        let _second = second.await;
+    }
+
+    #[test]
+    fn an_end_that_is_given_up_is_forgotten() {
+        let links = Links::default();
+        let ending = links.end("a");
+        assert!(links.is_ending("a"));
+        drop(ending);
+        assert!(!links.is_ending("a"));
+    }
+}
