@@ -95,7 +95,7 @@ impl Agent {
             whole = recovered.whole,
             undone = recovered.undone,
             forgotten = recovered.forgotten,
-            owed = owed.all().len(),
+            owed = owed.len(),
             "recovered"
         );
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -23,7 +23,7 @@ use nsm_sdk::{
     chain,
     connect::{Connect, Peers},
     expiry::Expiry,
-    heal::{HopEvent, NextHops},
+    heal::NextHops,
     monitor::Monitor,
     path::{self, Path},
     refresh::Refresh,
@@ -35,9 +35,10 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use heal::Healer;
+use heal::{Refreshes, Told};
 pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};
-pub use owed::{Owed, OwedClose};
+pub use owed::{Owed, OwedClose, Ways};
 pub use recover::{Recovered, recover};
 pub use select::Select;
 pub use turns::{Slot, Turns};
@@ -77,8 +78,8 @@ pub struct Manager {
     refresh: Refresh,
     expiry: Expiry,
     to_endpoint: Chain,
-    /// What endpoints say, until the healer takes it.
-    told: Arc<Mutex<Option<mpsc::UnboundedReceiver<HopEvent>>>>,
+    /// What chains say to the healer, until it takes it.
+    told: Arc<Mutex<Option<Told>>>,
 }
 
 /// What a manager is made of.
@@ -132,8 +133,9 @@ impl Manager {
         let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor } = parts;
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
-        let (tell, told) = mpsc::unbounded_channel();
+        let (tell, by_endpoints) = mpsc::unbounded_channel();
         let hops = NextHops::new(peers.clone(), name.clone(), move |event| drop(tell.send(event)));
+        let (refreshes, by_refreshes) = mpsc::unbounded_channel();
         let wires =
             Arc::new(Wires::new(connections.clone(), attachments.clone(), forwarders, owed.clone(), ids.clone(), hops));
         let to_endpoint = chain![Token::client(tokens.clone()), path::Verify, Connect::noted(peers)];
@@ -147,6 +149,7 @@ impl Manager {
         ];
         let serving = chain![Path::server(name.clone()).ids(ids), begin.clone(), behind_begin.clone()];
         let behind_attached = chain![
+            Refreshes(refreshes),
             refresh.clone(),
             Token::client(tokens),
             InProcess { attachments: attachments.clone() },
@@ -169,16 +172,23 @@ impl Manager {
             refresh,
             expiry,
             to_endpoint,
-            told: Arc::new(Mutex::new(Some(told))),
+            told: Arc::new(Mutex::new(Some(Told { by_endpoints, by_refreshes }))),
         }
     }
 
     /// Starts what works beside Requests: deliveries to endpoints, and heal.
     pub fn start(&self, netlink: &Netlink, metrics: Metrics, tasks: &TaskTracker, stop: &CancellationToken) -> Healer {
-        tasks.spawn(self.owed.clone().run(self.endpoints.clone(), self.to_endpoint.clone(), stop.clone()));
+        let ways = Ways {
+            endpoints: self.endpoints.clone(),
+            towards: self.to_endpoint.clone(),
+            connections: self.wires.connections.clone(),
+        };
+        tasks.spawn(self.owed.clone().run(ways, stop.clone()));
         let healer = Healer::new(self.clone(), metrics, tasks.clone(), stop.clone());
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
-        healer.start(netlink, told);
+        if let Some(told) = told {
+            healer.start(netlink, told);
+        }
         healer
     }
 

@@ -46,10 +46,10 @@ impl Expiry {
         Self::default()
     }
 
-    /// Watches a connection from before a restart.
-    pub fn adopt(&self, events: &Events, connection: &Connection) {
+    /// Watches a connection from before a restart. Its client could not refresh it meanwhile: it gets `grace` at least.
+    pub fn adopt(&self, events: &Events, connection: &Connection, grace: Duration) {
         if let Some(left) = left(connection) {
-            self.watch(events.clone(), Instant::now() + left.unwrap_or_default());
+            self.watch(events.clone(), Instant::now() + left.unwrap_or_default().max(grace));
         }
     }
 

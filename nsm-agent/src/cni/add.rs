@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use nsm_netlink::{IfName, Mtu, Netns, NetnsSocket};
+use nsm_netlink::{IfName, Mac, Mtu, Netns, NetnsSocket};
 use nsm_proto::{
     cni::{AddRequest, AddResponse},
     connection::{Connection, Mechanism},
@@ -131,8 +131,8 @@ impl Server {
             labels.extend(of_pod.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), (*v).clone())));
         }
         let mac = match asked.mac.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|error| invalid(format!("mac {text:?}: {error}")))?),
+            "" => Mac::random(),
+            text => text.parse().map_err(|error| invalid(format!("mac {text:?}: {error}")))?,
         };
         let mtu = match asked.mtu {
             0 => None,
@@ -196,9 +196,8 @@ fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, c
         labels: attachment.labels.clone(),
         context: Some(ConnectionContext {
             ip_context: Some(ip_context),
-            ethernet_context: attachment
-                .mac
-                .map(|mac| EthernetContext { src_mac: mac.to_string(), ..EthernetContext::default() }),
+            ethernet_context: (!asked.mac.is_empty())
+                .then(|| EthernetContext { src_mac: attachment.mac.to_string(), ..EthernetContext::default() }),
             mtu: attachment.mtu.map_or(0, Mtu::get),
             ..ConnectionContext::default()
         }),

@@ -225,7 +225,9 @@ impl Forwarder for Kernel {
         for (side, index) in [(&old.client, at_client), (&old.endpoint, at_endpoint)] {
             match self.netlink.link(side.nsid, index) {
                 Ok(Some(link)) if link.mac == Some(side.mac) => {}
-                _ => return Ok(None),
+                Ok(_) => return Ok(None),
+                Err(error) if error.is_gone() => return Ok(None),
+                Err(error) => return Err(Error::kernel(Fault::Node, "cannot look at the interfaces", error)),
             }
         }
         let mut changed = old.clone();
@@ -241,13 +243,16 @@ impl Forwarder for Kernel {
         if changed == *old {
             return Ok(Some(wire.clone()));
         }
-        let failed = |fault| move |error| Error::kernel(fault, "cannot change the interface", error);
         let mut client = open(netns(&agreement.client, "client", Fault::Client)?, "client", Fault::Client)?;
         overlap::check(&mut client, Some(at_client), &changed.client.config, agreement.routes)?;
-        open(netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?, "endpoint", Fault::Endpoint)?
-            .reconfigure(at_endpoint, &old.endpoint.config, &changed.endpoint.config)
-            .map_err(failed(Fault::Endpoint))?;
-        client.reconfigure(at_client, &old.client.config, &changed.client.config).map_err(failed(Fault::Endpoint))?;
+        let mut endpoint = open(netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?, "endpoint", Fault::Endpoint)?;
+        reconfigure(&mut endpoint, at_endpoint, &old.endpoint.config, &changed.endpoint.config)?;
+        reconfigure(&mut client, at_client, &old.client.config, &changed.client.config).inspect_err(|_| {
+            let (from, to) = (&changed.endpoint.config, &old.endpoint.config);
+            if let Err(error) = endpoint.reconfigure(at_endpoint, from, to) {
+                tracing::warn!(%error, "the endpoint's interface is ahead of the pod's until the next refresh");
+            }
+        })?;
         Ok(Some(super::Wire::Kernel(Box::new(changed))))
     }
 
@@ -298,6 +303,16 @@ impl Forwarder for Kernel {
         }
         Ok(findings)
     }
+}
+
+/// Brings an interface from one configuration to another, or leaves it as it was.
+fn reconfigure(netns: &mut NetnsSocket, index: IfIndex, old: &LinkConfig, new: &LinkConfig) -> Result<(), Error> {
+    netns.reconfigure(index, old, new).map(drop).map_err(|error| {
+        if let Err(error) = netns.reconfigure(index, new, old) {
+            tracing::warn!(%error, "an interface that could not be changed is not as it was: the next refresh tries again");
+        }
+        Error::kernel(Fault::Endpoint, "cannot change the interface", error)
+    })
 }
 
 fn gone(of: &str, side: &Side) -> Finding {

@@ -4,15 +4,17 @@
 //! notification; nobody polls. Events only say that it is time to look: what counts is what is found then
 //! ([`trouble`](Healer::trouble)), so that an event that comes late moves nothing and none that comes early is lost. A connection
 //! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends; the client of any other one
-//! gets an UPDATE with state DOWN and decides itself. A connection whose pod has gone without DEL is closed.
+//! gets an UPDATE with state DOWN and decides itself. A connection whose pod has gone without DEL is closed. A wire that could not
+//! be taken away is tried again until it is gone.
 
 mod places;
+mod refreshes;
 
 use std::{
     collections::HashMap,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use nsm_netlink::{LinkEvent, Netlink};
@@ -22,8 +24,10 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::places::Places;
+pub(super) use self::refreshes::{NotRefreshed, Refreshes};
 use super::{Found, Manager};
 use crate::{
+    candidates,
     forwarder::Finding,
     metrics::Metrics,
     state::{AttachmentKey, Connected, ConnectionId, Owner, Phase, blocking},
@@ -48,6 +52,22 @@ pub struct Healer {
     places: Arc<Places>,
 }
 
+/// What the healer hears from chains.
+pub(super) struct Told {
+    /// What endpoints say of their connections.
+    pub(super) by_endpoints: mpsc::UnboundedReceiver<HopEvent>,
+    /// Refreshes that failed.
+    pub(super) by_refreshes: mpsc::UnboundedReceiver<NotRefreshed>,
+}
+
+/// What the kernel's events say.
+enum Lost {
+    /// An interface of this connection has gone.
+    One(ConnectionId),
+    /// Some may have: events were lost.
+    Unknown,
+}
+
 /// Why a connection is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
@@ -57,6 +77,7 @@ enum Trouble {
     SaidDeleted,
     Silent,
     LinkGone,
+    NotRefreshed,
     NeverRemade,
 }
 
@@ -69,6 +90,7 @@ impl Trouble {
             Self::SaidDeleted => "its endpoint closed it",
             Self::Silent => "its endpoint does not answer",
             Self::LinkGone => "its interface was deleted",
+            Self::NotRefreshed => "its endpoint does not refresh it, and another one can be had",
             Self::NeverRemade => "it could not be made again yet",
         }
     }
@@ -86,24 +108,24 @@ impl Healer {
         self.healing().contains_key(id)
     }
 
-    pub(super) fn start(&self, netlink: &Netlink, endpoints: Option<mpsc::UnboundedReceiver<HopEvent>>) {
+    pub(super) fn start(&self, netlink: &Netlink, told: Told) {
         self.tasks.spawn(self.clone().watch_registry());
-        if let Some(told) = endpoints {
-            self.tasks.spawn(self.clone().watch_endpoints(told));
-        }
+        self.tasks.spawn(self.clone().watch_endpoints(told.by_endpoints));
+        self.tasks.spawn(self.clone().watch_refreshes(told.by_refreshes));
+        self.tasks.spawn(self.clone().watch_leftovers());
         let (tell, told) = mpsc::unbounded_channel();
         let wires = self.manager.wires.clone();
         netlink.subscribe(move |event| {
-            let ours = match event {
-                LinkEvent::Deleted { nsid: Some(nsid), index, .. } => wires.owner_of(*nsid, *index),
-                _ => None,
+            let lost = match event {
+                LinkEvent::Deleted { mac: Some(mac), .. } => wires.owner_of(*mac).map(Lost::One),
+                // The other ends of its pairs vanish as well, and have events of their own.
+                LinkEvent::Deleted { mac: None, .. } | LinkEvent::NetnsGone { .. } => None,
+                LinkEvent::Overrun => Some(Lost::Unknown),
             };
-            if let Some(connection) = ours
-                && tell.send(connection).is_err()
-            {
-                return ControlFlow::Break(());
+            match lost.map(|lost| tell.send(lost)) {
+                Some(Err(_)) => ControlFlow::Break(()),
+                Some(Ok(())) | None => ControlFlow::Continue(()),
             }
-            ControlFlow::Continue(())
         });
         self.tasks.spawn(self.clone().watch_links(told));
     }
@@ -111,15 +133,22 @@ impl Healer {
     /// Connections whose endpoint was withdrawn, or has registered anew and knows nothing of them.
     async fn watch_registry(self) {
         let mut changes = self.manager.endpoints.directory().changes();
+        // What was said already of connections whose clients decide themselves.
+        let mut troubled: HashMap<ConnectionId, Trouble> = HashMap::new();
         loop {
             self.manager.owed.deliver();
             let records = self.manager.wires.connections.all();
             self.resume(&records).await;
+            let mut still = HashMap::new();
             for record in records.iter().filter(|record| record.phase == Phase::Up) {
                 if let Some(trouble) = self.endpoint_trouble(record) {
-                    self.lost(record, trouble);
+                    if troubled.get(&record.id) != Some(&trouble) {
+                        self.lost(record, trouble);
+                    }
+                    still.insert(record.id.clone(), trouble);
                 }
             }
+            troubled = still;
             self.places.retain(|id| self.manager.wires.connections.get(&id.to_owned()).is_some());
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -197,13 +226,69 @@ impl Healer {
         }
     }
 
-    async fn watch_links(self, mut told: mpsc::UnboundedReceiver<ConnectionId>) {
+    /// Connections of the CNI plugin that their endpoint does not refresh: it hangs, or says no.
+    async fn watch_refreshes(self, mut told: mpsc::UnboundedReceiver<NotRefreshed>) {
         loop {
-            let connection = tokio::select! {
+            let NotRefreshed { attachment } = tokio::select! {
                 () = self.stop.cancelled() => return,
-                connection = told.recv() => match connection { Some(connection) => connection, None => return },
+                failed = told.recv() => match failed { Some(failed) => failed, None => return },
             };
-            if let Some(record) = self.standing(&connection) {
+            let owner = Owner::Attachment(attachment.clone());
+            let id = self.manager.wires.ids.id_of(&owner, &attachment.client_id());
+            match self.standing(&id) {
+                // While it has time left the wire works on; with nobody else to go to, to the end of its time.
+                Some(record) => {
+                    if self.is_running_out(&record) && self.has_another(&record, &attachment) {
+                        self.lost(&record, Trouble::NotRefreshed);
+                    }
+                }
+                None => self.heal_attachment(&id, &attachment, "", Trouble::NeverRemade),
+            }
+        }
+    }
+
+    /// Wires that could not be taken away.
+    async fn watch_leftovers(self) {
+        let is_in_use = |id: &str| self.manager.begin.last(id).is_some();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.manager.wires.clear_leftovers(LONGEST, is_in_use) => {}
+            }
+        }
+    }
+
+    fn is_running_out(&self, record: &Connected) -> bool {
+        let connection = record.client_side.decoded();
+        let segments = connection.path.into_iter().flat_map(|path| path.path_segments);
+        let ends = segments.filter_map(|segment| SystemTime::try_from(segment.expires?).ok()).min();
+        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        ends.is_some_and(|end| left(end) < self.manager.owed.life() / 3)
+    }
+
+    fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
+        let Some(attachment) = self.manager.attachments.get(key) else { return false };
+        let directory = self.manager.endpoints.directory();
+        candidates::explain(directory, &attachment.network_service, &attachment.labels).is_ok_and(|explained| {
+            explained.endpoints.iter().any(|verdict| verdict.candidate && verdict.name != record.endpoint)
+        })
+    }
+
+    async fn watch_links(self, mut told: mpsc::UnboundedReceiver<Lost>) {
+        loop {
+            let lost = tokio::select! {
+                () = self.stop.cancelled() => return,
+                lost = told.recv() => match lost { Some(lost) => lost, None => return },
+            };
+            let suspects = match lost {
+                Lost::One(connection) => vec![connection],
+                Lost::Unknown => {
+                    let all = self.manager.wires.connections.all();
+                    tracing::warn!(connections = all.len(), "the kernel's events were lost: looking at all interfaces");
+                    all.iter().map(|record| record.id.clone()).collect()
+                }
+            };
+            for record in suspects.iter().filter_map(|connection| self.standing(connection)) {
                 self.tasks.spawn(self.clone().link_lost(record));
             }
         }
@@ -211,6 +296,9 @@ impl Healer {
 
     /// An interface of ours went without us: with its pod, or by somebody's hand.
     async fn link_lost(self, record: Arc<Connected>) {
+        if !self.link_is_gone(&record).await {
+            return;
+        }
         match &record.owner {
             Owner::Attachment(key) => {
                 if self.pod_is_gone(key).await {
@@ -248,20 +336,22 @@ impl Healer {
     }
 
     fn lost(&self, record: &Arc<Connected>, trouble: Trouble) {
-        let (connection, endpoint, why) = (&record.id, &record.endpoint, trouble.text());
         match &record.owner {
-            Owner::Attachment(key) => {
-                if self.manager.attachments.get(key).is_none() || self.is_healing(&record.id) {
-                    return;
-                }
-                tracing::warn!(connection, endpoint, why, "connection lost: healing");
-                self.tasks.spawn(self.clone().heal(record.id.clone(), key.clone(), trouble));
-            }
+            Owner::Attachment(key) => self.heal_attachment(&record.id, key, &record.endpoint, trouble),
             Owner::Pod(_) | Owner::Host { .. } => {
+                let (connection, endpoint, why) = (&record.id, &record.endpoint, trouble.text());
                 tracing::warn!(connection, endpoint, why, "connection lost: its client is told");
                 self.manager.monitor.announce(&record.id, State::Down);
             }
         }
+    }
+
+    fn heal_attachment(&self, connection: &str, key: &AttachmentKey, endpoint: &str, trouble: Trouble) {
+        if self.manager.attachments.get(key).is_none() || self.is_healing(connection) {
+            return;
+        }
+        tracing::warn!(connection, endpoint, why = trouble.text(), "connection lost: healing");
+        self.tasks.spawn(self.clone().heal(connection.to_owned(), key.clone(), trouble));
     }
 
     /// Whether somebody heals it already, who then looks again; otherwise it is the caller's to heal.
@@ -275,12 +365,12 @@ impl Healer {
     }
 
     async fn heal(self, id: ConnectionId, key: AttachmentKey, first: Trouble) {
-        let mut pause = FIRST;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut changes = self.manager.endpoints.directory().changes();
+        let mut pause = FIRST;
+        let mut tried = false;
         let mut trouble = Some(first);
         loop {
-            changes.borrow_and_update();
             if trouble.is_none() {
                 if self.is_over(&id) {
                     return;
@@ -288,6 +378,24 @@ impl Healer {
                 trouble = self.trouble(&id).await;
                 continue;
             }
+            changes.borrow_and_update();
+            if tried {
+                // A success that did not hold is no reason to hurry either.
+                let waiting = async {
+                    tokio::time::sleep(FIRST).await;
+                    let _ = tokio::time::timeout(pause.saturating_sub(FIRST), changes.changed()).await;
+                };
+                tokio::select! {
+                    () = self.stop.cancelled() => break,
+                    () = waiting => pause = (pause * 2).min(LONGEST),
+                }
+                // Somebody else may have made it again meanwhile: a refresh.
+                trouble = self.trouble(&id).await;
+                if trouble.is_none() {
+                    continue;
+                }
+            }
+            tried = true;
             let reselected = match self.manager.attached.events(&key.client_id()) {
                 Some(events) => events.reselect(|_| true).await,
                 None => Ok(None),
@@ -299,23 +407,15 @@ impl Healer {
                     tracing::info!(connection = id, endpoint, duration_ms, "connection healed");
                     self.metrics.healed();
                     trouble = None;
-                    continue;
                 }
                 // It was closed.
-                Ok(None) => {
-                    trouble = None;
-                    continue;
+                Ok(None) => trouble = None,
+                Err(error) => {
+                    tracing::warn!(connection = id, %error, "connection not healed yet");
+                    // Its end is what the next look finds.
+                    self.pod_is_gone(&key).await;
                 }
-                Err(_) if self.pod_is_gone(&key).await => continue,
-                Err(error) => tracing::warn!(connection = id, %error, "connection not healed yet"),
             }
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST),
-                _ = changes.changed() => {}
-            }
-            // Somebody else may have made it again meanwhile: a refresh.
-            trouble = self.trouble(&id).await;
         }
         self.healing().remove(&id);
     }
@@ -342,14 +442,18 @@ impl Healer {
             None if self.places.awaits(id) => {}
             None => return Some(Trouble::Silent),
         }
-        let wire = record.wire.clone()?;
+        self.link_is_gone(&record).await.then_some(Trouble::LinkGone)
+    }
+
+    /// Whether an interface of the connection is certainly not there.
+    async fn link_is_gone(&self, record: &Connected) -> bool {
+        let Some(wire) = record.wire.clone() else { return false };
         let forwarders = self.manager.wires.forwarders.clone();
-        let seen = blocking(move || forwarders.of(&wire).inspect(&wire, None)).await;
-        match seen {
-            Ok(findings) => findings.iter().any(Finding::is_gone).then_some(Trouble::LinkGone),
+        match blocking(move || forwarders.of(&wire).inspect(&wire, None)).await {
+            Ok(findings) => findings.iter().any(Finding::is_gone),
             Err(error) => {
-                tracing::warn!(connection = id, %error, "the interfaces of a healed connection cannot be looked at");
-                None
+                tracing::warn!(connection = record.id, %error, "the interfaces of a connection cannot be looked at");
+                false
             }
         }
     }

@@ -143,16 +143,16 @@ impl Endpoints {
         }
     }
 
-    /// A connection with the endpoint's segment, by which it can be closed: asked of the endpoint where we never heard it.
-    /// `None`: the endpoint does not know the connection.
+    /// What the endpoint has of a connection of ours, each with the endpoint's segment, by which it can be closed: asked of the
+    /// endpoint where it never told us. None: it does not know the connection.
     pub async fn at_endpoint(
         &self,
         connection: &Connection,
         candidate: &Candidate,
         bound: Duration,
-    ) -> Result<Option<Connection>, Error> {
+    ) -> Result<Vec<Connection>, Error> {
         if path::next(connection).is_some() {
-            return Ok(Some(connection.clone()));
+            return Ok(vec![connection.clone()]);
         }
         let call = Call::new(bound);
         let ask = async {
@@ -163,10 +163,11 @@ impl Endpoints {
             let mut events = monitor.monitor_connections(selector).await.map_err(answered)?.into_inner();
             while let Some(event) = events.message().await.map_err(answered)? {
                 if event.r#type() == ConnectionEventType::InitialStateTransfer {
-                    return Ok(event.connections.into_values().find_map(|known| at_our_index(known, &connection.id)));
+                    let known = event.connections.into_values();
+                    return Ok(known.filter_map(|known| at_our_index(known, &connection.id)).collect());
                 }
             }
-            Ok(None)
+            Ok(Vec::new())
         };
         tokio::time::timeout(bound, ask)
             .await

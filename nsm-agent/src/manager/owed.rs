@@ -2,32 +2,28 @@
 //!
 //! Guarantees: what is owed is on disk before the wire it belongs to is touched, and survives the agent. It is delivered at
 //! once where the endpoint can be reached, again when it registers, and given up when the connection has expired at the
-//! endpoint anyway. An endpoint is never told to close a connection that has been made again meanwhile.
+//! endpoint anyway, or the endpoint's process has ended. An endpoint is never told to close a connection that has been made
+//! again meanwhile. One peer's connections owe a bounded number of Closes: beyond that the oldest are left to expire.
+
+mod deliver;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+pub use deliver::Ways;
 use nsm_proto::connection::Connection;
-use nsm_sdk::{Call, Chain, Close, Kind};
+use nsm_sdk::path;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Endpoints, Found};
-use crate::{
-    failpoint,
-    state::{Encoded, Record, Records},
-};
+use crate::state::{Connected, ConnectionId, Encoded, Owner, Record, Records};
 
-/// How long one delivery may take.
-const DELIVERY: Duration = Duration::from_secs(5);
-/// Pause before an endpoint that did not answer is asked again, unless it registers before.
-const RETRY: Duration = Duration::from_secs(2);
+/// Most debts of one peer's connections. Attachments are the runtime's, which acts for pods: theirs are as many as pods end.
+const OF_ONE_PEER: usize = 256;
 
 /// One Close that is owed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,11 +35,26 @@ pub struct OwedClose {
     /// The connection as that endpoint knows it, at our index.
     pub connection: Encoded,
     /// The connection's id at this agent.
-    pub connection_id: String,
-    /// The connection of this node that ends with it, wire and record; none when only the endpoint has something to forget.
-    pub ends: Option<String>,
+    pub connection_id: ConnectionId,
+    /// Whose connection it was.
+    pub owner: Owner,
+    /// The connection of this node that ends with it, wire and record: the one that was asked for then. None when only the
+    /// endpoint has something to forget.
+    pub ends: Option<SystemTime>,
     /// When the endpoint has forgotten it by itself.
     pub until: SystemTime,
+}
+
+impl OwedClose {
+    /// Whether this connection is the one that ends with it, and not a later one of the same id.
+    pub fn ends(&self, record: &Connected) -> bool {
+        self.connection_id == record.id && self.ends == Some(record.since)
+    }
+
+    /// The endpoint's own id of the connection, where it ever said one.
+    fn at_endpoint(&self) -> Option<String> {
+        path::next(&self.connection.decoded()).map(|segment| segment.id.clone())
+    }
 }
 
 impl Record for OwedClose {
@@ -83,19 +94,60 @@ impl Owed {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Records a debt. On a full disk it is kept in memory only, and said so: a DEL must not fail for it.
-    pub async fn owe(&self, endpoint: &str, connection: &Connection, ends: Option<String>) {
-        let owed = self.debt(endpoint.to_owned(), connection, ends);
+    /// How long an endpoint keeps a connection that nobody refreshes, at most.
+    pub fn life(&self) -> Duration {
+        self.inner.life
+    }
+
+    /// Records that the connection of this record ends, here and at its endpoint.
+    pub async fn ends(&self, record: &Connected) {
+        self.owe(record, record.endpoint_side.decoded(), Some(record.since)).await;
+    }
+
+    /// Records that the endpoint of this record may know of a connection, in this form, that came to nothing here.
+    pub async fn came_to_nothing(&self, record: &Connected, at_endpoint: Connection) {
+        self.owe(record, at_endpoint, None).await;
+    }
+
+    /// On a full disk a debt is kept in memory only, and said so: a DEL must not fail for it.
+    async fn owe(&self, record: &Connected, connection: Connection, ends: Option<SystemTime>) {
+        let mut owed = OwedClose {
+            id: Uuid::new_v4().to_string(),
+            endpoint: record.endpoint.clone(),
+            connection: Encoded::from(&connection),
+            connection_id: record.id.clone(),
+            owner: record.owner.clone(),
+            ends,
+            until: SystemTime::now() + self.inner.life,
+        };
+        let same = |other: &OwedClose| {
+            (&other.connection_id, &other.endpoint) == (&owed.connection_id, &owed.endpoint)
+                && other.at_endpoint() == owed.at_endpoint()
+        };
+        if let Some(other) = self.inner.records.find(same) {
+            owed.id.clone_from(&other.id);
+        }
+        self.make_room(&owed.owner).await;
         if let Err(error) = self.inner.records.put(owed.clone()).await {
-            tracing::warn!(endpoint, %error, "a Close owed to an endpoint is kept in memory only");
+            tracing::warn!(endpoint = owed.endpoint, %error, "a Close owed to an endpoint is kept in memory only");
             self.unrecorded().insert(owed.id.clone(), owed);
         }
     }
 
-    fn debt(&self, endpoint: String, connection: &Connection, ends: Option<String>) -> OwedClose {
-        let id = Uuid::new_v4().to_string();
-        let (connection_id, connection) = (connection.id.clone(), Encoded::from(connection));
-        OwedClose { id, endpoint, connection, connection_id, ends, until: SystemTime::now() + self.inner.life }
+    async fn make_room(&self, owner: &Owner) {
+        let bounded = match owner {
+            Owner::Attachment(_) => false,
+            Owner::Pod(_) | Owner::Host { .. } => true,
+        };
+        let of_owner = |owed: &OwedClose| owed.owner == *owner;
+        if !bounded || self.inner.records.count(of_owner) < OF_ONE_PEER {
+            return;
+        }
+        let oldest = self.all().into_iter().filter(of_owner).min_by_key(|owed| owed.until);
+        if let Some(oldest) = oldest {
+            tracing::info!(%owner, endpoint = oldest.endpoint, "too many owed Closes of one peer: the oldest is left to expire");
+            self.settle(&oldest).await;
+        }
     }
 
     /// Asks for a round of deliveries: something is owed, or an endpoint has registered.
@@ -109,16 +161,25 @@ impl Owed {
         recorded.chain(self.unrecorded().values().cloned()).collect()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inner.records.len() + self.unrecorded().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Waits until `endpoint` has heard of the end of connection `id`, so that it does not take a new Request for the old
     /// connection; at most `bound`.
     pub async fn settled(&self, id: &str, endpoint: &str, bound: Duration) {
-        let pending = || self.all().iter().any(|owed| owed.connection_id == id && owed.endpoint == endpoint);
         let wait = async {
             loop {
                 let settled = self.inner.settled.notified();
                 tokio::pin!(settled);
                 settled.as_mut().enable();
-                if !pending() {
+                if !self.is_owed(id, endpoint) {
                     return;
                 }
                 settled.await;
@@ -127,65 +188,9 @@ impl Owed {
         let _ = tokio::time::timeout(bound, wait).await;
     }
 
-    /// Delivers until `stop`, side by side: an endpoint that hangs keeps no other one waiting. `towards` is the chain whose end
-    /// calls the endpoint.
-    pub async fn run(self, endpoints: Endpoints, towards: Chain, stop: CancellationToken) {
-        let mut wake = self.inner.wake.subscribe();
-        let mut delivering = FuturesUnordered::new();
-        let mut under_way = HashSet::new();
-        loop {
-            wake.borrow_and_update();
-            for owed in self.all() {
-                if under_way.insert(owed.id.clone()) {
-                    delivering.push(self.deliver_at_last(owed, &endpoints, &towards));
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = wake.changed() => {}
-                // One whose file stays must not be delivered over and over.
-                Some(id) = delivering.next() => if self.inner.records.get(&id).is_none() { under_way.remove(&id); },
-            }
-        }
-    }
-
-    /// Tries until nothing is owed any more; the id of the debt.
-    async fn deliver_at_last(&self, owed: OwedClose, endpoints: &Endpoints, towards: &Chain) -> String {
-        let mut wake = self.inner.wake.subscribe();
-        while !self.deliver_one(&owed, endpoints, towards).await {
-            let _ = tokio::time::timeout(RETRY, wake.changed()).await;
-        }
-        self.settle(&owed).await;
-        owed.id
-    }
-
-    /// True when nothing is owed any more.
-    async fn deliver_one(&self, owed: &OwedClose, endpoints: &Endpoints, towards: &Chain) -> bool {
-        if owed.until <= SystemTime::now() {
-            return true;
-        }
-        let candidate = match endpoints.endpoint(&owed.endpoint).await {
-            Found::Ready(candidate) => candidate,
-            // Its process is gone, and so are its connections.
-            Found::Gone => return true,
-            Found::Unreachable(_) => return false,
-        };
-        let call = Call::new(DELIVERY);
-        call.note(candidate.target.clone());
-        candidate.lend_netns(&call);
-        let connection = match endpoints.at_endpoint(&owed.connection.decoded(), &candidate, DELIVERY).await {
-            Ok(Some(connection)) => connection,
-            Ok(None) => return true,
-            Err(error) => return given_up(owed, &error),
-        };
-        match towards.close(Close { connection, call }).await {
-            Ok(()) => {
-                failpoint::hit("del.endpoint-closed");
-                tracing::debug!(connection = owed.connection_id, endpoint = owed.endpoint, "endpoint closed");
-                true
-            }
-            Err(error) => given_up(owed, &error),
-        }
+    fn is_owed(&self, id: &str, endpoint: &str) -> bool {
+        let this = |owed: &OwedClose| owed.connection_id == id && owed.endpoint == endpoint;
+        self.inner.records.find(this).is_some() || self.unrecorded().values().any(this)
     }
 
     async fn settle(&self, owed: &OwedClose) {
@@ -199,17 +204,4 @@ impl Owed {
     fn unrecorded(&self) -> std::sync::MutexGuard<'_, HashMap<String, OwedClose>> {
         self.inner.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An answer settles the debt, whatever it says; no answer does not.
-fn given_up(owed: &OwedClose, error: &nsm_sdk::Error) -> bool {
-    let answered = !matches!(error.kind(), Kind::Unavailable | Kind::Deadline | Kind::Cancelled);
-    tracing::warn!(
-        connection = owed.connection_id,
-        endpoint = owed.endpoint,
-        %error,
-        "{}",
-        if answered { "the endpoint refused a Close" } else { "the endpoint did not answer a Close: tried again later" }
-    );
-    answered
 }

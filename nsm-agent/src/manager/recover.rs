@@ -3,7 +3,7 @@
 //! Guarantees: afterwards every attachment is whole or gone. What was half made is undone, what was half closed is closed, what
 //! was whole is served again without a packet lost. An endpoint that knows of a connection which is gone here is told.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use nsm_proto::connection::{Connection, Mechanism};
 use nsm_sdk::path;
@@ -13,6 +13,10 @@ use crate::{
     forwarder::Finding,
     state::{Attachment, Connected, Owner, Phase, blocking},
 };
+
+/// How long clients and endpoints have to come back after the agent was away, whatever has expired meanwhile. An endpoint that
+/// does not is withdrawn after that time anyway.
+const RETURN: Duration = Duration::from_mins(1);
 
 /// What was found and done.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +32,10 @@ pub struct Recovered {
 /// Brings a manager to where the agent before it was. Nothing else may use it yet.
 pub async fn recover(manager: &Manager) -> Recovered {
     let mut recovered = Recovered::default();
-    let ending: HashSet<String> = manager.owed.all().into_iter().filter_map(|owed| owed.ends).collect();
+    let owed = manager.owed.all();
     for record in manager.wires.connections.all() {
-        let whole = record.phase == Phase::Up && !ending.contains(&record.id) && stands(manager, &record).await;
+        let whole =
+            record.phase == Phase::Up && !owed.iter().any(|owed| owed.ends(&record)) && stands(manager, &record).await;
         if whole {
             adopt(manager, &record);
             recovered.whole += 1;
@@ -100,7 +105,7 @@ fn adopt(manager: &Manager, record: &Arc<Connected>) {
     let connection = record.client_side.decoded();
     let preferences: Vec<Mechanism> = connection.mechanism.iter().cloned().collect();
     let events = manager.begin.adopt(connection.clone(), preferences.clone(), &manager.behind_begin);
-    manager.expiry.adopt(&events, &connection);
+    manager.expiry.adopt(&events, &connection, RETURN);
     manager.monitor.adopt(connection.clone());
     if let Ok(Some(_)) = attachment(manager, record)
         && let Some(at_client) = at_client(connection)

@@ -10,10 +10,14 @@ mod ends;
 mod links;
 mod work;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
-use nsm_netlink::{IfIndex, Netns, Nsid};
+use nsm_netlink::{Mac, Netns};
 use nsm_proto::{
     connection::{Connection, Mechanism},
     mechanism::{KERNEL, LOCAL},
@@ -61,6 +65,8 @@ struct Asking<'a> {
     client: End,
     /// The connection as it stands, at a refresh.
     known: Option<Arc<Connected>>,
+    /// When it was asked for first: tells a connection from a later one of the same id.
+    since: SystemTime,
     /// Nobody else works at this wire meanwhile.
     working: Working,
 }
@@ -71,12 +77,17 @@ impl Element for Wires {
         let candidate: Candidate =
             request.call.noted().ok_or_else(|| Error::new(Kind::Internal, "no endpoint was chosen"))?;
         let working = self.links.work_at(&request.connection.id).await;
-        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up);
+        // A connection of another endpoint is no refresh: its wire is still to be taken away.
+        let known = self
+            .connections
+            .get(&request.connection.id)
+            .filter(|known| known.phase == Phase::Up && known.endpoint == candidate.name);
         let owner =
             self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
         let client = self.client(&request, &owner).await?;
         let asked = towards_endpoint(&request, &candidate, &client.mechanism, known.as_deref());
-        let asking = Asking { request: &request, owner, candidate, client, known, working };
+        let since = known.as_ref().map_or_else(SystemTime::now, |known| known.since);
+        let asking = Asking { request: &request, owner, candidate, client, known, since, working };
         if asking.known.is_some() {
             let answer = answer_of(asked, next).await?;
             failpoint::hit("add.endpoint-answered");
@@ -115,13 +126,24 @@ impl Wires {
     }
 
     /// Whose interface that is.
-    pub(super) fn owner_of(&self, nsid: Nsid, index: IfIndex) -> Option<ConnectionId> {
-        self.links.owner(nsid, index)
+    pub(super) fn owner_of(&self, mac: Mac) -> Option<ConnectionId> {
+        self.links.owner(mac)
     }
 
     /// Whether its interfaces go because we take them away.
     pub(super) fn is_ending(&self, id: &str) -> bool {
         self.links.is_ending(id)
+    }
+
+    /// Tries again to take wires away, `pause` after that failed; returns when it has tried all that there were.
+    pub(super) async fn clear_leftovers(&self, pause: Duration, is_in_use: impl Fn(&str) -> bool) {
+        self.links.leftovers().await;
+        tokio::time::sleep(pause).await;
+        for id in self.links.take_leftovers() {
+            if !is_in_use(&id) && self.end(&id, None).await.is_ok() {
+                tracing::info!(connection = id, "a wire that had stayed is gone");
+            }
+        }
     }
 
     /// Watches the interfaces of a wire from before a restart.
@@ -151,10 +173,10 @@ impl Wires {
             client_side: (&asking.request.connection).into(),
             endpoint_side: asked.into(),
             wire: None,
-            since: SystemTime::now(),
+            since: asking.since,
         };
-        self.connections.put(record).await.map_err(recording)?;
-        let attempt = Attempt::new(self.connections.clone(), self.owed.clone(), id, &asking.candidate.name);
+        self.connections.put(record.clone()).await.map_err(recording)?;
+        let attempt = Attempt::new(self.work(), self.owed.clone(), record, asking.client.netns.clone());
         // Others of the same peer may have been recorded at the same time.
         if let Err(full) = self.has_room(&asking.owner, 0) {
             attempt.undo().await;
@@ -184,7 +206,7 @@ impl Wires {
 
     /// Makes the wire that was agreed on, or brings the one that stands up to date.
     async fn join(&self, asking: Asking<'_>, answer: Connection) -> Result<Connection, Error> {
-        let Asking { request, owner, candidate, client, known, working } = asking;
+        let Asking { request, owner, candidate, client, known, since, working } = asking;
         let agreement = self.agreement(request, &owner, &candidate, client, &answer).await?;
         let mechanism = match agreement.client.mechanism.r#type.as_str() {
             KERNEL => agreement.client.mechanism.clone(),
@@ -203,7 +225,7 @@ impl Wires {
             client_side: (&connection).into(),
             endpoint_side: (&answer).into(),
             wire: None,
-            since: known.as_ref().map_or_else(SystemTime::now, |known| known.since),
+            since,
         };
         let work = self.work();
         let made = match known.and_then(|known| known.wire.clone()) {
@@ -229,7 +251,7 @@ impl Wires {
     pub async fn end(&self, id: &str, at_hand: Option<Netns>) -> Result<(), Error> {
         let working = self.links.work_at(id).await;
         let Some(record) = self.connections.get(&id.to_owned()) else { return Ok(()) };
-        self.owed.owe(&record.endpoint, &record.endpoint_side.decoded(), Some(record.id.clone())).await;
+        self.owed.ends(&record).await;
         failpoint::hit("del.closing-recorded");
         let mut ending = self.links.end(id);
         if let Some(wire) = record.wire.clone() {
@@ -240,7 +262,8 @@ impl Wires {
             let (undone, still_ending, _still_working) = blocking(undo).await;
             ending = still_ending;
             undone.map_err(|error| {
-                tracing::error!(connection = id, %error, "the wire stays; the next close or start of the agent tries again");
+                tracing::error!(connection = id, %error, "the wire stays: tried again soon");
+                self.links.left(id);
                 Error::new(Kind::Internal, error)
             })?;
         }
@@ -279,7 +302,7 @@ fn towards_endpoint(
 ) -> Request {
     let mut asked = request.clone();
     asked.connection.network_service_endpoint_name.clone_from(&candidate.name);
-    if let Some(known) = known.filter(|known| known.endpoint == candidate.name) {
+    if let Some(known) = known {
         resume(&mut asked.connection, &known.endpoint_side.decoded());
     }
     match wanted.r#type.as_str() {

@@ -8,6 +8,7 @@ use std::{
     fmt,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
@@ -16,6 +17,11 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{Error, Owner, Watch, check, offers::Offers, template, watch::Watchers};
 use crate::candidates::Turn;
+
+/// How long an endpoint that went is remembered: longer than any of its connections lives without a refresh.
+const ABSENCE: Duration = Duration::from_mins(15);
+/// Most endpoints that are remembered so.
+const MOST_ABSENT: usize = 10_000;
 
 /// A registered network service.
 #[derive(Debug)]
@@ -94,6 +100,8 @@ pub struct State {
     turns: HashMap<String, Vec<Turn>>,
     expiry: BTreeSet<(Instant, String)>,
     usage: HashMap<Owner, Usage>,
+    /// Endpoints that went although their processes may live, and when.
+    absent: HashMap<String, Instant>,
     next_place: u64,
     pub(super) service_watchers: Watchers<Service>,
     pub(super) endpoint_watchers: Watchers<Entry>,
@@ -194,6 +202,21 @@ impl Directory {
         let taken = self.state().take_endpoint(name);
         self.changes.send_modify(|count| *count += 1);
         taken
+    }
+
+    /// Remembers that an endpoint has gone whose process may live: it may register again.
+    pub(super) fn may_come_back(&self, name: &str) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
+        if state.absent.len() < MOST_ABSENT {
+            state.absent.insert(name.to_owned(), now);
+        }
+    }
+
+    /// Whether an endpoint that is not registered may know of its connections still.
+    pub fn may_return(&self, name: &str) -> bool {
+        self.state().absent.get(name).is_some_and(|since| since.elapsed() < ABSENCE)
     }
 
     /// Ends all watches.
@@ -326,6 +349,7 @@ impl State {
 
     fn put_endpoint(&mut self, entry: &Arc<Entry>) {
         let name = entry.message.name.clone();
+        self.absent.remove(&name);
         self.use_more(entry.owner, entry.message.encoded_len());
         if let Some(old) = self.endpoints.get(&name).cloned() {
             self.use_less(old.owner, old.message.encoded_len());

@@ -88,8 +88,8 @@ pub struct Attachment {
     pub labels: BTreeMap<String, String>,
     /// Whose it is.
     pub pod: Option<Pod>,
-    /// The hardware address that the interface must have.
-    pub mac: Option<Mac>,
+    /// The hardware address that the interface has, also when it is made again: the runtime was told.
+    pub mac: Mac,
     /// Largest packet that the configuration asks for.
     pub mtu: Option<Mtu>,
     /// What the configuration allows.
@@ -145,8 +145,6 @@ pub enum Phase {
     Adding,
     /// Whole.
     Up,
-    /// The wire is going or gone; the endpoint may not know yet.
-    Closing,
 }
 
 impl fmt::Display for Phase {
@@ -154,7 +152,6 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Adding => "adding",
             Self::Up => "up",
-            Self::Closing => "closing",
         })
     }
 }

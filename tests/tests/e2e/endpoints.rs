@@ -95,3 +95,52 @@ pub(crate) fn a_silent_one_does_not_hold_up_del() -> anyhow::Result<()> {
     endpoint.program().signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
 }
+
+/// Which endpoint serves the only connection.
+fn served_by(node: &Node) -> anyhow::Result<String> {
+    let connections = node.connections()?;
+    let only = connections.first().and_then(|all| all.connection.as_ref());
+    Ok(only.map(|connection| connection.network_service_endpoint_name.clone()).unwrap_or_default())
+}
+
+/// Its connection moves before its time is over, and no later: a wire that still forwards is not cut early.
+pub(crate) fn a_silent_one_is_left_in_time() -> anyhow::Result<()> {
+    let mut node = Node::create("node-1")?;
+    node.set("NSM_MAX_TOKEN_LIFETIME_SECONDS", "6").start_agent()?;
+    let mut one = Endpoint::of(SERVICE).name("one").start(&node)?;
+    let pod = node.pod("client")?;
+    let conf = node.conf(SERVICE);
+    node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    let _two = Endpoint::of(SERVICE).name("two").cidr("172.16.2.0/24").start(&node)?;
+
+    one.program().signal(Signal::SIGSTOP)?;
+    eventually("the second endpoint answers", BOUND, || reaches(&pod, "172.16.2."), |reached| *reached)?;
+
+    // The first one has still to hear of the end. That debt is no reason to end what stands now.
+    ensure!(served_by(&node)? == "two");
+    node.kill_agent()?;
+    node.start_agent()?;
+    ensure!(served_by(&node)? == "two", "{:?}", node.connections()?);
+    ensure!(reaches(&pod, "172.16.2.")?);
+    one.program().signal(Signal::SIGCONT)?;
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    Ok(())
+}
+
+/// The one endpoint there is gets its client back when it wakes up, and not the old connection's end.
+pub(crate) fn a_silent_one_that_wakes_up_serves_again() -> anyhow::Result<()> {
+    let mut node = Node::create("node-1")?;
+    node.set("NSM_MAX_TOKEN_LIFETIME_SECONDS", "5").start_agent()?;
+    let mut endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let conf = node.conf(SERVICE);
+    let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    endpoint.program().signal(Signal::SIGSTOP)?;
+    eventually("the end of its time", BOUND, || node.connections(), |all| all.iter().all(|c| c.phase != "up"))?;
+    endpoint.program().signal(Signal::SIGCONT)?;
+    eventually("pings", BOUND, || pod.ping(added.peer(false)?), |_| true)?;
+    node.cni().check(&pod, IFNAME, &conf, &added.json)?.ok().context("the same addresses as before")?;
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)
+}

@@ -148,8 +148,8 @@ pub(crate) fn overlapping_route() -> anyhow::Result<()> {
     NetnsSocket::open(&outside)?.configure(uplink.index, &LinkConfig { up: true, ..LinkConfig::default() })?;
     // The kernel gives each end an IPv6 address of its own, a second after it is up.
     for (netns, index) in [(&inside, main.index), (&outside, uplink.index)] {
-        let addresses = || Ok(NetnsSocket::open(netns)?.addresses()?);
-        eventually("a link-local address", Duration::from_secs(10), addresses, |all| {
+        let look = || Ok(NetnsSocket::open(netns)?.addresses()?);
+        eventually("a link-local address", Duration::from_secs(10), look, |all| {
             all.iter().any(|found| found.index == index && found.network.is_ipv6() && !found.tentative)
         })?;
     }

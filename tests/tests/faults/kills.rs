@@ -73,7 +73,7 @@ impl Setting {
             "each connection up or gone",
             BOUND,
             || self.node.connections(),
-            |all| all.iter().all(|connection| connection.phase != "closing"),
+            |all| all.iter().all(|connection| connection.phase == "up"),
         )?;
         if settled.iter().any(|connection| connection.container_id == container) {
             if let Some(result) = result {

@@ -79,7 +79,7 @@ async fn an_adopted_connection_expires_too() {
     let rest = chain![expiry.clone()];
     let connection = request(LIFE).connection;
     let events = begin.adopt(connection.clone(), Vec::new(), &rest);
-    expiry.adopt(&events, &connection);
+    expiry.adopt(&events, &connection, Duration::ZERO);
     sleep(Duration::from_secs(11)).await;
     assert!(begin.last("b").is_none());
 }

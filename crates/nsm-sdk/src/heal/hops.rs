@@ -6,7 +6,7 @@
 //!   longer watched; when it works, those that the peer no longer has are [`Change::Deleted`].
 //! - Streams end with the last connection of their peer, and with the last clone of [`NextHops`].
 //! - Of connections from before a restart ([`NextHops::resume`]) the first thing that the peer says tells which it still has.
-//! - A peer without the service is not watched, and never causes an event.
+//! - A peer without the service, or that refuses it, is not watched, and never causes an event.
 //!
 //! Assumptions: the callback returns at once.
 
@@ -318,14 +318,14 @@ async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target
                         Err(status) => break Some(status),
                     }
                 };
-                if end.as_ref().is_some_and(|status| status.code() == Code::Unimplemented) {
+                if end.as_ref().is_some_and(says_no) {
                     return;
                 }
                 if end.is_some() {
                     peers.forget(&target);
                 }
             }
-            Err(status) if status.code() == Code::Unimplemented => return,
+            Err(status) if says_no(&status) => return,
             Err(status) => {
                 tracing::debug!(peer = ?target, error = %status.message(), "the next hop is lost");
                 peers.forget(&target);
@@ -343,6 +343,20 @@ async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target
             pause = Duration::from_millis(50);
         }
     }
+}
+
+/// A peer that answers is not lost, it just does not show its connections: it has no such service, or not for us.
+fn says_no(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::NotFound
+            | Code::ResourceExhausted
+    )
 }
 
 async fn open(peers: &Peers, name: &str, target: &Target) -> Result<Streaming<ConnectionEvent>, Status> {

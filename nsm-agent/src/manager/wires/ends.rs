@@ -68,7 +68,7 @@ impl Wires {
             (KERNEL, None) => self.client_netns(request, owner, &mechanism, attachment.as_deref()).await?,
             (_, noted) => noted,
         };
-        Ok(End { mechanism, netns, mac: attachment.and_then(|attachment| attachment.mac) })
+        Ok(End { mechanism, netns, mac: attachment.map(|attachment| attachment.mac) })
     }
 
     /// The namespace that the client passed now, or the one that its attachment recorded, if it is still the same.

@@ -1,4 +1,5 @@
-//! What goes on with the interfaces of wires: which of them stand, which are going, and at which wires a thread still works.
+//! What goes on with the interfaces of wires: which of them stand, which are going, at which wires a thread still works, and which
+//! could not be taken away.
 //!
 //! Guarantee: a wire is worked on by one thread at a time, also when whoever asked for the work before has stopped waiting.
 
@@ -7,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use nsm_netlink::{IfIndex, Nsid};
+use nsm_netlink::Mac;
 use tokio::sync::Notify;
 
 use crate::{
@@ -23,19 +24,22 @@ pub(super) struct Links(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     freed: Notify,
+    left: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    standing: HashMap<(Nsid, IfIndex), ConnectionId>,
+    /// By hardware address: numbers of namespaces and links are used again, and an event may come late.
+    standing: HashMap<Mac, ConnectionId>,
     ending: HashSet<ConnectionId>,
     busy: HashSet<ConnectionId>,
+    left: HashSet<ConnectionId>,
 }
 
 impl Links {
     /// Whose interface that is.
-    pub(super) fn owner(&self, nsid: Nsid, index: IfIndex) -> Option<ConnectionId> {
-        self.state().standing.get(&(nsid, index)).cloned()
+    pub(super) fn owner(&self, mac: Mac) -> Option<ConnectionId> {
+        self.state().standing.get(&mac).cloned()
     }
 
     /// Watches the interfaces of a wire that stands.
@@ -44,9 +48,7 @@ impl Links {
         let mut state = self.state();
         state.standing.retain(|_, id| *id != record.id);
         for side in [&wire.client, &wire.endpoint] {
-            if let Some(index) = side.index {
-                state.standing.insert((side.nsid, index), record.id.clone());
-            }
+            state.standing.insert(side.mac, record.id.clone());
         }
     }
 
@@ -77,6 +79,22 @@ impl Links {
             }
             freed.await;
         }
+    }
+
+    /// The wire of a connection that has ended could not be taken away: it is tried again later.
+    pub(super) fn left(&self, id: &str) {
+        self.state().left.insert(id.to_owned());
+        self.0.left.notify_one();
+    }
+
+    /// Waits for wires that could not be taken away.
+    pub(super) async fn leftovers(&self) {
+        self.0.left.notified().await;
+    }
+
+    /// The connections whose wires could not be taken away until now.
+    pub(super) fn take_leftovers(&self) -> HashSet<ConnectionId> {
+        std::mem::take(&mut self.state().left)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -103,7 +103,7 @@ impl Work {
         record.wire = Some(made.clone());
         self.up(record).inspect_err(|_| {
             if let Err(error) = forwarder.undo(&made, agreement.client.netns.as_ref()) {
-                tracing::error!(%error, "the wire of a failed connection stays; the next start of the agent removes it");
+                tracing::error!(connection = agreement.id, %error, "the wire of a failed connection stays for now");
             }
         })
     }
@@ -114,19 +114,20 @@ impl Work {
         Ok(record)
     }
 
-    fn take_back(&self, record: &Connected, client: Option<&Netns>) {
+    /// Takes away what a record says, and the record. Blocking.
+    pub(super) fn take_back(&self, record: &Connected, client: Option<&Netns>) {
         let _ending = self.links.end(&record.id);
         if let Some(wire) = &record.wire
             && let Err(error) = self.forwarders.of(wire).undo(wire, client)
         {
-            tracing::error!(connection = record.id, %error, "a wire that nobody waited for stays; the next start of the agent removes it");
+            tracing::error!(connection = record.id, %error, "the wire of a failed connection stays: tried again soon");
+            self.links.left(&record.id);
             return;
         }
         self.links.unwatch(&record.id);
         if let Err(error) = self.connections.remove_blocking(&record.id) {
-            tracing::error!(connection = record.id, %error, "the record of a wire that nobody waited for stays");
+            tracing::error!(connection = record.id, %error, "the record of a failed connection stays");
         }
-        tracing::info!(connection = record.id, "a wire that was ready too late was taken away");
     }
 }
 

@@ -1,0 +1,71 @@
+//! Writes of network services.
+
+use std::sync::Arc;
+
+use nsm_proto::registry::NetworkService;
+use prost::Message;
+
+use super::Inner;
+use crate::registry::{Error, Outcome, Owner, Registered, Service, record, store::Table};
+
+impl Inner {
+    pub(super) async fn register_service(
+        &self,
+        service: NetworkService,
+        payload_given: bool,
+        by: Owner,
+    ) -> Result<Registered<Service>, Error> {
+        let _gate = self.gate(&service.name).await;
+        let Some(old) = self.directory.service(&service.name) else {
+            self.directory.state().check_room(by, service.encoded_len(), true)?;
+            return self.write_service(Service { message: service.into(), owner: by }).await;
+        };
+        let same = service.matches == old.message.matches && (service.payload == old.message.payload || !payload_given);
+        if same || service.matches.is_empty() {
+            return Ok(Registered { object: old, outcome: Outcome::Unchanged });
+        }
+        if !by.may_change(old.owner) && !self.is_abandoned(&old) {
+            return Err(Error::Taken { what: "network service", name: service.name, owner: old.owner });
+        }
+        self.directory.state().check_room(by, service.encoded_len(), false)?;
+        self.write_service(Service { message: service.into(), owner: by }).await
+    }
+
+    /// A peer's service that it offers no more: pods come back with another namespace, and must find their service free.
+    fn is_abandoned(&self, service: &Service) -> bool {
+        let state = self.directory.state();
+        let offers = state.offers(&service.message.name);
+        service.owner != Owner::Operator
+            && offers.is_none_or(|offers| offers.all().all(|entry| entry.owner != service.owner))
+    }
+
+    pub(super) async fn write_service(&self, service: Service) -> Result<Registered<Service>, Error> {
+        let name = service.message.name.clone();
+        let old = self.directory.service(&name);
+        if let Some(old) = &old
+            && old.message == service.message
+            && old.owner == service.owner
+        {
+            return Ok(Registered { object: old.clone(), outcome: Outcome::Unchanged });
+        }
+        let before = old.as_deref().map(record::of_service);
+        self.store.write(Table::Services, &name, Some(record::of_service(&service)), before).await?;
+        let object = Arc::new(service);
+        self.directory.put_service(&object);
+        let outcome = if old.is_some() { Outcome::Changed } else { Outcome::Created };
+        tracing::info!(service = name, owner = %object.owner, ?outcome, "network service registered");
+        Ok(Registered { object, outcome })
+    }
+
+    pub(super) async fn unregister_service(&self, name: &str, by: Owner) -> Result<bool, Error> {
+        let _gate = self.gate(name).await;
+        let Some(old) = self.directory.service(name) else { return Ok(false) };
+        if !by.may_change(old.owner) && !self.is_abandoned(&old) {
+            return Err(Error::NotYours { what: "network service", name: name.to_owned(), owner: old.owner });
+        }
+        self.store.write(Table::Services, name, None, Some(record::of_service(&old))).await?;
+        self.directory.take_service(name);
+        tracing::info!(service = name, %by, "network service unregistered");
+        Ok(true)
+    }
+}
