@@ -1,10 +1,14 @@
-//! Places where a test may kill the agent, to prove that a restart finishes or undoes what was half done.
+//! Places where a test may kill the agent, to prove that a restart finishes or undoes what was half done, or have it dawdle.
 //!
-//! `NSM_FAILPOINT=NAME` makes the agent send itself SIGKILL when it gets there; unset, a failpoint is one atomic load.
+//! `NSM_FAILPOINT=NAME` makes the agent send itself SIGKILL when it gets there, `NSM_FAILPOINT=NAME:slow` stop there for
+//! [`SLOW`]; unset, a failpoint is one atomic load.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
-/// Every failpoint in the order in which an ADD and then a DEL passes them.
+/// Longer than a Request whose time is a second may take, its grace included.
+pub const SLOW: Duration = Duration::from_secs(3);
+
+/// Every failpoint, those of ADD and then those of DEL.
 pub const ALL: &[&str] = &[
     "add.start",
     "add.attachment-recorded",
@@ -23,11 +27,14 @@ pub const ALL: &[&str] = &[
     "del.connection-removed",
 ];
 
-/// Kills the process here when `NSM_FAILPOINT` names this place.
+/// Does here what `NSM_FAILPOINT` says about this place.
 pub fn hit(name: &'static str) {
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
     debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
-    if CHOSEN.get_or_init(|| std::env::var("NSM_FAILPOINT").ok()).as_deref() == Some(name) {
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+    let Some(chosen) = CHOSEN.get_or_init(|| std::env::var("NSM_FAILPOINT").ok()) else { return };
+    match chosen.strip_prefix(name) {
+        Some("") => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)),
+        Some(":slow") => std::thread::sleep(SLOW),
+        Some(_) | None => {}
     }
 }

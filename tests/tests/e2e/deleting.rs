@@ -142,3 +142,18 @@ pub(crate) fn beside_an_endpoint_that_hangs() -> anyhow::Result<()> {
     hanging.program().signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
 }
+
+/// The kernel is slow, and the Request that waits for it is over before it is done.
+pub(crate) fn a_wire_that_is_ready_too_late() -> anyhow::Result<()> {
+    let mut node = Node::create("node-1")?;
+    node.set("NSM_FAILPOINT", "add.wire-created:slow").start_agent()?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut conf = node.conf(SERVICE);
+    conf["timeoutSeconds"] = 1.into();
+    let added = node.cni().add(&pod, IFNAME, &conf)?;
+    ensure!(added.exit != 0, "{}", added.json);
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)
+}

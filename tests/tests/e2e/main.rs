@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         deleting::during_add,
         deleting::an_add_whose_plugin_was_killed,
         deleting::a_request_that_ran_out_of_time,
+        deleting::a_wire_that_is_ready_too_late,
         deleting::beside_an_endpoint_that_hangs,
         deleting::a_namespace_that_vanishes_is_noticed,
         check::whole_is_well,

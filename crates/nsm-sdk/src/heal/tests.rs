@@ -47,18 +47,19 @@ impl Element for Answer {
 
 impl Hop {
     fn start(socket: &File) -> Self {
-        Self::with(socket, true)
+        Self::with(socket, Some(Monitor::new()))
     }
 
-    fn with(socket: &File, monitored: bool) -> Self {
+    fn with(socket: &File, shown: Option<Monitor>) -> Self {
         let name = socket.file_name().unwrap().to_str().unwrap().to_owned();
-        let (begin, monitor, events) = (Begin::new(), Monitor::new(), fail_at(usize::MAX));
+        let (begin, monitor, events) = (Begin::new(), shown.clone().unwrap_or_default(), fail_at(usize::MAX));
         let path = Path::server(&name);
         let chain = chain![path, begin.clone(), monitor.clone(), events.clone(), Answer(name)];
         let permissions = nsm_fdpass::Permissions { mode: 0o600, uid: None, gid: None };
         let socket = nsm_fdpass::bind(socket, permissions).unwrap();
-        let server =
-            Server::builder().add_service(Serve::new(chain)).add_optional_service(monitored.then(|| monitor.server()));
+        let server = Server::builder()
+            .add_service(Serve::new(chain))
+            .add_optional_service(shown.map(|monitor| monitor.server()));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
@@ -286,14 +287,45 @@ async fn a_dead_wire_moves_the_connection_and_a_live_one_does_not() {
     client.served_by("two").await;
 }
 
-#[tokio::test]
-async fn a_hop_without_monitor_causes_nothing() {
+async fn causes_nothing(shown: Option<Monitor>) {
     let (_folder, one, two) = sockets();
-    let (first, _second) = (Hop::with(&one, false), Hop::start(&two));
+    let (first, _second) = (Hop::with(&one, shown), Hop::start(&two));
     let client = Client::of(&[&one, &two], |heal| heal.patience(Duration::ZERO));
     client.request().await;
     until("the stream is given up", || client.heal.hops.streams_ended()).await;
     assert_eq!((client.reselects(), first.events.seen()), (0, 1));
+    assert_eq!(client.heal.hops.is_up("a"), Some(true));
+}
+
+#[tokio::test]
+async fn a_hop_without_monitor_causes_nothing() {
+    causes_nothing(None).await;
+}
+
+#[tokio::test]
+async fn a_hop_that_refuses_to_be_watched_causes_nothing() {
+    causes_nothing(Some(Monitor::guarded(|_| Err(tonic::Status::permission_denied("not for you"))))).await;
+}
+
+#[tokio::test]
+async fn connections_from_before_a_restart_are_deleted_where_the_hop_lacks_them() {
+    let (_folder, one, _) = sockets();
+    let _hop = Hop::start(&one);
+    let client = Client::of(&[&one], |heal| heal);
+    let known = client.request().await;
+    let mut lost = known.clone();
+    lost.id = "lost".into();
+    lost.path.as_mut().unwrap().path_segments[0].id = "lost".into();
+
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let hops = NextHops::new(Peers::new(), "nsc", move |event| tell.send(event).unwrap());
+    let target = Target::Unix(one);
+    hops.resume(&[known], &target);
+    until("the stream is open", || hops.is_watching()).await;
+    hops.resume(&[lost], &target);
+    let event = bounded(told.recv()).await.unwrap();
+    assert_eq!(event, HopEvent { id: "lost".into(), change: Change::Deleted });
+    assert_eq!((hops.is_up("a"), hops.is_up("lost")), (Some(true), Some(false)));
 }
 
 #[tokio::test]
