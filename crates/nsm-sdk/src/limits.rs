@@ -110,7 +110,9 @@ fn ip_context(ip: &IpContext) -> Result<(), Error> {
         }
         routes("context.ip_context.policies.routes", &policy.routes)?;
     }
-    Ok(())
+    // Together too: each of many policies with many routes would be a hundred thousand in one pod.
+    let of_policies = ip.policies.iter().map(|policy| policy.routes.len()).sum();
+    count("context.ip_context.policies.routes", of_policies, ROUTES)
 }
 
 fn routes(field: &str, routes: &[Route]) -> Result<(), Error> {

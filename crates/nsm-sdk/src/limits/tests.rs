@@ -1,4 +1,7 @@
-use nsm_proto::connection::{Path, PathSegment};
+use nsm_proto::{
+    connection::{Path, PathSegment},
+    connectioncontext::PolicyRoute,
+};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -15,6 +18,19 @@ fn what_is_too_much_is_named() {
     long.context = Some(ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() });
     let error = connection(&long).unwrap_err().to_string();
     assert!(error.contains("src_routes has 10000 entries"), "{error}");
+}
+
+#[test]
+fn routes_of_all_policies_together_are_bounded() {
+    let route = Route { prefix: "10.0.0.0/8".into(), next_hop: String::new() };
+    let policy = PolicyRoute { routes: vec![route; ROUTES / 4], ..PolicyRoute::default() };
+    let with = |policies| {
+        let ip = IpContext { policies: vec![policy.clone(); policies], ..IpContext::default() };
+        let context = ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() };
+        connection(&Connection { context: Some(context), ..Connection::default() })
+    };
+    assert!(with(4).is_ok());
+    assert!(with(5).unwrap_err().to_string().contains("policies.routes has 1250 entries"));
 }
 
 fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
