@@ -7,8 +7,9 @@ use nsm_proto::{connectioncontext as wire, payload};
 
 use super::super::{Agreement, Error, Fault};
 
-/// Policy tables are numbered from here, above those that people and routing daemons use.
-const FIRST_TABLE: u32 = 0x4e53_0000;
+/// Policy tables are numbered from here, above those that people and routing daemons use. Each connection has a block of 256,
+/// as many as it may have policies.
+const FIRST_TABLE: u32 = 0x4e00_0000;
 
 /// A destination and, when it was named, its gateway.
 type Hop = (IpNetwork, Option<IpAddr>);
@@ -161,7 +162,7 @@ fn first_of(networks: &[IpNetwork], family: IpAddr) -> Option<IpAddr> {
 /// Tables that stay the same as long as the connection does, through heal and restart (FNV-1a of its id).
 fn first_table(id: &str) -> u32 {
     let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    FIRST_TABLE | ((hash & 0xfff) << 4)
+    FIRST_TABLE | ((hash ^ (hash >> 16)) & 0xffff) << 8
 }
 
 fn nonsense(field: &str, text: &str, expected: &str) -> Error {
