@@ -7,6 +7,8 @@ pub mod cni;
 pub mod config;
 pub mod failpoint;
 pub mod forwarder;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod manager;
 pub mod metrics;

@@ -13,6 +13,8 @@
 mod check;
 mod directory;
 mod embedded;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 pub(crate) mod offers;
 mod owner;

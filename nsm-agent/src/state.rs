@@ -144,14 +144,19 @@ impl<R: Record> Records<R> {
 
     fn load(path: &Path, boot_id: &str) -> Result<Loaded<R>, Error> {
         let text = fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
-        let Ok(header) = serde_json::from_slice::<Header>(&text) else { return Ok(Loaded::Damaged) };
+        Self::read(&text, path, boot_id)
+    }
+
+    /// What the text of the file at `path` is.
+    pub(crate) fn read(text: &[u8], path: &Path, boot_id: &str) -> Result<Loaded<R>, Error> {
+        let Ok(header) = serde_json::from_slice::<Header>(text) else { return Ok(Loaded::Damaged) };
         if header.format > FORMAT {
             return Err(Error::Newer { path: path.to_owned(), found: header.format });
         }
         if header.boot_id != boot_id {
             return Ok(Loaded::EarlierBoot);
         }
-        Ok(match serde_json::from_slice::<Envelope<R>>(&text) {
+        Ok(match serde_json::from_slice::<Envelope<R>>(text) {
             Ok(envelope) => Loaded::Good(envelope.record),
             Err(_) => Loaded::Damaged,
         })
@@ -247,7 +252,8 @@ impl<R: Record> Records<R> {
     }
 }
 
-enum Loaded<R> {
+/// What a record's file turned out to be.
+pub(crate) enum Loaded<R> {
     Good(R),
     EarlierBoot,
     Damaged,

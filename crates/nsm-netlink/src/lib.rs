@@ -28,6 +28,8 @@ mod delete;
 mod error;
 mod events;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inside;
 mod inspect;
 mod link;

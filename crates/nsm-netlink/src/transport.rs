@@ -224,7 +224,7 @@ fn readable(socket: &Socket, until: Instant) -> io::Result<bool> {
 }
 
 /// One answer for each request of a batch.
-struct Answers<'a> {
+pub(crate) struct Answers<'a> {
     batch: &'a [Request],
     /// Sequence number of the first request.
     first: u32,
@@ -232,16 +232,16 @@ struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    fn new(batch: &'a [Request], first: u32) -> Self {
+    pub(crate) fn new(batch: &'a [Request], first: u32) -> Self {
         Self { batch, first, received: batch.iter().map(|_| None).collect() }
     }
 
     /// The first request without an answer; the kernel answers in order.
-    fn next_missing(&self) -> Option<&'a Request> {
+    pub(crate) fn next_missing(&self) -> Option<&'a Request> {
         self.batch.iter().zip(&self.received).find_map(|(request, answer)| answer.is_none().then_some(request))
     }
 
-    fn read(&mut self, datagram: &[u8]) -> Result<(), Error> {
+    pub(crate) fn read(&mut self, datagram: &[u8]) -> Result<(), Error> {
         let operation = self.next_missing().map_or("", |request| &request.operation);
         for frame in Frames::new(datagram) {
             let frame = frame.map_err(|detail| malformed(operation, detail))?;
@@ -259,13 +259,13 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    fn into_all(self) -> Vec<Result<Option<Body>, Refusal>> {
+    pub(crate) fn into_all(self) -> Vec<Result<Option<Body>, Refusal>> {
         self.received.into_iter().flatten().collect()
     }
 }
 
 /// A table that is being read.
-struct Table<'a> {
+pub(crate) struct Table<'a> {
     request: &'a Request,
     sequence: u32,
     bodies: Vec<Body>,
@@ -273,7 +273,7 @@ struct Table<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+pub(crate) enum Progress {
     More,
     Complete,
     /// It changed meanwhile, or parts were lost.
@@ -281,11 +281,11 @@ enum Progress {
 }
 
 impl<'a> Table<'a> {
-    fn new(request: &'a Request, sequence: u32) -> Self {
+    pub(crate) fn new(request: &'a Request, sequence: u32) -> Self {
         Self { request, sequence, bodies: Vec::new(), interrupted: false }
     }
 
-    fn read(&mut self, datagram: &[u8]) -> Result<Progress, Error> {
+    pub(crate) fn read(&mut self, datagram: &[u8]) -> Result<Progress, Error> {
         let operation = &self.request.operation;
         for frame in Frames::new(datagram) {
             let frame = frame.map_err(|detail| malformed(operation, detail))?;

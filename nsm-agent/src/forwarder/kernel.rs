@@ -72,7 +72,7 @@ impl Kernel {
         Self { netlink }
     }
 
-    fn side(&self, agreement: &Agreement, end: &End, who: Fault) -> Result<Side, Error> {
+    fn side(&self, agreement: &Agreement, end: &End, who: Fault, mac: Mac, config: LinkConfig) -> Result<Side, Error> {
         let of = match who {
             Fault::Endpoint => "endpoint",
             Fault::Client | Fault::Node => "client",
@@ -91,9 +91,9 @@ impl Kernel {
             netns: netns.id(),
             nsid,
             name,
-            mac: end.mac.unwrap_or_else(Mac::random),
+            mac,
             index: None,
-            config: LinkConfig { alias: Some(format!("nsm {of} {}", agreement.id)), up: true, ..LinkConfig::default() },
+            config: LinkConfig { alias: Some(format!("nsm {of} {}", agreement.id)), ..config },
         })
     }
 
@@ -173,20 +173,16 @@ impl Kernel {
 
 impl Forwarder for Kernel {
     fn plan(&self, agreement: &Agreement) -> Result<super::Wire, Error> {
-        let context = context::read(agreement)?;
-        let mut client = self.side(agreement, &agreement.client, Fault::Client)?;
-        let mut endpoint = self.side(agreement, &agreement.endpoint, Fault::Endpoint)?;
+        let macs = [&agreement.client, &agreement.endpoint].map(|end| end.mac.unwrap_or_else(Mac::random));
+        let [at_client, at_endpoint] = configurations(agreement, macs)?;
+        let client = self.side(agreement, &agreement.client, Fault::Client, macs[0], at_client)?;
+        let endpoint = self.side(agreement, &agreement.endpoint, Fault::Endpoint, macs[1], at_endpoint)?;
         if client.netns == endpoint.netns && client.name == endpoint.name {
             return Err(Error::new(
                 Fault::Endpoint,
                 format!("client and endpoint are in one network namespace and both want interface {}", client.name),
             ));
         }
-        let mtu = mtu(agreement)?;
-        context.configure_client(&mut client.config, endpoint.mac);
-        context.configure_endpoint(&mut endpoint.config, client.mac);
-        client.config.mtu = mtu;
-        endpoint.config.mtu = mtu;
         Ok(super::Wire::Kernel(Box::new(Wire { client, endpoint })))
     }
 
@@ -232,14 +228,10 @@ impl Forwarder for Kernel {
         }
         let mut changed = old.clone();
         // The pair keeps the hardware addresses that it has; only neighbours depend on them.
-        let context = context::read(agreement)?;
-        for (side, mtu) in
-            [(&mut changed.client, new.client.config.mtu), (&mut changed.endpoint, new.endpoint.config.mtu)]
-        {
-            side.config = LinkConfig { alias: side.config.alias.clone(), up: true, mtu, ..LinkConfig::default() };
+        let configs = configurations(agreement, [old.client.mac, old.endpoint.mac])?;
+        for (side, config) in [&mut changed.client, &mut changed.endpoint].into_iter().zip(configs) {
+            side.config = LinkConfig { alias: side.config.alias.take(), ..config };
         }
-        context.configure_client(&mut changed.client.config, old.endpoint.mac);
-        context.configure_endpoint(&mut changed.endpoint.config, old.client.mac);
         if changed == *old {
             return Ok(Some(wire.clone()));
         }
@@ -355,6 +347,17 @@ fn open(netns: &Netns, of: &str, fault: Fault) -> Result<NetnsSocket, Error> {
     NetnsSocket::open(netns).map_err(|error| {
         Error::kernel(fault, format!("cannot enter the {of}'s network namespace {}", netns.id()), error)
     })
+}
+
+/// What an agreement makes of the client's and the endpoint's interface, less what names them.
+pub(crate) fn configurations(agreement: &Agreement, [client, endpoint]: [Mac; 2]) -> Result<[LinkConfig; 2], Error> {
+    let context = context::read(agreement)?;
+    let mtu = mtu(agreement)?;
+    let ends = || LinkConfig { up: true, mtu, ..LinkConfig::default() };
+    let (mut at_client, mut at_endpoint) = (ends(), ends());
+    context.configure_client(&mut at_client, endpoint);
+    context.configure_endpoint(&mut at_endpoint, client);
+    Ok([at_client, at_endpoint])
 }
 
 /// The smallest that one of the three asks for; the kernel's default when none does.

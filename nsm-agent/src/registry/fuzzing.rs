@@ -1,0 +1,81 @@
+//! A door for fuzz targets: registrations and templates without a backend. No part of the API.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
+
+use super::{Directory, Entry, Owner, Reach, Service, check, record};
+use crate::candidates::{Wanted, candidates, explain};
+
+/// Registers what would be registered of these. Each must be found by itself and come back from the database; for each service
+/// one decision must choose and explain.
+pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoint]) {
+    let directory = Directory::new();
+    for mut service in services {
+        if check::service(&mut service).is_err() {
+            continue;
+        }
+        let accepted = service.clone();
+        assert_eq!(check::service(&mut service), Ok(()), "what was accepted is accepted again");
+        assert_eq!(service, accepted);
+        let service = Arc::new(Service { message: service.into(), owner: Owner::Operator });
+        let stored = record::to_service(&record::of_service(&service)).expect("what was written can be read");
+        assert_eq!(stored, (accepted.clone(), Owner::Operator));
+        directory.put_service(&service);
+        let found = directory.find_services(&accepted).expect("its name is of this domain");
+        assert!(found.iter().any(|found| *found.message == accepted), "{accepted:?} is not found by itself");
+    }
+    for endpoint in endpoints.iter().filter(|endpoint| check::endpoint(endpoint).is_ok()) {
+        let place = directory.state().next_place();
+        let entry = entry(endpoint.clone(), Reach::Url, place);
+        let stored = record::to_endpoint(&record::of_endpoint(&entry)).expect("what was written can be read");
+        assert_eq!(stored, (endpoint.clone(), Owner::Operator));
+        directory.put_endpoint(&entry, false);
+        let found = directory.find_endpoints(endpoint).expect("its names are of this domain");
+        assert!(found.iter().any(|found| *found.message == *endpoint), "{endpoint:?} is not found by itself");
+    }
+    let all = directory.find_services(&NetworkService::default()).expect("no name");
+    for service in &all {
+        let (name, matches) = (&service.message.name, &service.message.matches);
+        let labels = matches.iter().map(|found| found.source_selector.clone()).chain([BTreeMap::new()]);
+        for labels in labels {
+            choose(&directory, name, &labels);
+        }
+    }
+    for service in &all {
+        directory.take_service(&service.message.name);
+    }
+    for endpoint in endpoints {
+        directory.take_endpoint(&endpoint.name);
+    }
+    assert_eq!(directory.counts(), (0, 0, 0), "nothing stays");
+}
+
+fn choose(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>) {
+    let chosen = candidates(directory, Wanted { service, labels, endpoint: "" });
+    let mut chosen: Vec<String> = chosen.into_iter().flatten().map(|entry| entry.message.name.clone()).collect();
+    let explanation = explain(directory, service, labels).expect("the service is there");
+    let candidates = explanation.endpoints.into_iter().filter(|endpoint| endpoint.candidate);
+    let mut explained: Vec<String> = candidates.map(|endpoint| endpoint.name).collect();
+    chosen.sort();
+    explained.sort();
+    assert_eq!(chosen, explained, "the explanation is not the decision");
+}
+
+fn entry(endpoint: NetworkServiceEndpoint, reach: Reach, place: u64) -> Arc<Entry> {
+    let (message, owner) = (Arc::new(endpoint), Owner::Operator);
+    Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline: None })
+}
+
+/// Reads what would stand in the database; what can be read is written as it was.
+pub fn stored(bytes: &[u8]) {
+    if let Ok((message, owner)) = record::to_service(bytes) {
+        let again = record::of_service(&Service { message: message.clone().into(), owner });
+        assert_eq!(record::to_service(&again).expect("what was written can be read"), (message, owner));
+    }
+    if let Ok((message, owner)) = record::to_endpoint(bytes) {
+        let entry = Entry { owner, ..Arc::into_inner(entry(message.clone(), Reach::Lost, 1)).expect("one owner") };
+        let again = record::to_endpoint(&record::of_endpoint(&entry)).expect("what was written can be read");
+        assert_eq!(again, (message, owner));
+    }
+}

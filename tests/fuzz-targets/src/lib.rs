@@ -1,0 +1,42 @@
+//! What the fuzz targets call: the readers of everything that a peer, a runtime, an operator or the kernel says.
+//!
+//! Guarantees: whatever the bytes, a target returns; it panics only where a reader panics or breaks the promise that its target
+//! states. No target touches the node.
+//!
+//! `fuzz/` wraps each one for libFuzzer; `tests/corpus.rs` runs them over `fuzz/seeds/` and over the same mutations of these
+//! each time.
+#![forbid(unsafe_code)]
+
+mod cni;
+mod documents;
+mod kernel;
+mod nsm;
+mod records;
+mod settings;
+
+pub use cni::{cni_call, cni_environment, cni_result};
+pub use documents::manifest;
+pub use kernel::netlink;
+pub use nsm::{addresses, connection, registry};
+pub use records::{record, stored};
+pub use settings::{cidr_prefix, network_services, setting};
+
+/// What a fuzzer calls with bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets by name: that of the function, of its file in `fuzz/fuzz_targets/` and of its folder in `fuzz/seeds/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("addresses", addresses),
+    ("cidr_prefix", cidr_prefix),
+    ("cni_call", cni_call),
+    ("cni_environment", cni_environment),
+    ("cni_result", cni_result),
+    ("connection", connection),
+    ("manifest", manifest),
+    ("netlink", netlink),
+    ("network_services", network_services),
+    ("record", record),
+    ("registry", registry),
+    ("setting", setting),
+    ("stored", stored),
+];
