@@ -162,13 +162,13 @@ fn examples_of_the_sdk_are_those_that_its_tests_run() {
 #[test]
 fn environment_of_the_examples() {
     for name in ["icmp-responder", "nsc"] {
-        let source = read(&format!("examples/{name}/src/settings.rs"));
+        let source = read(&format!("examples/{name}/src/settings.rs")) + &read("examples/program/src/settings.rs");
         let in_code: BTreeSet<String> = between(&source, "env = \"", "\"").map(str::to_owned).collect();
         let rows = rows(&read("docs/examples.md"), name);
         assert_eq!(first(&rows), in_code, "{name}");
         for row in rows {
             let field = row[1].trim_start_matches("--").replace('-', "_");
-            assert!(source.contains(&format!("    {field}: Option<String>")), "{name} has no {}", row[1]);
+            assert!(source.contains(&format!(" {field}: Option<String>")), "{name} has no {}", row[1]);
         }
     }
 }
@@ -204,6 +204,7 @@ fn variables_exist() {
         "nsmctl/src/cli.rs",
         "examples/icmp-responder/src/settings.rs",
         "examples/nsc/src/settings.rs",
+        "examples/program/src/settings.rs",
     ] {
         known.extend(variables(&read(source)));
     }

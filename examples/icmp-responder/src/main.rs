@@ -5,48 +5,28 @@
 
 mod settings;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
+use nsm_program::{Common, Stop};
 use nsm_sdk::{endpoint::Endpoint, ipam::PointToPoint};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::settings::{Flags, Settings};
 
 // One thread: the namespace that it runs in is the process's.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let settings = match Settings::check(&Flags::parse()) {
-        Ok(settings) => settings,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return ExitCode::from(2);
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(settings.log_level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match run(settings).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "ended");
-            ExitCode::FAILURE
-        }
-    }
+    nsm_program::main(Settings::check(&Flags::parse()), run).await
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
-    let mut stop = Stop::listen()?;
+async fn run(common: Common, settings: Settings, mut stop: Stop) -> anyhow::Result<()> {
     let mut builder = Endpoint::builder(settings.name)
         .labels(settings.labels)
         .payload(settings.payload)
         .register_services(settings.register_service)
         .element(PointToPoint::new(settings.prefixes))
-        .connect_to(settings.connect_to)
-        .token_lifetime(settings.token_lifetime)
+        .connect_to(common.connect_to)
+        .token_lifetime(common.token_lifetime)
         .call_timeout(settings.dial_timeout);
     for service in settings.services {
         builder = builder.service(service);
@@ -62,24 +42,4 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     stop.wait().await;
     endpoint.stop().await;
     Ok(())
-}
-
-/// SIGTERM and SIGINT.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

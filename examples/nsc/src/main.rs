@@ -6,10 +6,11 @@
 mod ping;
 mod settings;
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
+use nsm_program::{Common, Stop};
 use nsm_sdk::{
     Error, Kind,
     client::{Client, Connection, Service},
@@ -17,10 +18,7 @@ use nsm_sdk::{
     recover::Recover,
     settings::ServiceUrl,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use crate::{
     ping::Ping,
@@ -35,34 +33,15 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 // One thread: the namespace that it runs in is the process's.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let settings = match Settings::check(&Flags::parse()) {
-        Ok(settings) => settings,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return ExitCode::from(2);
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(settings.log_level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match run(settings).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "ended");
-            ExitCode::FAILURE
-        }
-    }
+    nsm_program::main(Settings::check(&Flags::parse()), run).await
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
-    let mut stop = Stop::listen()?;
-    let mut builder = Client::connect_to(&settings.connect_to)
+async fn run(common: Common, settings: Settings, mut stop: Stop) -> anyhow::Result<()> {
+    let mut builder = Client::connect_to(&common.connect_to)
         .name(&settings.name)
-        .token_lifetime(settings.token_lifetime)
+        .token_lifetime(common.token_lifetime)
         .call_timeout(settings.request_timeout)
-        .element(Recover::from_next_hop(Target::Unix(settings.connect_to.clone())));
+        .element(Recover::from_next_hop(Target::Unix(common.connect_to.clone())));
     if let Some((every, timeout)) = settings.liveness {
         builder = builder.liveness(Arc::new(Ping::default()), every, timeout);
     }
@@ -72,7 +51,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         () = stop.wait() => Ok(()),
     };
     if connected.is_ok() {
-        stop.wait_unless_stopped().await;
+        stop.wait().await;
     }
     client.stop(Instant::now() + GRACE).await;
     connected
@@ -132,33 +111,4 @@ fn line(service: &str, connection: &Connection) -> String {
         connection.endpoint(),
         connection.id(),
     )
-}
-
-/// SIGTERM and SIGINT.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-    stopped: bool,
-}
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, stopped: false })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-        self.stopped = true;
-    }
-
-    async fn wait_unless_stopped(&mut self) {
-        if !self.stopped {
-            self.wait().await;
-        }
-    }
 }
