@@ -21,6 +21,8 @@ use tonic::transport::Server;
 
 use crate::{cli::Cli, error::Error, run};
 
+mod versions;
+
 /// A node with one connection.
 struct Node1(watch::Sender<u64>);
 

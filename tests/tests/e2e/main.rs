@@ -12,6 +12,7 @@ mod operator;
 mod restart;
 mod sdk;
 mod status;
+mod versions;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,6 +66,9 @@ fn main() -> ExitCode {
         restart::endpoints_keep_their_clients,
         restart::an_endpoint_that_began_anew_meanwhile_is_noticed,
         restart::away_for_longer_than_connections_live,
+        versions::of_the_version_before,
+        versions::of_a_later_version,
+        versions::a_call_of_a_later_version_is_refused_by_its_kind,
         sdk::the_examples_of_its_documentation,
         endpoints::killed_one_is_withdrawn,
         endpoints::killed_one_is_replaced_by_another,
