@@ -14,6 +14,9 @@ use nsm_netlink::{IfName, LinkConfig, Netns, NetnsSocket};
 
 use crate::sandbox::NETNS_DIR;
 
+/// netdevice(7).
+const IFF_UP: u32 = 1;
+
 /// A network namespace with a path; `Drop` removes the path (the namespace itself lives as long as a process uses it).
 #[derive(Debug)]
 pub struct Namespace {
@@ -70,6 +73,19 @@ impl Namespace {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Takes an interface of it down, as an operator would.
+    pub fn take_down(&self, link: &str) -> anyhow::Result<()> {
+        self.run(|| {
+            // A sysfs shows the network namespace that it was mounted in: this thread gets one of its own.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).context("/sys")?;
+            let path = Path::new("/sys/class/net").join(link).join("flags");
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let flags = u32::from_str_radix(text.trim().trim_start_matches("0x"), 16)?;
+            fs::write(&path, format!("{:#x}", flags & !IFF_UP)).context("taking the interface down")
+        })?
     }
 }
 

@@ -80,7 +80,7 @@ fn service(text: &str) -> Result<ServiceUrl, String> {
     let url: ServiceUrl = text.parse().map_err(|error: nsm_sdk::settings::InvalidServiceUrl| error.to_string())?;
     match url.wire {
         Wire::Kernel => Ok(url),
-        Wire::Memif => Err("this program makes kernel interfaces only: expected kernel://".into()),
+        Wire::Memif => Err("this program carries no packets itself, as a memif would need: expected kernel://".into()),
     }
 }
 

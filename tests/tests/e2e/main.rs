@@ -7,6 +7,7 @@ mod connecting;
 mod deleting;
 mod endpoints;
 mod garbage;
+mod liveness;
 mod nodes;
 mod operator;
 mod restart;
@@ -66,6 +67,8 @@ fn main() -> ExitCode {
         restart::endpoints_keep_their_clients,
         restart::an_endpoint_that_began_anew_meanwhile_is_noticed,
         restart::away_for_longer_than_connections_live,
+        liveness::an_interface_that_is_down,
+        liveness::packets_of_one_family_that_are_dropped,
         versions::of_the_version_before,
         versions::of_a_later_version,
         versions::a_call_of_a_later_version_is_refused_by_its_kind,
