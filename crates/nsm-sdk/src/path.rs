@@ -6,7 +6,9 @@
 //! - The same caller gets the same id with each Request, and Close finds it even when the caller has lost our segment, as far
 //!   as the [`Ids`] know it.
 //! - A path that contradicts itself, or is longer than [`MAX_SEGMENTS`], is refused before anything else is done. So is an
-//!   answer that changes the names or ids of those before us; what was made for it is closed.
+//!   answer that changes the names or ids of those before us, or is about another network service or payload; what was made
+//!   for it is closed.
+//! - The labels of an answer are the caller's own: by them its endpoints are chosen, also when it moves to another one.
 //!
 //! Assumptions: [`Path::server`] is the first element of a server's chain, [`Path::client`] of a client's.
 
@@ -65,6 +67,16 @@ pub enum Failure {
     /// The next hop answered for something else.
     #[error("the next hop's answer changes segment {0} of the path, which is not its own")]
     Changed(usize),
+    /// The next hop answered for something else.
+    #[error("the next hop's answer is about {field} {answered:?}, asked was {asked:?}")]
+    Other {
+        /// `network_service` or `payload`.
+        field: &'static str,
+        /// What was asked.
+        asked: String,
+        /// What was answered.
+        answered: String,
+    },
 }
 
 /// The segment of whoever holds the connection.
@@ -124,12 +136,12 @@ fn coherent(connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An id of any length from a peer, fit for an error text.
+/// A text of any length from a peer, fit for an error text.
 fn shortened(id: &str) -> String {
     id.chars().take(64).collect()
 }
 
-/// Whether `answer` keeps the path of `request` up to its own segment, whose index and id it has.
+/// Whether `answer` keeps the path of `request` up to its own segment, whose index and id it has, and is about what was asked.
 ///
 /// # Errors
 /// [`Kind::Refused`] with a [`Failure`].
@@ -139,6 +151,16 @@ pub fn check_answer(request: &Connection, answer: &Connection) -> Result<(), Err
 
 fn keeps(request: &Connection, answer: &Connection) -> Result<(), Failure> {
     coherent(answer)?;
+    for (field, asked, answered) in [
+        ("network_service", &request.network_service, &answer.network_service),
+        ("payload", &request.payload, &answer.payload),
+    ] {
+        // Who leaves it open is told.
+        if !asked.is_empty() && asked != answered {
+            let (asked, answered) = (shortened(asked), shortened(answered));
+            return Err(Failure::Other { field, asked, answered });
+        }
+    }
     let asked = request.path.as_ref().ok_or(Failure::Missing)?;
     let path = answer.path.as_ref().ok_or(Failure::Missing)?;
     if path.index != asked.index {
@@ -284,12 +306,13 @@ impl Element for Verify {
 /// The rest's answer; a wrong one is closed, as nobody could use what was made for it.
 async fn answered(request: Request, next: &Next) -> Result<Connection, Error> {
     let (asked, call) = (request.connection.clone(), request.call.clone());
-    let answer = next.request(request).await?;
+    let mut answer = next.request(request).await?;
     if let Err(error) = check_answer(&asked, &answer) {
         if let Err(error) = next.close(Close { connection: asked, call }).await {
             tracing::debug!(%error, "closing after a wrong answer");
         }
         return Err(error);
     }
+    answer.labels = asked.labels;
     Ok(answer)
 }

@@ -127,6 +127,46 @@ pub(crate) fn namespace_of_another() -> anyhow::Result<()> {
     node.nothing_left(&before)
 }
 
+pub(crate) fn answer_for_another_connection() -> anyhow::Result<()> {
+    for (how, word) in [("wrong-id", "connection id \\\"another"), ("wrong-id-everywhere", "changes segment 1")] {
+        alone(how, word)?;
+        beside_an_honest_one(how, PROMPT)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn path_of_another() -> anyhow::Result<()> {
+    for (how, word) in [("wrong-name-in-path", "segment"), ("no-path", "path"), ("other-index", "path")] {
+        alone(how, word)?;
+        beside_an_honest_one(how, PROMPT)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn service_of_another() -> anyhow::Result<()> {
+    for (how, word) in [("wrong-service", "another"), ("wrong-payload", "ETHERNET")] {
+        alone(how, word)?;
+        beside_an_honest_one(how, PROMPT)?;
+    }
+    Ok(())
+}
+
+/// An endpoint is who registered it, and a client's labels are the client's.
+pub(crate) fn name_and_labels_of_another() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _hostile = hostile(&node, "wrong-endpoint-and-labels")?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut conf = node.conf(SERVICE);
+    conf["labels"] = json!({"app": "client"});
+    node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    let connection = node.connections()?.pop().and_then(|found| found.connection).unwrap_or_default();
+    ensure!(connection.network_service_endpoint_name == "hostile", "{connection:?}");
+    ensure!(connection.labels.get("app").is_some_and(|app| app == "client"), "{connection:?}");
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)
+}
+
 pub(crate) fn default_route() -> anyhow::Result<()> {
     alone("default-route", "0.0.0.0/0")?;
     Ok(())

@@ -142,18 +142,39 @@ fn a_wrong_answer_is_refused_and_closed() {
             Ok(())
         }
     }
-    let lies: [fn(&mut Connection); 5] = [
+    let lies: [fn(&mut Connection); 7] = [
         |c| c.id = "other".into(),
         |c| c.path = None,
         |c| c.path.as_mut().unwrap().index = 7,
         |c| c.path.as_mut().unwrap().path_segments[0].id = "other".into(),
         |c| c.path.as_mut().unwrap().path_segments[1].name = "other".into(),
+        |c| c.network_service = "other".into(),
+        |c| c.payload = String::new(),
     ];
     for (number, lie) in lies.into_iter().enumerate() {
         let closed = Arc::new(Mutex::new(0));
         let chain = chain![Verify, Liar(lie, closed.clone())];
-        let connection = at(1, "2", vec![segment("a", "1"), segment("b", "2")]);
+        let connection = Connection {
+            network_service: "s".into(),
+            payload: "IP".into(),
+            ..at(1, "2", vec![segment("a", "1"), segment("b", "2")])
+        };
         let error = block_on(chain.request(request(connection))).unwrap_err();
         assert_eq!((error.kind(), *closed.lock().unwrap()), (Kind::Refused, 1), "lie {number}");
     }
+}
+
+#[test]
+fn labels_stay_the_callers_own() {
+    struct Other;
+    #[async_trait]
+    impl Element for Other {
+        async fn request(&self, mut request: Request, _: Next) -> Result<Connection, Error> {
+            request.connection.labels = [("app".to_owned(), "other".to_owned())].into();
+            Ok(request.connection)
+        }
+    }
+    let labels: std::collections::BTreeMap<_, _> = [("app".to_owned(), "client".to_owned())].into();
+    let asked = Connection { labels: labels.clone(), ..at(0, "1", vec![segment("a", "1")]) };
+    assert_eq!(block_on(chain![Verify, Other].request(request(asked))).unwrap().labels, labels);
 }
