@@ -192,6 +192,15 @@ impl Connect {
         Self { peers, target: None }
     }
 
+    /// Whether a call failed for want of a socket, which is then given up, and never reached the peer.
+    fn died_before(&self, target: &Target, peer: &FdChannel, status: &Status) -> bool {
+        let dead = is_dead(peer, status);
+        if dead {
+            self.peers.forget(target);
+        }
+        dead && is_stale(status)
+    }
+
     /// Always to this one.
     pub fn to(peers: Peers, target: Target) -> Self {
         Self { peers, target: Some(target) }
@@ -222,15 +231,8 @@ impl Element for Connect {
             let mut client = NetworkServiceClient::new(peer.channel.clone()).max_decoding_message_size(limits::MESSAGE);
             match bounded(&call, client.request(headed(message.clone(), &call)?)).await {
                 Ok(answer) => return accept(answer, peer, &call),
-                Err(status) => {
-                    if is_dead(peer, &status) {
-                        self.peers.forget(&target);
-                        if attempt == 0 && is_stale(&status) {
-                            continue;
-                        }
-                    }
-                    return Err(said(&status));
-                }
+                Err(status) if self.died_before(&target, peer, &status) && attempt == 0 => {}
+                Err(status) => return Err(said(&status)),
             }
         }
         Err(Error::new(Kind::Unavailable, "the next hop cannot be reached"))
@@ -254,15 +256,8 @@ impl Element for Connect {
                     }
                     return Ok(());
                 }
-                Err(status) => {
-                    if is_dead(peer, &status) {
-                        self.peers.forget(&target);
-                        if attempt == 0 && is_stale(&status) {
-                            continue;
-                        }
-                    }
-                    return Err(said(&status));
-                }
+                Err(status) if self.died_before(&target, peer, &status) && attempt == 0 => {}
+                Err(status) => return Err(said(&status)),
             }
         }
         Ok(())
