@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use nsm_fdpass::InodeId;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 
 use super::{Directory, Entry, Owner, Reach, Service, check, record};
@@ -65,6 +66,14 @@ fn choose(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, S
 fn entry(endpoint: NetworkServiceEndpoint, reach: Reach, place: u64) -> Arc<Entry> {
     let (message, owner) = (Arc::new(endpoint), Owner::Operator);
     Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline: None })
+}
+
+/// What stands in the database of a service and of a peer's endpoint.
+pub fn store(service: NetworkService, endpoint: NetworkServiceEndpoint) -> [Vec<u8>; 2] {
+    let owner = Owner::Peer { netns: InodeId { dev: 4, ino: 4_026_531_840 }, uid: 1000 };
+    let service = Service { message: service.into(), owner: Owner::Operator };
+    let entry = Arc::into_inner(entry(endpoint, Reach::Lost, 1)).expect("one owner");
+    [record::of_service(&service), record::of_endpoint(&Entry { owner, ..entry })]
 }
 
 /// Reads what would stand in the database; what can be read is written as it was.

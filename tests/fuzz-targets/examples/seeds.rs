@@ -51,15 +51,21 @@ fn main() -> std::io::Result<()> {
             connections: None,
         },
     )?;
-    write("stored", "service", &StoredService { service: Some(service()), owner: Some(OwnerRecord::default()) })?;
-    let owner = OwnerRecord { operator: false, netns_dev: 4, netns_ino: 4_026_531_840, uid: 1000 };
-    write("stored", "endpoint", &StoredEndpoint { endpoint: endpoint("nse-1").endpoint, owner: Some(owner) })
+    let stored = nsm_agent::fuzzing::registry::store(service(), endpoint("nse-1").endpoint.unwrap_or_default());
+    for (name, bytes) in ["service", "endpoint"].into_iter().zip(stored) {
+        save("stored", name, &bytes)?;
+    }
+    Ok(())
 }
 
 fn write(target: &str, name: &str, message: &impl Message) -> std::io::Result<()> {
+    save(target, name, &message.encode_to_vec())
+}
+
+fn save(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join(name), message.encode_to_vec())
+    fs::write(folder.join(name), bytes)
 }
 
 fn texts(list: &[&str]) -> Vec<String> {
@@ -167,33 +173,4 @@ fn endpoint(name: &str) -> Endpoint {
         ..NetworkServiceEndpoint::default()
     };
     Endpoint { endpoint: Some(endpoint), ..Endpoint::default() }
-}
-
-/// As the registry's database has them (`nsm-agent/src/registry/record.rs`).
-#[derive(Clone, PartialEq, Message)]
-struct OwnerRecord {
-    #[prost(bool, tag = "1")]
-    operator: bool,
-    #[prost(uint64, tag = "2")]
-    netns_dev: u64,
-    #[prost(uint64, tag = "3")]
-    netns_ino: u64,
-    #[prost(uint32, tag = "4")]
-    uid: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StoredService {
-    #[prost(message, optional, tag = "1")]
-    service: Option<NetworkService>,
-    #[prost(message, optional, tag = "2")]
-    owner: Option<OwnerRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StoredEndpoint {
-    #[prost(message, optional, tag = "1")]
-    endpoint: Option<NetworkServiceEndpoint>,
-    #[prost(message, optional, tag = "2")]
-    owner: Option<OwnerRecord>,
 }
