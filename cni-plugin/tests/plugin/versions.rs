@@ -54,15 +54,15 @@ impl cni::cni_server::Cni for Terse {
     }
 
     async fn check(&self, _: Request<cni::CheckRequest>) -> Result<Response<cni::CheckResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(cni::CheckResponse::default()))
     }
 
     async fn del(&self, _: Request<cni::DelRequest>) -> Result<Response<cni::DelResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(cni::DelResponse::default()))
     }
 
     async fn status(&self, _: Request<cni::StatusRequest>) -> Result<Response<cni::StatusResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(cni::StatusResponse::default()))
     }
 }
 

@@ -59,7 +59,9 @@ impl Misbehaviour {
             "wrong-id" => Self::Lie(|answer| answer.id = "another".into()),
             "wrong-id-everywhere" => Self::Lie(|answer| {
                 answer.id = "another".into();
-                own(answer).into_iter().for_each(|segment| segment.id = "another".into());
+                if let Some(segment) = own(answer) {
+                    segment.id = "another".into();
+                }
             }),
             "wrong-name-in-path" => Self::Lie(|answer| own(answer).into_iter().for_each(|s| s.name = "another".into())),
             "no-path" => Self::Lie(|answer| answer.path = None),
