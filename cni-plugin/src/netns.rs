@@ -1,7 +1,7 @@
 //! The network namespace that the runtime names.
 //!
 //! Guarantee: what leaves here is an open network namespace, whatever the path is.
-#![allow(unsafe_code, reason = "one ioctl without a safe wrapper")]
+#![expect(unsafe_code, reason = "one ioctl without a safe wrapper")]
 
 use std::{
     fs::{File, OpenOptions},

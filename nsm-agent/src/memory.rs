@@ -1,5 +1,5 @@
 //! How this program takes memory from the system.
-#![allow(unsafe_code, reason = "glibc's mallopt has no safe wrapper")]
+#![expect(unsafe_code, reason = "glibc's mallopt has no safe wrapper")]
 
 use nix::libc;
 

@@ -4,32 +4,26 @@
 //! Package, message, field names and numbers are those of networkservicemesh/api v1.18. Maps are `BTreeMap`, so that
 //! equal messages encode to equal bytes.
 
-#![allow(clippy::pedantic, clippy::doc_markdown, clippy::derive_partial_eq_without_eq)]
-
 pub mod header;
 pub mod mechanism;
 pub mod payload;
 
 /// NSM v1 package `networkservice`: Request and Close.
-#[allow(missing_docs)]
 pub mod networkservice {
     tonic::include_proto!("networkservice");
 }
 
 /// NSM v1 package `connection`: connections, paths and their events.
-#[allow(missing_docs)]
 pub mod connection {
     tonic::include_proto!("connection");
 }
 
 /// NSM v1 package `connectioncontext`: addresses, routes, DNS, Ethernet, MTU.
-#[allow(missing_docs)]
 pub mod connectioncontext {
     tonic::include_proto!("connectioncontext");
 }
 
 /// NSM v1 package `registry`: network services and endpoints.
-#[allow(missing_docs)]
 pub mod registry {
     tonic::include_proto!("registry");
 }
@@ -37,13 +31,11 @@ pub mod registry {
 /// The private packages, nested as their names say because the generated code refers to its neighbours that way.
 mod nsm {
     pub mod cni {
-        #[allow(missing_docs)]
         pub mod v1 {
             tonic::include_proto!("nsm.cni.v1");
         }
     }
     pub mod admin {
-        #[allow(missing_docs)]
         pub mod v1 {
             tonic::include_proto!("nsm.admin.v1");
         }

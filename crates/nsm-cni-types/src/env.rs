@@ -7,7 +7,7 @@ const LONGEST_NAME: usize = 15;
 
 /// `CNI_COMMAND`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are called what they are")]
 pub enum Command {
     Add,
     Check,

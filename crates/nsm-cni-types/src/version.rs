@@ -4,7 +4,7 @@ use crate::{Error, code};
 
 /// A version of the CNI specification that this crate reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are called what they are")]
 pub enum Version {
     V0_1_0,
     V0_2_0,

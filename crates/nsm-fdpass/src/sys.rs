@@ -2,7 +2,7 @@
 //!
 //! Invariant: every raw descriptor that enters here was made by the kernel for this process in the call just before and is
 //! owned by nobody else; it leaves as an [`OwnedFd`].
-#![allow(unsafe_code, reason = "raw descriptors of SCM_RIGHTS, and calls without a safe wrapper")]
+#![expect(unsafe_code, reason = "raw descriptors of SCM_RIGHTS, and calls without a safe wrapper")]
 
 use std::{
     io,

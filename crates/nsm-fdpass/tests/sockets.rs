@@ -1,5 +1,4 @@
 //! Real sockets, real files, both directions, and peers that mean no good.
-#![allow(missing_docs)]
 
 use std::{
     io::{IoSlice, Read, Seek, Write},

@@ -1,7 +1,7 @@
 //! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, and asking a namespace's
 //! descriptor which kind it is. The only module of the crate with `unsafe`.
 
-#![allow(unsafe_code, reason = "recvmsg with a netlink control message and an ioctl; wrapped safely here")]
+#![expect(unsafe_code, reason = "recvmsg with a netlink control message and an ioctl; wrapped safely here")]
 
 use std::io;
 use std::mem;

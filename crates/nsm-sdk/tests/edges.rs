@@ -1,5 +1,4 @@
 //! The two edges of a chain against each other over a real socket: files, tokens, deadlines, bounds, a peer that restarts.
-#![allow(missing_docs)]
 
 use std::{
     os::fd::OwnedFd,

@@ -190,7 +190,7 @@ fn pidfd(child: &std::process::Child) -> OwnedFd {
     use std::os::fd::{FromRawFd, RawFd};
     let number = nix::libc::pid_t::try_from(child.id()).unwrap();
     // SAFETY: pidfd_open(2) takes two integers and gives a new descriptor that nobody else owns.
-    #[allow(unsafe_code, reason = "neither std nor nix opens a pidfd")]
+    #[expect(unsafe_code, reason = "neither std nor nix opens a pidfd")]
     unsafe {
         let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, number, 0);
         OwnedFd::from_raw_fd(RawFd::try_from(fd).expect("pidfd_open"))

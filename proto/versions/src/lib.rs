@@ -4,13 +4,6 @@
 //! more in each service. When a version is released, its files of `proto/proto/` are copied to a folder of their own here, and
 //! the one before the last may go.
 
-#![allow(
-    clippy::pedantic,
-    clippy::derive_partial_eq_without_eq,
-    missing_docs,
-    reason = "generated code; which of them it needs is its generator's matter"
-)]
-
 macro_rules! api {
     ($folder:literal) => {
         pub mod connection {

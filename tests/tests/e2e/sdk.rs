@@ -8,10 +8,10 @@ use nsm_lab::{Node, Pod};
 use tokio::sync::oneshot;
 
 // Programs, of which the test runs all but `main`.
-#[allow(dead_code, unreachable_pub)]
+#[expect(dead_code, unreachable_pub, reason = "a program, of which the test runs a part")]
 #[path = "../../../crates/nsm-sdk/examples/client.rs"]
 mod client;
-#[allow(dead_code, unreachable_pub)]
+#[expect(dead_code, unreachable_pub, reason = "a program, of which the test runs a part")]
 #[path = "../../../crates/nsm-sdk/examples/endpoint.rs"]
 mod endpoint;
 

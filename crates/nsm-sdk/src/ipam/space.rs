@@ -117,9 +117,9 @@ fn number(address: IpAddr) -> u128 {
 /// The address of that number, of the family of `like`.
 fn address(number: u128, like: IpAddr) -> IpAddr {
     match like {
-        IpAddr::V4(_) => {
-            // Numbers of this family come from 32 bits and stay within a prefix.
-            #[allow(clippy::cast_possible_truncation)]
+        IpAddr::V4(_) =>
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "of 32 bits, as it came, and within a prefix")]
             IpAddr::V4(Ipv4Addr::from_bits(number as u32))
         }
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(number)),
