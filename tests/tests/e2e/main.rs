@@ -13,6 +13,7 @@ mod operator;
 mod restart;
 mod sdk;
 mod status;
+mod unit;
 mod versions;
 
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ fn main() -> ExitCode {
         restart::endpoints_keep_their_clients,
         restart::an_endpoint_that_began_anew_meanwhile_is_noticed,
         restart::away_for_longer_than_connections_live,
+        unit::under_systemd,
+        unit::with_wrong_settings,
         liveness::an_interface_that_is_down,
         liveness::packets_of_one_family_that_are_dropped,
         versions::of_the_version_before,
