@@ -34,7 +34,7 @@ echo $$ > "$1/cgroup.procs" &&
 exec unshare --cgroup --pid --mount --propagation slave --fork --kill-child sh -c '
     mount --make-rshared / &&
     mount -t proc proc /proc &&
-    umount -R /sys/fs/cgroup &&
+    { umount -R /sys/fs/cgroup || true; } &&
     mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
     exec "$0" --system --unit=lab.target --log-target=console --show-status=no --default-standard-output=null
 ' "$2"
