@@ -255,3 +255,16 @@ fn policy(policy: &wire::PolicyRoute) -> Result<Policy, Error> {
         routes: routes("policies.routes", &policy.routes)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_as_many_tables_as_policies() {
+        let blocks: std::collections::BTreeSet<u32> = (0..1000).map(|id| first_table(&format!("c-{id}"))).collect();
+        assert!(blocks.iter().all(|first| first % 256 == 0 && first >> 24 == FIRST_TABLE >> 24));
+        // Of 65,536 blocks: a few share one.
+        assert!(blocks.len() > 980, "{}", blocks.len());
+    }
+}
