@@ -33,6 +33,8 @@ impl Leftovers {
             .filter_map(|line| match (count(self, line), count(now, line)) {
                 // Kept until the next call to any endpoint: the socket file of the one that was called last.
                 (before, after) if line.ends_with(".sock (deleted)") && after <= before + 1 => None,
+                // A renewed registration brings the socket's file anew, while calls are held by the one before.
+                (before, after) if is_socket_file(line) && after <= before + now.endpoints => None,
                 (before, after) if line == SOCKET && after <= before + now.endpoints => None,
                 // Fewer: those of a call that was just ending.
                 (before, after) if line.starts_with(FILE) && after < before => None,
@@ -46,6 +48,10 @@ impl Leftovers {
     fn add(&mut self, line: String) {
         *self.lines.entry(line).or_default() += 1;
     }
+}
+
+fn is_socket_file(line: &str) -> bool {
+    line.starts_with(FILE) && line.rsplit('.').next() == Some("sock")
 }
 
 /// Looks at everything: named namespaces, links, addresses, routes, rules and neighbours in each, the agent's open files,
