@@ -19,7 +19,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path as FilePath, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -186,7 +186,8 @@ impl Builder {
         elements.extend(self.elements);
         elements.push(Arc::new(Verify));
         elements.push(Arc::new(Connect::to(peers, target)));
-        let inner = Inner { begin, chain: Chain::new(elements), call_timeout: self.call_timeout };
+        let inner =
+            Inner { begin, chain: Chain::new(elements), call_timeout: self.call_timeout, asked: Mutex::default() };
         Ok(Client { inner: Arc::new(inner) })
     }
 }
@@ -201,6 +202,14 @@ struct Inner {
     begin: Begin,
     chain: Chain,
     call_timeout: Duration,
+    /// What was asked for and not closed, by id.
+    asked: Mutex<BTreeMap<String, Message>>,
+}
+
+impl Inner {
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<String, Message>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Inner {
@@ -246,7 +255,11 @@ impl Client {
         });
         let request =
             Request { connection, preferences: preferences.collect(), call: Call::new(self.inner.call_timeout) };
-        let first = self.inner.chain.request(request).await?;
+        let asked = request.connection.clone();
+        self.inner.asked().insert(asked.id.clone(), asked.clone());
+        let first = self.inner.chain.request(request).await.inspect_err(|_| {
+            self.inner.asked().remove(&asked.id);
+        })?;
         let gone = || Error::new(Kind::Cancelled, "the connection was closed while it was made");
         let events = self.inner.begin.events(&first.id).ok_or_else(gone)?;
         Ok(Connection { inner: self.inner.clone(), events, first })
@@ -254,7 +267,10 @@ impl Client {
 
     /// Closes all connections, at most until the deadline. Later requests are refused.
     pub async fn stop(&self, deadline: Instant) {
-        let closing = self.inner.begin.connections().into_iter().map(|connection| {
+        // One that is requested or moved right now is not among the known ones: its Close waits for that.
+        let mut open = std::mem::take(&mut *self.inner.asked());
+        open.extend(self.inner.begin.connections().into_iter().map(|known| (known.id.clone(), known)));
+        let closing = open.into_values().map(|connection| {
             let call = Call::new(deadline.saturating_duration_since(Instant::now()));
             self.inner.chain.close(Close { connection, call })
         });
@@ -308,6 +324,7 @@ impl Connection {
     /// # Errors
     /// What the agent said; the agent then forgets the connection when it expires.
     pub async fn close(self) -> Result<(), Error> {
+        self.inner.asked().remove(self.id());
         let close = Close { connection: self.current(), call: Call::new(self.inner.call_timeout) };
         self.inner.chain.close(close).await
     }
