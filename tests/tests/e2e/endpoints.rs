@@ -71,6 +71,8 @@ pub(crate) fn restarted_one_gets_its_clients_back() -> anyhow::Result<()> {
 
     let home = endpoint.kill()?;
     let _endpoint = plan.start_in(&node, home)?;
+    // Until then the old wire answers, and the endpoint may give the address to another client.
+    eventually("a heal", BOUND, || Ok(node.agent_log()), |log| log.contains("connection healed"))?;
     eventually("pings", BOUND, || pod.ping(peer), |_| true).context("after the endpoint's restart")?;
     // It knows its client's address again: another client gets another one.
     let other = node.pod("other")?;
