@@ -76,7 +76,7 @@ impl Agent {
         let ids = Ids::new(&boot_id, netlink.netns().id());
         let endpoints = Endpoints::new(registry.directory().clone(), peers.clone(), name.clone());
         let forwarders = Arc::new(Forwarders::new(Kernel::new(netlink.clone())));
-        let monitor = Monitor::guarded(guard(ids.clone(), stored.connections.clone()));
+        let monitor = Monitor::guarded(guard(ids.clone()));
         let owed = Owed::new(stored.owed, life);
         let manager = Manager::new(Parts {
             name: name.clone(),
@@ -228,7 +228,6 @@ fn node_labels(settings: &Settings) -> BTreeMap<String, String> {
 /// A watcher sees its own connections; root on the host sees all.
 fn guard(
     ids: Arc<Ids>,
-    connections: Records<Connected>,
 ) -> impl Fn(&tonic::Request<nsm_proto::connection::MonitorScopeSelector>) -> Result<nsm_sdk::monitor::Filter, tonic::Status>
 + Send
 + Sync
@@ -241,11 +240,10 @@ fn guard(
             .ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))?;
         let watcher = ids.owner_of(&socket.peer)?;
         let share = (!ids.acts_for_others(&watcher)).then(|| shares.take(&watcher)).transpose()?;
-        let (ids, connections) = (ids.clone(), connections.clone());
+        let ids = ids.clone();
         Ok(Arc::new(move |connection| {
             let _held = &share;
-            ids.acts_for_others(&watcher)
-                || connections.get(&connection.id).is_some_and(|record| record.owner == watcher)
+            ids.acts_for_others(&watcher) || ids.belongs(connection, &watcher)
         }))
     }
 }

@@ -80,6 +80,12 @@ impl Ids {
         };
         Uuid::new_v5(&self.space, name.as_bytes()).to_string()
     }
+
+    /// Whether this connection, as it is at this agent, is the owner's. It is told from the connection alone: the news that one
+    /// has ended comes when its record has gone.
+    pub fn belongs(&self, connection: &Connection, owner: &Owner) -> bool {
+        path::previous(connection).is_some_and(|client| self.id_of(owner, &client.id) == connection.id)
+    }
 }
 
 impl path::Ids for Ids {
@@ -90,6 +96,8 @@ impl path::Ids for Ids {
 
 #[cfg(test)]
 mod tests {
+    use nsm_proto::connection::{Path, PathSegment};
+
     use super::*;
 
     #[test]
@@ -100,5 +108,23 @@ mod tests {
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(3), "a"));
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(2), "b"));
         assert_ne!(ids.id_of(&pod(2), "a"), Ids::new("next", ids.own_netns).id_of(&pod(2), "a"));
+    }
+
+    #[test]
+    fn a_connection_says_whose_it_is() {
+        let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
+        let pod = |ino| Owner::Pod(NetnsId { dev: 4, ino });
+        let segment = |id: &str| PathSegment { id: id.into(), ..PathSegment::default() };
+        let at_us = |id: String| Connection {
+            path: Some(Path { index: 1, path_segments: vec![segment("a"), segment(&id), segment("z")] }),
+            id,
+            ..Connection::default()
+        };
+        let of_two = at_us(ids.id_of(&pod(2), "a"));
+        assert!(ids.belongs(&of_two, &pod(2)));
+        assert!(!ids.belongs(&of_two, &pod(3)) && !ids.belongs(&of_two, &Owner::Host { uid: 0 }));
+        // Neither the id of another of its own, nor a connection without those before us.
+        assert!(!ids.belongs(&at_us(ids.id_of(&pod(2), "b")), &pod(2)));
+        assert!(!ids.belongs(&Connection { path: None, ..of_two }, &pod(2)));
     }
 }

@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         versions::of_a_later_version,
         versions::a_call_of_a_later_version_is_refused_by_its_kind,
         sdk::the_examples_of_its_documentation,
+        sdk::a_client_whose_connection_was_deleted_gets_it_again,
         endpoints::killed_one_is_withdrawn,
         endpoints::killed_one_is_replaced_by_another,
         endpoints::restarted_one_gets_its_clients_back,
