@@ -23,7 +23,7 @@ use crate::failpoint;
 
 /// The prefixes that a pod reaches already: no endpoint should hand them out again.
 pub fn present_prefixes(pod: &mut NetnsSocket) -> Result<Vec<nsm_netlink::IpNetwork>, Error> {
-    overlap::present(pod, None)
+    Ok(overlap::Present::read(pod, None)?.prefixes())
 }
 
 /// Group of all interfaces that agents make, so that an operator can list them (`ip link show group 20051`).

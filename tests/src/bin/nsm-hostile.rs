@@ -8,7 +8,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use nsm_fdpass::Permissions;
 use nsm_proto::connection::{Connection, PathSegment};
-use nsm_proto::connectioncontext::{ConnectionContext, IpContext, Route};
+use nsm_proto::connectioncontext::{ConnectionContext, IpContext, PolicyRoute, Route};
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_sdk::begin::Begin;
 use nsm_sdk::endpoint::Endpoint;
@@ -53,6 +53,13 @@ impl Misbehaviour {
                     (0..10_000_u32).map(|n| route(&format!("10.{}.{}.0/24", n / 256, n % 256), "")).collect();
             }),
             "default-route" => Self::Answer(|ip| ip.src_routes.push(route("0.0.0.0/0", ""))),
+            "default-in-halves" => Self::Answer(|ip| {
+                ip.src_routes.extend(["0.0.0.0/1", "128.0.0.0/1"].map(|half| route(half, "")));
+            }),
+            "default-by-policy" => Self::Answer(|ip| ip.policies.push(PolicyRoute::default())),
+            "policy-for-another-address" => Self::Answer(|ip| {
+                ip.policies.push(PolicyRoute { from: "10.9.0.2".into(), ..PolicyRoute::default() });
+            }),
             "overlapping-route" => Self::Answer(|ip| ip.src_routes.push(route("10.9.0.0/24", ""))),
             "strange-gateway" => Self::Answer(|ip| ip.src_routes.push(route("10.8.0.0/24", "fd00::1"))),
             "long-name" => Self::LongName,

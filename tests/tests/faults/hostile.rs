@@ -168,8 +168,13 @@ pub(crate) fn name_and_labels_of_another() -> anyhow::Result<()> {
 }
 
 pub(crate) fn default_route() -> anyhow::Result<()> {
-    alone("default-route", "0.0.0.0/0")?;
-    Ok(())
+    alone("default-route", "0.0.0.0/0")
+}
+
+pub(crate) fn default_route_in_other_words() -> anyhow::Result<()> {
+    alone("default-in-halves", "default route")?;
+    alone("default-by-policy", "all its packets")?;
+    alone("policy-for-another-address", "default route")
 }
 
 pub(crate) fn overlapping_route() -> anyhow::Result<()> {

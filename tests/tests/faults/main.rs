@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         hostile::bad_route,
         hostile::ten_thousand_routes,
         hostile::default_route,
+        hostile::default_route_in_other_words,
         hostile::overlapping_route,
         hostile::gateway_of_another_family,
         hostile::name_of_300_bytes,

@@ -136,11 +136,6 @@ impl Policy {
     }
 }
 
-/// Whether a destination is everything.
-pub(super) fn is_default(destination: &IpNetwork) -> bool {
-    destination.prefix() == 0
-}
-
 fn everything(family: Family) -> IpNetwork {
     let any = match family {
         Family::V4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -173,10 +168,8 @@ fn nonsense(field: &str, text: &str, expected: &str) -> Error {
 fn network(field: &str, text: &str) -> Result<IpNetwork, Error> {
     let expected = "an address or prefix with its length, e.g. 10.0.0.1/32";
     let network: IpNetwork = text.parse().map_err(|_| nonsense(field, text, expected))?;
-    if network.ip().is_multicast()
-        || network.ip().is_loopback()
-        || (network.ip().is_unspecified() && network.prefix() != 0)
-    {
+    let (ip, alone) = (network.ip(), IpNetwork::from(network.ip()).prefix());
+    if ip.is_multicast() || ip.is_loopback() || (ip.is_unspecified() && network.prefix() == alone) {
         return Err(nonsense(field, text, "one that an interface can have"));
     }
     Ok(network)
