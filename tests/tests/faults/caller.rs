@@ -11,6 +11,8 @@ use nsm_lab::{Namespace, Node};
 use nsm_proto::connection::{Connection, Mechanism, Path as Segments, PathSegment};
 use nsm_proto::networkservice::NetworkServiceRequest;
 use nsm_proto::networkservice::network_service_client::NetworkServiceClient;
+use nsm_proto::registry::NetworkServiceEndpointQuery;
+use nsm_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
 use tokio::runtime::{Builder, Runtime};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
@@ -84,6 +86,23 @@ impl Caller {
         let mut client = NetworkServiceClient::new(self.channel.channel.clone());
         let call = headers(connection)?;
         Ok(self.runtime.block_on(async { client.close(call).await }).map(|_| ()))
+    }
+
+    /// The URL of each registered endpoint, and whether the file that it names came along.
+    pub(crate) fn find(&self) -> anyhow::Result<Vec<(String, bool)>> {
+        let mut client = NetworkServiceEndpointRegistryClient::new(self.channel.channel.clone());
+        let call = headers(NetworkServiceEndpointQuery::default())?;
+        self.runtime.block_on(async {
+            let mut stream = client.find(call).await?.into_inner();
+            let mut found = Vec::new();
+            while let Some(answer) = stream.message().await? {
+                let url = answer.network_service_endpoint.unwrap_or_default().url;
+                let file = url.parse().ok().and_then(|id| self.channel.inbox.take(id));
+                found.push((url, file.is_some()));
+            }
+            anyhow::ensure!(self.channel.inbox.is_empty(), "files that no endpoint names");
+            Ok(found)
+        })
     }
 
     /// A call of `method` with these bytes in the place of a message.

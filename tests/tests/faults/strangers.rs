@@ -317,6 +317,19 @@ pub(crate) fn as_much_as_is_allowed_and_one_more() -> anyhow::Result<()> {
     unharmed(&mut node)
 }
 
+pub(crate) fn sockets_of_others_endpoints() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let stranger = node.pod("stranger")?;
+    let found = Caller::of(&node, stranger.namespace())?.find()?;
+    ensure!(found == [(String::new(), false)], "a stranger is told {found:?}");
+    for theirs in [endpoint.pod().namespace(), node.namespace()] {
+        let found = Caller::of(&node, theirs)?.find()?;
+        ensure!(found.len() == 1 && found[0].1, "{} is told {found:?}", theirs.name());
+    }
+    Ok(())
+}
+
 pub(crate) fn private_socket_is_roots() -> anyhow::Result<()> {
     let node = Node::start("node-1")?;
     let mode = fs::metadata(node.cni_socket())?.permissions().mode() & 0o777;

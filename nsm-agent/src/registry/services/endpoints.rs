@@ -1,4 +1,7 @@
 //! `registry.NetworkServiceEndpointRegistry`.
+//!
+//! Guarantee: where an endpoint of this node is reached is for its owner and the operator. Endpoints do what whoever calls them
+//! asks for, so others learn what is registered and never get a way to it: neither its socket's file nor a path.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -59,18 +62,22 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let query = request.into_inner();
         let template = query.network_service_endpoint.unwrap_or_default();
         let directory = self.registry.directory();
+        let finder = Finder { owner, outbox };
         if !query.watch {
             let found = directory.find_endpoints(&template)?;
-            let answers = stream::iter(found).then(move |entry| current(outbox.clone(), entry));
-            return Ok(Response::new(Box::pin(answers.map(Ok))));
+            let answers = stream::iter(found).then(move |entry| {
+                let finder = finder.clone();
+                async move { Ok(finder.current(&entry).await) }
+            });
+            return Ok(Response::new(Box::pin(answers)));
         }
         let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;
         let changes = directory.watch_endpoints(template)?.then(move |change| {
-            let (outbox, _share) = (outbox.clone(), &share);
+            let (finder, _share) = (finder.clone(), &share);
             async move {
                 match change {
-                    Change::Current(entry) => Ok(current(outbox, entry).await),
-                    Change::Gone(last) => Ok(response((*last).clone(), true)),
+                    Change::Current(entry) => Ok(finder.current(&entry).await),
+                    Change::Gone(last) => Ok(finder.gone(&last)),
                 }
             }
         });
@@ -88,12 +95,41 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     }
 }
 
-/// An endpoint as it is, its socket's file ahead of it.
-async fn current(outbox: Outbox, entry: Arc<Entry>) -> NetworkServiceEndpointResponse {
-    if let Reach::Socket(file) = &entry.reach {
-        outbox.send_when_room(file.clone()).await;
+/// Who asks what is registered, and the way for files to it.
+#[derive(Clone)]
+struct Finder {
+    owner: Owner,
+    outbox: Outbox,
+}
+
+impl Finder {
+    /// An endpoint as it is; its socket's file ahead of it, for whom it may be.
+    async fn current(&self, entry: &Entry) -> NetworkServiceEndpointResponse {
+        if !self.owner.may_change(entry.owner) {
+            return response(without_place(&entry.message), false);
+        }
+        if let Reach::Socket(file) = &entry.reach {
+            self.outbox.send_when_room(file.clone()).await;
+        }
+        response((*entry.message).clone(), false)
     }
-    response((*entry.message).clone(), false)
+
+    /// An endpoint that is no more, whoever had it.
+    fn gone(&self, last: &NetworkServiceEndpoint) -> NetworkServiceEndpointResponse {
+        match self.owner {
+            Owner::Operator => response(last.clone(), true),
+            Owner::Peer { .. } => response(without_place(last), true),
+        }
+    }
+}
+
+/// Without a URL of this node. An `inode://` would not do: a Go program waits for its file.
+fn without_place(endpoint: &NetworkServiceEndpoint) -> NetworkServiceEndpoint {
+    let mut endpoint = endpoint.clone();
+    if ["inode://", "unix://"].iter().any(|scheme| endpoint.url.starts_with(scheme)) {
+        endpoint.url.clear();
+    }
+    endpoint
 }
 
 fn response(endpoint: NetworkServiceEndpoint, deleted: bool) -> NetworkServiceEndpointResponse {
