@@ -5,6 +5,9 @@
 //! it, nothing of it runs on and its socket is gone, and the agent notices. An endpoint that comes back after a crash gets
 //! its connections, and with [`PointToPoint`](crate::ipam::PointToPoint) their addresses, from its clients' refreshes.
 //!
+//! What a client says of addresses is a wish, and of routes and neighbours in the endpoint's namespace nothing at all: see
+//! [`asked`](crate::asked).
+//!
 //! Assumes: it runs in the network namespace that it offers, and under a name that no other process registers.
 //!
 //! ```no_run
@@ -34,6 +37,7 @@ use tokio::{sync::watch, time::Instant};
 use self::{folder::Folder, serving::Serving};
 use crate::{
     Chain, DEFAULT_TIMEOUT, Element, Error,
+    asked::WordsOfClient,
     begin::Begin,
     expiry::Expiry,
     kernel::KernelServer,
@@ -193,6 +197,7 @@ impl Builder {
             Arc::new(Token::server(tokens.clone())),
             Arc::new(monitor.clone()),
             Arc::new(Expiry::new()),
+            Arc::new(WordsOfClient),
         ];
         elements.extend(self.elements);
         elements.push(Arc::new(kernel));

@@ -32,7 +32,7 @@ pub use self::{
     groups::{Groups, InvalidGroups},
     pool::{Lease, Pair, Pool, PoolError, Wish},
 };
-use crate::{Close, Element, Error, Kind, Next, Request};
+use crate::{Close, Element, Error, Kind, Next, Request, asked::Asked};
 
 /// Most prefixes that a request may exclude, and most addresses that it may name for one end.
 pub const MAX_NAMED: usize = 4096;
@@ -126,11 +126,14 @@ impl PointToPoint {
         }
         for (routes, given) in [(&mut context.src_routes, &endpoints), (&mut context.dst_routes, &clients)] {
             routes.retain(|route| !lost.contains(&route.prefix));
-            for prefix in given.iter().map(|address| host(*address).to_string()) {
-                if !routes.iter().any(|route| route.prefix == prefix) {
-                    routes.push(Route { prefix, next_hop: String::new() });
-                }
-            }
+            let missing: Vec<Route> = given
+                .iter()
+                .map(|address| host(*address).to_string())
+                .filter(|prefix| !routes.iter().any(|route| &route.prefix == prefix))
+                .map(|prefix| Route { prefix, next_hop: String::new() })
+                .collect();
+            // First, so that a refresh finds the order in which they were, whatever others have put there.
+            routes.splice(..0, missing);
         }
     }
 }
@@ -141,7 +144,8 @@ impl Element for PointToPoint {
         let id = request.connection.id.clone();
         let moved = request.connection.state() == State::ReselectRequested;
         let context = request.connection.context.get_or_insert_default().ip_context.get_or_insert_default();
-        let wish = wish(context).map_err(|error| Error::new(Kind::Invalid, error))?;
+        let asked: Asked = request.call.noted().unwrap_or_default();
+        let wish = wish(context, &asked).map_err(|error| Error::new(Kind::Invalid, error))?;
         let lease = self.pool.lease(&id, &wish)?;
         if moved && request.call.noted::<LeftBehind>().is_none() {
             request.call.note(LeftBehind);
@@ -171,11 +175,15 @@ impl From<PoolError> for Error {
     }
 }
 
-fn wish(context: &IpContext) -> Result<Wish, InvalidWish> {
-    let addresses = |field, list: &[String]| Ok(prefixes(field, list)?.iter().map(IpNetwork::ip).collect());
+/// What the context names, or named before [`WordsOfClient`](crate::asked::WordsOfClient).
+fn wish(context: &IpContext, asked: &Asked) -> Result<Wish, InvalidWish> {
+    let addresses = |field, named: &[String], asked: &[String]| {
+        let all = [prefixes(field, named)?, prefixes(field, asked)?];
+        Ok(all.iter().flatten().map(IpNetwork::ip).collect())
+    };
     Ok(Wish {
-        client: addresses("src_ip_addrs", &context.src_ip_addrs)?,
-        endpoint: addresses("dst_ip_addrs", &context.dst_ip_addrs)?,
+        client: addresses("src_ip_addrs", &context.src_ip_addrs, &asked.client)?,
+        endpoint: addresses("dst_ip_addrs", &context.dst_ip_addrs, &asked.endpoint)?,
         excluded: prefixes("excluded_prefixes", &context.excluded_prefixes)?,
     })
 }

@@ -1,5 +1,6 @@
 //! Composable chain elements for clients and endpoints of Network Service Mesh.
 
+pub mod asked;
 pub mod begin;
 mod call;
 mod chain;

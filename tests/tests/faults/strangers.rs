@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nsm_lab::{Endpoint, Node, eventually};
+use nsm_netlink::{Netns, NetnsSocket};
 use nsm_proto::connection::PathSegment;
+use nsm_proto::connectioncontext::{IpContext, Route};
 use nsm_proto::networkservice::NetworkServiceRequest;
 use prost::Message;
 
@@ -315,6 +317,32 @@ pub(crate) fn as_much_as_is_allowed_and_one_more() -> anyhow::Result<()> {
     drop(caller);
     node.nothing_left(&before)?;
     unharmed(&mut node)
+}
+
+pub(crate) fn words_for_the_endpoints_namespace() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let client = node.pod("client")?;
+    let added = node.cni().add(&client, IFNAME, &node.conf(SERVICE))?.ok()?;
+    let stranger = node.pod("stranger")?;
+    let caller = Caller::of(&node, stranger.namespace())?;
+    let mut message = request("id-1", &caller.pass(stranger.namespace().path())?);
+    let route = |prefix: String| Route { prefix, next_hop: String::new() };
+    let words = IpContext {
+        src_ip_addrs: vec!["8.8.8.8/32".into(), added.addresses()?[0].to_string()],
+        dst_routes: vec![route("0.0.0.0/0".into()), route(added.addresses()?[0].to_string())],
+        ..IpContext::default()
+    };
+    message.connection.get_or_insert_default().context.get_or_insert_default().ip_context = Some(words);
+    let given = caller.request(message)??.context.and_then(|context| context.ip_context).unwrap_or_default();
+    ensure!(given.src_ip_addrs == ["172.16.1.3/32"], "{given:?}");
+    let routes = NetnsSocket::open(&Netns::open(endpoint.pod().namespace().path())?)?.routes()?;
+    let destinations: Vec<String> = routes.iter().map(|entry| entry.route.destination.to_string()).collect();
+    for word in ["0.0.0.0/0", "8.8.8.8/32"] {
+        ensure!(!destinations.iter().any(|known| known == word), "{word} in {destinations:?}");
+    }
+    client.ping(added.peer(false)?)?;
+    Ok(())
 }
 
 pub(crate) fn sockets_of_others_endpoints() -> anyhow::Result<()> {
