@@ -167,9 +167,14 @@ impl Begin {
         events
     }
 
-    /// Forgets all connections without closing them: for an owner that ends without [`Begin::drain`].
+    /// Forgets all connections without closing them: for an owner that ends without [`Begin::drain`]. What runs comes to its end.
     pub fn abandon(&self) {
         self.slots.abandon();
+    }
+
+    /// Refuses new events, ends those that run, and forgets all connections, at once.
+    pub fn cut_off(&self) {
+        self.slots.cut_off();
     }
 
     /// Refuses new events, waits for those that run, ends them at the deadline and forgets all connections.

@@ -218,20 +218,33 @@ impl Builder {
         let registry = Registry::connect_to(self.connect_to).tokens(tokens).timeout(self.call_timeout);
         let registration =
             registry.keep(offer).await.map_err(|source| StartError::Register { name: self.name.clone(), source })?;
-        Ok(Endpoint { name: self.name, begin, monitor, serving, registration, listen_on, _folder: folder })
+        let chain = Running { begin, monitor };
+        Ok(Endpoint { name: self.name, chain, serving, registration, listen_on, _folder: folder })
     }
 }
 
 /// An endpoint that serves and is registered.
 pub struct Endpoint {
     name: String,
-    begin: Begin,
-    monitor: Monitor,
     // In this order: unregistered before it stops to serve, its folder last.
     registration: Registration,
     serving: Serving,
+    chain: Running,
     listen_on: PathBuf,
     _folder: Option<Folder>,
+}
+
+/// What keeps the chain, whose connections and their tasks keep each other; dropped, they end.
+struct Running {
+    begin: Begin,
+    monitor: Monitor,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.begin.cut_off();
+        self.monitor.shut_down();
+    }
 }
 
 impl Endpoint {
@@ -264,12 +277,12 @@ impl Endpoint {
 
     /// Its connections, as last known.
     pub fn connections(&self) -> Vec<Connection> {
-        self.begin.connections()
+        self.chain.begin.connections()
     }
 
     /// Its monitor, e.g. to announce that a connection is down.
     pub fn monitor(&self) -> &Monitor {
-        &self.monitor
+        &self.chain.monitor
     }
 
     /// Whether the registry has it now; changes can be waited for.
@@ -281,16 +294,16 @@ impl Endpoint {
     pub async fn stop(self) {
         self.registration.stop().await;
         let deadline = Instant::now() + GRACE;
-        for connection in self.begin.connections() {
-            self.monitor.announce(&connection.id, State::Down);
-            if let Some(events) = self.begin.events(&connection.id)
+        for connection in self.chain.begin.connections() {
+            self.chain.monitor.announce(&connection.id, State::Down);
+            if let Some(events) = self.chain.begin.events(&connection.id)
                 && !matches!(tokio::time::timeout_at(deadline, events.close(|_| true)).await, Ok(Ok(_)))
             {
                 tracing::warn!(connection = connection.id, "cannot close the connection in order");
             }
         }
-        self.begin.drain(deadline).await;
-        self.monitor.shut_down();
+        self.chain.begin.drain(deadline).await;
+        self.chain.monitor.shut_down();
         self.serving.stop(deadline).await;
         tracing::info!(endpoint = self.name, "stopped");
     }

@@ -204,6 +204,12 @@ impl Slots {
         ended
     }
 
+    pub(super) fn cut_off(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.stop.cancel();
+        self.abandon();
+    }
+
     pub(super) fn abandon(&self) {
         let forgotten = std::mem::take(&mut *lock(&self.places));
         for place in forgotten.values() {

@@ -95,6 +95,39 @@ async fn a_stop_tells_watchers_before_the_stream_ends() {
     assert_eq!(last.connections.len(), 1);
 }
 
+/// Its clones are counted.
+#[derive(Clone)]
+struct Counted(#[allow(dead_code)] Arc<()>);
+
+impl Element for Counted {}
+
+#[tokio::test]
+async fn a_dropped_one_leaves_nothing_that_runs() {
+    let agent = FakeAgent::start(Duration::from_mins(1));
+    let counted = Arc::new(());
+    let endpoint = Endpoint::builder("icmp-1")
+        .service("s")
+        .element(Counted(counted.clone()))
+        .element(PointToPoint::new("10.0.0.0/24".parse().unwrap()))
+        .connect_to(agent.socket())
+        .start()
+        .await
+        .unwrap();
+    let target = Target::Unix(endpoint.socket().into());
+    client(target.clone()).request(kernel_request("c")).await.unwrap();
+    let mut watcher = Peers::new().monitor(&target, &Call::default()).await.unwrap();
+    let mut events = watcher.monitor_connections(MonitorScopeSelector::default()).await.unwrap().into_inner();
+    events.message().await.unwrap().unwrap();
+    drop(endpoint);
+    let ended = async {
+        events.message().await.unwrap_err();
+        while Arc::strong_count(&counted) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("its chain, expiry and streams end with it");
+}
+
 #[tokio::test]
 async fn a_restarted_endpoint_gives_the_same_addresses_and_interface_name_on_a_refresh() {
     let agent = FakeAgent::start(Duration::from_mins(1));
