@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use nsm_fdpass::{InodeId, Peer};
 use nsm_proto::{
-    connection::{Connection as Message, Mechanism},
+    connection::{Connection as Message, Mechanism, State},
     header,
     mechanism::INODE_URL,
     networkservice::{
@@ -75,8 +75,10 @@ impl NetworkService for Serve {
 
     async fn close(&self, rpc: Rpc<Message>) -> Result<Response<()>, Status> {
         let edge = Edge::of(&rpc)?;
-        let connection = rpc.into_inner();
+        let mut connection = rpc.into_inner();
         limits::connection(&connection)?;
+        // Only a part of this process can promise the Request that follows the Close of a reselect.
+        connection.set_state(State::Up);
         if let Some(mechanism) = &connection.mechanism {
             let _ = edge.claim(mechanism)?;
         }
@@ -173,7 +175,28 @@ fn caller_token(headers: &MetadataMap) -> Result<Option<CallerToken>, Status> {
 
 #[cfg(test)]
 mod tests {
+    use nsm_proto::connection::{ConnectionEventType, MonitorScopeSelector, Path, PathSegment};
+    use tokio_stream::StreamExt;
+
     use super::*;
+    use crate::{begin::Begin, chain, monitor::Monitor};
+
+    #[tokio::test]
+    async fn a_peers_close_is_an_end_whatever_its_state() {
+        let monitor = Monitor::new();
+        let serve = Serve { chain: chain![Begin::new(), monitor.clone()] };
+        let segment = PathSegment { id: "a".into(), ..PathSegment::default() };
+        let path = Path { index: 0, path_segments: vec![segment] };
+        let mut connection = Message { id: "a".into(), path: Some(path), ..Message::default() };
+        let request =
+            NetworkServiceRequest { connection: Some(connection.clone()), ..NetworkServiceRequest::default() };
+        serve.request(Rpc::new(request)).await.unwrap();
+        let mut watch = monitor.watch(MonitorScopeSelector::default(), Arc::new(|_| true));
+        watch.next().await.unwrap().unwrap();
+        connection.set_state(State::ReselectRequested);
+        serve.close(Rpc::new(connection)).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().unwrap().r#type(), ConnectionEventType::Delete);
+    }
 
     #[test]
     fn deadlines_are_read_and_bounded() {

@@ -117,8 +117,11 @@ impl Drop for Forget {
     }
 }
 
-/// The last good connection with the fresher tokens of those before us.
+/// The last good connection with the fresher tokens of those before us. That it is closed for a reselect is the caller's to say.
 fn merge(mut last: Connection, caller: &Connection) -> Connection {
+    if caller.state() == Condition::ReselectRequested {
+        last.set_state(Condition::ReselectRequested);
+    }
     let (Some(path), Some(fresh)) = (&mut last.path, &caller.path) else {
         return last;
     };

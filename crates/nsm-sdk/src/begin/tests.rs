@@ -250,6 +250,18 @@ async fn a_reselect_closes_first_and_can_be_tried_again() {
 }
 
 #[tokio::test]
+async fn the_close_of_a_reselect_says_so_to_an_inner_begin_too() {
+    let recorder = Recorder::default();
+    let outer = Begin::new();
+    let chain = chain![outer.clone(), Begin::new(), recorder.clone()];
+    chain.request(request("a")).await.unwrap();
+    outer.events("a").unwrap().reselect(|_| true).await.unwrap().unwrap();
+    chain.close(close("a")).await.unwrap();
+    let states: Vec<State> = recorder.closed.lock().unwrap().iter().map(Connection::state).collect();
+    assert_eq!(states, [State::ReselectRequested, State::Up]);
+}
+
+#[tokio::test]
 async fn a_callers_reselect_closes_the_old_connection() {
     let recorder = Recorder::default();
     let chain = chain![Begin::new(), recorder.clone()];
