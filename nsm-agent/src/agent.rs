@@ -134,7 +134,7 @@ impl Agent {
         node: Arc<ThisNode>,
     ) {
         let own = netlink.netns().id();
-        let host = Some(InodeId { dev: own.dev, ino: own.ino });
+        let host = InodeId { dev: own.dev, ino: own.ino };
         let registry: Arc<dyn Registry> = self.registry.clone();
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in [

@@ -58,8 +58,8 @@ struct Agent {
 }
 
 impl Agent {
-    /// `host`: whether the test counts as the operator.
-    async fn start(host: Option<InodeId>) -> Self {
+    /// `host`: the test counts as the operator if it runs there.
+    async fn start(host: InodeId) -> Self {
         let dir = TempDir::new().unwrap();
         let settings = Settings { dir: dir.path().join("state"), max_life: Duration::from_mins(1) };
         let registry = Embedded::open(settings).await.unwrap();
@@ -85,6 +85,9 @@ impl Agent {
     }
 }
 
+/// No namespace of this node.
+const ELSEWHERE: InodeId = InodeId { dev: 0, ino: 0 };
+
 fn own_netns() -> InodeId {
     InodeId::of(std::fs::File::open("/proc/self/ns/net").unwrap()).unwrap()
 }
@@ -106,7 +109,7 @@ fn with_path<T>(message: T) -> Request<T> {
 
 #[tokio::test]
 async fn a_passed_socket_is_kept_found_and_handed_on() {
-    let agent = Agent::start(None).await;
+    let agent = Agent::start(ELSEWHERE).await;
     let listener = tokio::net::UnixListener::bind(agent.dir.path().join("e.sock")).unwrap();
     let file = std::fs::OpenOptions::new();
     let file = std::os::unix::fs::OpenOptionsExt::custom_flags(&mut { file }, nix::fcntl::OFlag::O_PATH.bits())
@@ -145,7 +148,7 @@ async fn a_passed_socket_is_kept_found_and_handed_on() {
 
 #[tokio::test]
 async fn a_service_is_registered_found_and_bad_headers_are_refused() {
-    let agent = Agent::start(None).await;
+    let agent = Agent::start(ELSEWHERE).await;
     let mut client = NetworkServiceRegistryClient::new(agent.connect().await.channel);
     let service = NetworkService { name: "s".into(), ..NetworkService::default() };
     assert_eq!(client.register(service.clone()).await.unwrap().into_inner().payload, "IP");
@@ -167,7 +170,7 @@ async fn an_endpoint_goes_with_its_process() {
 
 /// `seen`: whether the process has a number in the agent's process namespace.
 async fn endpoint_goes_with_process(seen: bool) {
-    let agent = Agent::start(None).await;
+    let agent = Agent::start(ELSEWHERE).await;
     // What ends here must be another process than the test: one that sleeps stands for it.
     let mut child = std::process::Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
@@ -199,7 +202,7 @@ fn pidfd(child: &std::process::Child) -> OwnedFd {
 
 #[tokio::test]
 async fn the_operator_applies_explains_watches_and_deletes() {
-    let agent = Agent::start(Some(own_netns())).await;
+    let agent = Agent::start(own_netns()).await;
     let mut client = AdminClient::new(agent.connect().await.channel);
     let request = WatchRequest { kind: Kind::NetworkService.into(), name: String::new() };
     let mut watch = client.watch(request).await.unwrap().into_inner();
@@ -235,7 +238,7 @@ async fn the_operator_applies_explains_watches_and_deletes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_endpoints_than_files_fit_are_found() {
-    let agent = Agent::start(None).await;
+    let agent = Agent::start(ELSEWHERE).await;
     let listener = tokio::net::UnixListener::bind(agent.dir.path().join("e.sock")).unwrap();
     let own = agent.connect().await;
     let mut client = NetworkServiceEndpointRegistryClient::new(own.channel.clone());
@@ -259,7 +262,7 @@ async fn more_endpoints_than_files_fit_are_found() {
 
 #[tokio::test]
 async fn watches_of_one_peer_are_bounded() {
-    let agent = Agent::start(None).await;
+    let agent = Agent::start(ELSEWHERE).await;
     let own = agent.connect().await;
     let mut client = NetworkServiceEndpointRegistryClient::new(own.channel.clone());
     let query = NetworkServiceEndpointQuery { watch: true, ..NetworkServiceEndpointQuery::default() };

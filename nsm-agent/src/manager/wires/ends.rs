@@ -117,7 +117,7 @@ impl Wires {
                 let netns = reopened(file)
                     .await
                     .map_err(|error| Error::new(Kind::Refused, format!("endpoint {}: {error}", candidate.name)))?;
-                let own = candidate.netns.as_ref().is_none_or(|registered| registered.id() == netns.id());
+                let own = candidate.netns.as_ref().is_some_and(|registered| registered.id() == netns.id());
                 if own || candidate.trusted {
                     return Ok(Some(netns));
                 }

@@ -8,17 +8,19 @@ use tonic::{Extensions, Status};
 
 use crate::registry::{Error, Owner};
 
-/// Whom the extensions of a request name.
+/// Whom the extensions of a request name. A peer whose namespace is not known is nobody: it could be any pod.
 ///
 /// `host` is the agent's own network namespace: root (or the agent's own user) in there is the operator.
-pub(super) fn owner(connection: &Connection, host: Option<InodeId>) -> Owner {
+pub(super) fn owner(connection: &Connection, host: InodeId) -> Result<Owner, Status> {
     let peer = &connection.peer;
-    let netns = peer.netns.as_ref().map(|netns| netns.id);
+    let Some(netns) = peer.netns.as_ref().map(|netns| netns.id) else {
+        return Err(Status::permission_denied(format!(
+            "the kernel does not tell the network namespace of process {} (user {}): the agent needs CAP_NET_ADMIN in it",
+            peer.pid, peer.uid
+        )));
+    };
     let privileged = peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw();
-    if netns.is_some() && netns == host && privileged {
-        return Owner::Operator;
-    }
-    Owner::Peer { netns: netns.unwrap_or(InodeId { dev: 0, ino: 0 }), uid: peer.uid }
+    Ok(if netns == host && privileged { Owner::Operator } else { Owner::Peer { netns, uid: peer.uid } })
 }
 
 /// The connection that a request came on.
@@ -45,4 +47,27 @@ pub(super) fn socket(connection: &Connection, url: &str) -> Result<Option<Arc<Ow
         return Err(invalid("the file of a listening unix socket"));
     }
     Ok(Some(Arc::new(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use nsm_fdpass::{Inbox, Outbox, Peer, PeerNetns};
+
+    use super::*;
+
+    fn connected(netns: Option<PeerNetns>) -> Connection {
+        let peer = Peer { netns, pid: 7, uid: 0, gid: 0, pidfd: None };
+        Connection { peer: Arc::new(peer), inbox: Inbox::default(), outbox: Outbox::default() }
+    }
+
+    #[test]
+    fn a_peer_of_an_unknown_namespace_is_nobody() {
+        let file: OwnedFd = std::fs::File::open("/proc/self/ns/net").unwrap().into();
+        let id = InodeId::of(&file).unwrap();
+        let elsewhere = InodeId { dev: 0, ino: 0 };
+        assert_eq!(owner(&connected(None), elsewhere).unwrap_err().code(), tonic::Code::PermissionDenied);
+        let known = connected(Some(PeerNetns { fd: Arc::new(file), id }));
+        assert_eq!(owner(&known, id).unwrap(), Owner::Operator);
+        assert_eq!(owner(&known, elsewhere).unwrap(), Owner::Peer { netns: id, uid: 0 });
+    }
 }

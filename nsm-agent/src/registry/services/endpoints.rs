@@ -23,13 +23,13 @@ use crate::{
 #[derive(Clone)]
 pub struct Endpoints {
     registry: Arc<dyn Registry>,
-    host: Option<InodeId>,
+    host: InodeId,
     watches: Arc<Shares<Owner>>,
 }
 
 impl Endpoints {
     /// `host` is the agent's own network namespace, where root is the operator.
-    pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
+    pub fn new(registry: Arc<dyn Registry>, host: InodeId) -> Self {
         Self { registry, host, watches: Shares::new("watches of endpoints", WATCHES) }
     }
 }
@@ -43,7 +43,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
         let by = Registrant {
-            owner: caller::owner(&connection, self.host),
+            owner: caller::owner(&connection, self.host)?,
             process: Some(connection.peer.clone()),
             netns: connection.peer.netns.as_ref().map(|netns| netns.fd.clone()),
             socket: caller::socket(&connection, &request.get_ref().url)?,
@@ -57,7 +57,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
 
     async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
         let connection = caller::connection(request.extensions())?;
-        let owner = caller::owner(&connection, self.host);
+        let owner = caller::owner(&connection, self.host)?;
         let outbox = connection.outbox;
         let query = request.into_inner();
         let template = query.network_service_endpoint.unwrap_or_default();
@@ -89,7 +89,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let path = path(&request)?;
         // The file comes with Unregister too; nobody needs it.
         drop(caller::socket(&connection, &request.get_ref().url));
-        let owner = caller::owner(&connection, self.host);
+        let owner = caller::owner(&connection, self.host)?;
         self.registry.unregister_endpoint(&request.get_ref().name, owner).await?;
         Ok(answer(path, ()))
     }

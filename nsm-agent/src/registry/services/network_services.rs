@@ -20,13 +20,13 @@ use crate::{
 #[derive(Clone)]
 pub struct NetworkServices {
     registry: Arc<dyn Registry>,
-    host: Option<InodeId>,
+    host: InodeId,
     watches: Arc<Shares<Owner>>,
 }
 
 impl NetworkServices {
     /// `host` is the agent's own network namespace, where root is the operator.
-    pub fn new(registry: Arc<dyn Registry>, host: Option<InodeId>) -> Self {
+    pub fn new(registry: Arc<dyn Registry>, host: InodeId) -> Self {
         Self { registry, host, watches: Shares::new("watches of network services", WATCHES) }
     }
 }
@@ -34,7 +34,7 @@ impl NetworkServices {
 #[async_trait]
 impl NetworkServiceRegistry for NetworkServices {
     async fn register(&self, request: Request<NetworkService>) -> Result<Response<NetworkService>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
         let registered = self.registry.register_service(request.into_inner(), owner).await?;
         Ok(answer(path, (*registered.object.message).clone()))
@@ -43,7 +43,7 @@ impl NetworkServiceRegistry for NetworkServices {
     type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceResponse, Status>> + Send>>;
 
     async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
         let directory = self.registry.directory();
@@ -64,7 +64,7 @@ impl NetworkServiceRegistry for NetworkServices {
     }
 
     async fn unregister(&self, request: Request<NetworkService>) -> Result<Response<()>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host);
+        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
         self.registry.unregister_service(&request.get_ref().name, owner).await?;
         Ok(answer(path, ()))
