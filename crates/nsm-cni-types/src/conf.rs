@@ -57,7 +57,8 @@ const OTHERS: [&str; 11] = [
     "pciBusID",
 ];
 const TIMEOUT: u64 = 15;
-const INTERFACE: &str = "the name of an interface: at most 15 bytes, without '/', ':' and spaces";
+const INTERFACE: &str =
+    "the name of an interface: at most 15 bytes, without '/', ':', '%' and spaces, not all or default";
 /// The interface's name where `CNI_IFNAME` is another plugin's, as a service annotation would name the first one.
 const CHAINED: &str = "nsm-1";
 
@@ -215,7 +216,7 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
     let agent_wait = fields.number(keys, "agentWaitSeconds", 0..=60).unwrap_or(0);
     let mtu = fields.number(keys, "mtu", 68..=65535).and_then(|mtu| u32::try_from(mtu).ok());
     let interface = fields.text(keys, "interface", INTERFACE).filter(|name| {
-        let sound = env::interface_name(name).is_ok();
+        let sound = env::is_new_interface(name);
         if !sound {
             fields.invalid("interface", &name.as_str().into(), INTERFACE);
         }

@@ -124,3 +124,10 @@ pub(crate) fn interface_name(text: &str) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Whether an interface can be made under that name: the rule of the agent, which is stricter than the CNI library's. A DEL of
+/// what the library would let through must still succeed.
+pub(crate) fn is_new_interface(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'%');
+    plain && interface_name(text).is_ok() && !matches!(text, "" | "all" | "default")
+}

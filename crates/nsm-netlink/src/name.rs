@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Longest interface name, in bytes (the kernel's `IFNAMSIZ` less the terminator).
 const MAX_BYTES: usize = 15;
 
-/// The name of a network interface: 1 to 15 printable ASCII characters, none of `/`, `:`, `%`, and neither `.` nor `..`.
+/// The name of a network interface: 1 to 15 printable ASCII characters, none of `/`, `:`, `%`, and neither `.`, `..`, `all` nor
+/// `default`.
 ///
 /// The kernel would take a few names more (bytes above 127) and would read a `%` as a template; neither is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,7 +25,8 @@ pub enum InvalidIfName {
     /// More than 15 bytes.
     #[error("interface name {0:?} has {len} bytes; expected at most 15", len = .0.len())]
     TooLong(String),
-    /// `.` or `..`: they would be directories in the kernel's file systems.
+    /// `.` or `..`: they would be directories in the kernel's file systems. `all` or `default`: there, their settings are those of all
+    /// interfaces.
     #[error("{0:?} is not allowed as an interface name")]
     Reserved(String),
     /// A character that the kernel refuses or interprets.
@@ -52,7 +54,7 @@ impl IfName {
         if name.len() > MAX_BYTES {
             return Err(InvalidIfName::TooLong(name));
         }
-        if name == "." || name == ".." {
+        if matches!(name.as_str(), "." | ".." | "all" | "default") {
             return Err(InvalidIfName::Reserved(name));
         }
         Ok(Self(name))
@@ -121,7 +123,9 @@ mod tests {
     fn says_what_is_wrong() {
         assert_eq!(IfName::new(""), Err(InvalidIfName::Empty));
         assert_eq!(IfName::new("a234567890123456"), Err(InvalidIfName::TooLong("a234567890123456".into())));
-        assert_eq!(IfName::new(".."), Err(InvalidIfName::Reserved("..".into())));
+        for name in [".", "..", "all", "default"] {
+            assert_eq!(IfName::new(name), Err(InvalidIfName::Reserved(name.into())));
+        }
         for (name, character) in
             [("a/b", '/'), ("a:1", ':'), ("a b", ' '), ("eth%d", '%'), ("a\n", '\n'), ("ä", 'ä'), ("a\0", '\0')]
         {

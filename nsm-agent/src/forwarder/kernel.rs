@@ -6,16 +6,13 @@
 mod context;
 mod overlap;
 
-use std::collections::hash_map::DefaultHasher;
-use std::{
-    hash::{Hash, Hasher},
-    thread,
-};
+use std::thread;
 
 use nsm_netlink::{
     IfIndex, IfName, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid, VethEnd, VethPair,
 };
 use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
+use nsm_sdk::kernel::InterfaceName;
 use serde::{Deserialize, Serialize};
 
 use super::{Agreement, End, Error, Fault, Finding, Forwarder};
@@ -78,11 +75,11 @@ impl Kernel {
             Fault::Client | Fault::Node => "client",
         };
         let netns = netns(end, of, who)?;
-        let name = match end.mechanism.parameters.get(INTERFACE_NAME).filter(|name| !name.is_empty()) {
-            Some(name) => IfName::new(name.as_str())
-                .map_err(|error| Error::new(who, format!("{of}'s interface name {name:?}: {error}")))?,
-            None => derived_name(&agreement.connection.network_service, &agreement.id),
-        };
+        let derived = || InterfaceName::derived(&agreement.connection.network_service, &agreement.id).to_string();
+        let chosen = end.mechanism.parameters.get(INTERFACE_NAME).filter(|name| !name.is_empty());
+        let name = chosen.cloned().unwrap_or_else(derived);
+        let name = IfName::new(name.as_str())
+            .map_err(|error| Error::new(who, format!("{of}'s interface name {name:?}: {error}")))?;
         let nsid = self
             .netlink
             .nsid(netns)
@@ -375,11 +372,20 @@ fn mtu(agreement: &Agreement) -> Result<Option<Mtu>, Error> {
     smallest.map(|mtu| Mtu::new(mtu).map_err(|error| Error::new(Fault::Endpoint, error.to_string()))).transpose()
 }
 
-/// A name for whoever did not choose one: the service's start and eight digits of the connection, so that it is unique.
-fn derived_name(service: &str, id: &str) -> IfName {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    let start: String = service.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
-    let name = format!("{start}-{:08x}", hasher.finish() & 0xffff_ffff);
-    IfName::new(name).expect("15 bytes of letters, digits and a dash")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Two crates of which neither needs the other have a type each: a name is one for both or for none.
+        #[test]
+        fn one_rule_for_interface_names(text in "all|default|[.]{0,3}|\\PC{0,17}|[ -~]{0,16}") {
+            assert_eq!(IfName::new(text.as_str()).is_ok(), text.parse::<InterfaceName>().is_ok(), "{text:?}");
+        }
+
+        #[test]
+        fn derived_names_are_names(service in "\\PC{0,20}", id in "\\PC{0,20}") {
+            IfName::new(InterfaceName::derived(&service, &id).as_str()).unwrap();
+        }
+    }
 }

@@ -48,6 +48,8 @@ fn wrong_values_are_code_7_and_name_the_key() {
         (json!({"labels": {"podName": "x"}}), "labels.podName"),
         (json!({"labels": {"a": 1}}), "labels.a"),
         (json!({"labels": []}), "labels"),
+        (json!({"interface": "all"}), "interface"),
+        (json!({"interface": "eth%d"}), "interface"),
         (json!({"cniSocket": "relative"}), "cniSocket"),
         (json!({"agentWaitSeconds": 61}), "agentWaitSeconds"),
         (json!({"timeoutSeconds": 1.5}), "timeoutSeconds"),
