@@ -68,15 +68,23 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Receiv
 /// Device and inode of an open file, from what the kernel has: a file of a FUSE file system whose server does not answer
 /// must not stop us, and peers choose what they pass.
 pub(crate) fn identity(file: impl AsFd) -> io::Result<(u64, u64)> {
+    let found = examined(file, libc::STATX_INO)?;
+    Ok((libc::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+}
+
+/// Whether a file is a socket's, asked in the same way.
+pub fn is_socket(file: impl AsFd) -> io::Result<bool> {
+    let found = examined(file, libc::STATX_TYPE)?;
+    Ok(libc::mode_t::from(found.stx_mode) & libc::S_IFMT == libc::S_IFSOCK)
+}
+
+fn examined(file: impl AsFd, what: libc::c_uint) -> io::Result<libc::statx> {
     // SAFETY: a statx of zeroes is a valid value.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     // SAFETY: the path is an empty C string and `found` is written by the kernel.
-    let done = unsafe { libc::statx(file.as_fd().as_raw_fd(), c"".as_ptr(), flags, libc::STATX_INO, &raw mut found) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((libc::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+    let done = unsafe { libc::statx(file.as_fd().as_raw_fd(), c"".as_ptr(), flags, what, &raw mut found) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(found) }
 }
 
 /// The network namespace of a socket. On an accepted unix socket: of the process that connected, when its socket was made.

@@ -3,20 +3,19 @@
 //! # Guarantees
 //!
 //! - A `Netns` *is* a network namespace: whatever file it was made from was asked, and anything else refused before it could be
-//!   opened for real (a FIFO or a device given by a peer is never opened).
+//!   opened for real (a FIFO or a device given by a peer is never opened). No question goes to the server of a file system.
 //! - The namespace, and its [`NetnsId`], live at least as long as the handle. Drop it when the work is done: it pins the namespace.
 //! - [`Netns::run`] never leaves a thread of the caller's in another namespace, whatever the closure does.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::{fmt, thread};
+use std::sync::{Arc, OnceLock};
+use std::{fmt, io, thread};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, sys};
@@ -115,12 +114,13 @@ impl Netns {
     fn checked(file: OwnedFd, what: &str) -> Result<Self, Error> {
         let failed = |errno: nix::Error| Error::io(format!("examine {what}"), errno.into());
         let not_netns = |found: &str| Error::NotNetns { what: what.to_owned(), found: found.to_owned() };
-        if fstatfs(&file).map_err(failed)?.filesystem_type() != NSFS_MAGIC {
+        let examined = |error| Error::io(format!("examine {what}"), error);
+        if sys::device(file.as_fd()).map_err(examined)? != namespaces_device().map_err(examined)? {
             return Err(not_netns("no namespace"));
         }
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).map_err(failed)?);
         let file = if flags.contains(OFlag::O_PATH) { reopen(&file).map_err(failed)? } else { file };
-        let kind = sys::namespace_type(file.as_fd()).map_err(|e| Error::io(format!("examine {what}"), e))?;
+        let kind = sys::namespace_type(file.as_fd()).map_err(examined)?;
         if kind != CloneFlags::CLONE_NEWNET.bits() {
             return Err(not_netns("a namespace of another kind"));
         }
@@ -133,6 +133,17 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The device of all namespaces' files (nsfs); there is one.
+fn namespaces_device() -> io::Result<u64> {
+    static DEVICE: OnceLock<u64> = OnceLock::new();
+    if let Some(device) = DEVICE.get() {
+        return Ok(*device);
+    }
+    let own = nix::fcntl::open("/proc/thread-self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let device = sys::device(own.as_fd())?;
+    Ok(*DEVICE.get_or_init(|| device))
 }
 
 /// An `O_PATH` descriptor enters no namespace and takes no ioctl: open what it refers to.

@@ -1,7 +1,7 @@
-//! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, and asking a namespace's
-//! descriptor which kind it is. The only module of the crate with `unsafe`.
+//! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, asking a namespace's
+//! descriptor which kind it is, and a file on which device it is. The only module of the crate with `unsafe`.
 
-#![expect(unsafe_code, reason = "recvmsg with a netlink control message and an ioctl; wrapped safely here")]
+#![expect(unsafe_code, reason = "recvmsg with a netlink control message, an ioctl and statx; wrapped safely here")]
 
 use std::io;
 use std::mem;
@@ -67,6 +67,20 @@ pub(crate) fn namespace_type(file: BorrowedFd<'_>) -> io::Result<i32> {
     #[allow(clippy::useless_conversion, reason = "the request's type differs between C libraries")]
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE.try_into().unwrap_or_default()) };
     if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}
+
+/// The device that a file is on, from what the kernel has: a file of a FUSE or network file system whose server does not answer must
+/// not stop us, and peers choose what they pass.
+pub(crate) fn device(file: BorrowedFd<'_>) -> io::Result<libc::dev_t> {
+    // SAFETY: a statx of zeroes is a valid value.
+    let mut found: libc::statx = unsafe { mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty C string and `found` is written by the kernel.
+    let done = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, 0, &raw mut found) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(libc::makedev(found.stx_dev_major, found.stx_dev_minor))
 }
 
 fn socklen<T>() -> libc::socklen_t {

@@ -4,7 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nsm_netlink::{Error, Netlink, Netns};
 
 fn links_here() -> PathBuf {
@@ -59,6 +64,34 @@ fn anything_else_is_refused() {
     let result = Netns::open(&fifo);
     fs::remove_dir_all(&directory).unwrap();
     refused(result);
+}
+
+/// Of a file system whose server never answers, here of FUSE: whoever asks it anything waits.
+#[test]
+fn a_file_whose_server_is_silent_is_refused_at_once() {
+    let server = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+    let directory = std::env::temp_dir().join(format!("nsm-netlink-fuse-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&server);
+    let mounted = std::thread::scope(|scope| {
+        let in_private = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let nothing = None::<&str>;
+            mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+            let options = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
+            mount(Some("silent"), &directory, Some("fuse"), MsFlags::empty(), Some(options.as_str()))?;
+            nix::fcntl::open(&directory, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+        };
+        scope.spawn(in_private).join().unwrap()
+    });
+    fs::remove_dir_all(&directory).unwrap();
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asking = std::thread::spawn(move || answer.send(Netns::from_file(mounted.unwrap())));
+    let result = answered.recv_timeout(Duration::from_secs(5));
+    // Its end answers everybody who still waits.
+    drop(server);
+    asking.join().unwrap().ok();
+    assert!(matches!(result.expect("an answer without the server's"), Err(Error::NotNetns { .. })));
 }
 
 #[test]

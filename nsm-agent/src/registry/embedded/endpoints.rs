@@ -12,8 +12,11 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{Inner, left_until};
-use crate::registry::{
-    Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Term, listener::listener, record, store::Table,
+use crate::{
+    registry::{
+        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Term, listener::listener, record, store::Table,
+    },
+    state::blocking,
 };
 
 /// Why an endpoint goes that nobody unregisters.
@@ -60,7 +63,13 @@ impl Inner {
         let room = endpoint.encoded_len();
         self.directory.state().check_room(by.owner, room, old.is_none())?;
         let unseen = i64::try_from(self.directory.state().next_place()).map_or(i64::MIN, |number| -number);
-        let mut entry = Self::entry(endpoint, by.clone(), deadline, unseen)?;
+        // Who listens is asked by a connect(2), which looks at the peer's file where it is.
+        let asked = by.socket.clone().zip(by.process.as_ref().map(|process| process.pid));
+        let listens_itself = match asked {
+            Some((socket, pid)) => blocking(move || listener(&socket).is_none_or(|listener| listener == pid)).await,
+            None => false,
+        };
+        let mut entry = Self::entry(endpoint, by.clone(), deadline, listens_itself.then_some(unseen))?;
         if let (Some(old), Term::Standing) = (&old, by.term) {
             edited(&mut entry, old);
         }
@@ -105,12 +114,13 @@ impl Inner {
         Some(Instant::now() + left)
     }
 
-    /// `unseen` stands for a process that has no number in the agent's process namespace.
+    /// `ends_with`: the endpoint ends with the process that registers it; that number stands for one that has none in the agent's
+    /// process namespace.
     fn entry(
         endpoint: NetworkServiceEndpoint,
         by: Registrant,
         deadline: Option<Instant>,
-        unseen: i64,
+        ends_with: Option<i64>,
     ) -> Result<Entry, Error> {
         let reach = match (by.socket, endpoint.url.as_str()) {
             (Some(socket), _) => Reach::Socket(socket),
@@ -126,11 +136,7 @@ impl Inner {
             }
             (None, _) => Reach::Url,
         };
-        let own = |process: &&Arc<Peer>| match &reach {
-            Reach::Socket(socket) => listener(socket).is_none_or(|pid| pid == process.pid),
-            Reach::Url | Reach::Lost => false,
-        };
-        let process = by.process.as_ref().filter(own).map(|process| match process.pid {
+        let process = ends_with.zip(by.process).map(|(unseen, process)| match process.pid {
             0 => unseen,
             pid => i64::from(pid),
         });

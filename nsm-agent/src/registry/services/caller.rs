@@ -2,7 +2,6 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use nix::sys::stat::{SFlag, fstat};
 use nsm_fdpass::{Connection, InodeId};
 use tonic::{Extensions, Status};
 
@@ -41,9 +40,7 @@ pub(super) fn socket(connection: &Connection, url: &str) -> Result<Option<Arc<Ow
     };
     let id: InodeId = url.parse().map_err(|_| invalid("inode://DEV/INO with two decimal numbers"))?;
     let Some(file) = connection.inbox.take(id) else { return Ok(None) };
-    let is_socket =
-        fstat(&file).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK);
-    if !is_socket {
+    if !nsm_fdpass::is_socket(&file).unwrap_or(false) {
         return Err(invalid("the file of a listening unix socket"));
     }
     Ok(Some(Arc::new(file)))
