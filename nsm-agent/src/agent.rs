@@ -28,7 +28,7 @@ use crate::{
     node::ThisNode,
     registry::{self, Embedded, Registry},
     selftest::SelfTest,
-    share::{Shares, WATCHES},
+    share::{CALLS, CALLS_IN_ALL, InFlight, Shares, WATCHES},
     state::{self, Connected, Records, blocking},
 };
 
@@ -38,6 +38,7 @@ const REGISTRATION: Duration = Duration::from_mins(1);
 /// A running agent.
 pub struct Agent {
     settings: Settings,
+    ids: Arc<Ids>,
     manager: Manager,
     registry: Arc<Embedded>,
     cni: cni::Server,
@@ -80,7 +81,7 @@ impl Agent {
         let owed = Owed::new(stored.owed, life);
         let manager = Manager::new(Parts {
             name: name.clone(),
-            ids,
+            ids: ids.clone(),
             endpoints,
             peers,
             tokens: Arc::new(Unsigned::new(format!("spiffe://nsm.local/agent/{name}")).lifetime(life)),
@@ -120,7 +121,7 @@ impl Agent {
             let shown = http::Shown { metrics, selftest, connections: stored.connections, owed };
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
-        let agent = Self { settings, manager, registry, cni: server, stop, tasks };
+        let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks };
         agent.serve(cni_socket, nsm_socket, &netlink, node).await;
         agent.tasks.spawn(notes.run(agent.cni.clone(), agent.stop.clone()));
         Ok(agent)
@@ -148,6 +149,7 @@ impl Agent {
         let services = registry::services::NetworkServices::new(registry.clone(), host);
         let endpoints = registry::services::Endpoints::new(registry.clone(), host);
         let nsm = Tonic::builder()
+            .layer(InterceptorLayer::new(counted(self.ids.clone())))
             .add_service(Serve::new(self.manager.serving.clone()))
             .add_service(self.manager.monitor.server())
             .add_service(NetworkServiceRegistryServer::new(services).max_decoding_message_size(limits::MESSAGE))
@@ -225,6 +227,25 @@ fn node_labels(settings: &Settings) -> BTreeMap<String, String> {
     [("nodeName".to_owned(), settings.node_name())].into_iter().chain(cluster).collect()
 }
 
+/// Gives each call a place among its peer's, until its message is there: a message takes memory while it comes. What works for a
+/// registry call longer than that holds the place too ([`InFlight`]).
+fn counted(
+    ids: Arc<Ids>,
+) -> impl Fn(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + Send + Sync + 'static {
+    let shares = Shares::new("calls", CALLS).in_all(CALLS_IN_ALL);
+    move |mut request| {
+        let owner = ids.owner_of(&socket(&request)?.peer)?;
+        let share = ids.share(&owner, &shares)?;
+        request.extensions_mut().insert(InFlight::of(share));
+        Ok(request)
+    }
+}
+
+fn socket<T>(request: &tonic::Request<T>) -> Result<&nsm_fdpass::Connection, tonic::Status> {
+    let socket = request.extensions().get::<nsm_fdpass::Connection>();
+    socket.ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))
+}
+
 /// A watcher sees its own connections; root on the host sees all.
 fn guard(
     ids: Arc<Ids>,
@@ -234,12 +255,8 @@ fn guard(
 + 'static {
     let shares = Shares::new("watches of connections", WATCHES);
     move |request| {
-        let socket = request
-            .extensions()
-            .get::<nsm_fdpass::Connection>()
-            .ok_or_else(|| tonic::Status::internal("this call did not come over the agent's socket"))?;
-        let watcher = ids.owner_of(&socket.peer)?;
-        let share = (!ids.acts_for_others(&watcher)).then(|| shares.take(&watcher)).transpose()?;
+        let watcher = ids.owner_of(&socket(request)?.peer)?;
+        let share = ids.share(&watcher, &shares)?;
         let ids = ids.clone();
         Ok(Arc::new(move |connection| {
             let _held = &share;

@@ -5,6 +5,7 @@ mod ids;
 mod lookup;
 mod owed;
 mod recover;
+mod running;
 mod select;
 mod turns;
 mod wires;
@@ -40,6 +41,7 @@ pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};
 pub use owed::{Owed, OwedClose, Ways};
 pub use recover::{Recovered, recover};
+use running::Running;
 pub use select::Select;
 pub use turns::{Slot, Turns};
 pub use wires::Wires;
@@ -147,7 +149,8 @@ impl Manager {
             Shared(wires.clone()),
             to_endpoint.clone(),
         ];
-        let serving = chain![Path::server(name.clone()).ids(ids), begin.clone(), behind_begin.clone()];
+        let running = Running::new(ids.clone());
+        let serving = chain![Path::server(name.clone()).ids(ids), running, begin.clone(), behind_begin.clone()];
         let behind_attached = chain![
             Refreshes(refreshes),
             refresh.clone(),

@@ -9,15 +9,68 @@ use std::{
 
 use tonic::Status;
 
+use crate::state::Owner;
+
 /// Most watches of one kind that one peer may keep open.
 pub const WATCHES: usize = 256;
+/// Most calls of one peer that run at a time, watches aside.
+pub const CALLS: usize = 64;
+/// The same for all peers together.
+pub const CALLS_IN_ALL: usize = 1024;
 
 /// What each of `K` holds.
 #[derive(Debug)]
 pub struct Shares<K> {
     what: &'static str,
     most: usize,
-    held: Mutex<HashMap<K, usize>>,
+    in_all: usize,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    by: HashMap<K, usize>,
+    all: usize,
+}
+
+/// The place of a call whose message is on its way, in its extensions: whoever works for the call keeps a clone.
+#[derive(Debug, Clone)]
+pub struct InFlight(#[expect(dead_code, reason = "held until it is dropped")] Option<Arc<Share<Owner>>>);
+
+impl InFlight {
+    /// None for who is not counted.
+    pub fn of(share: Option<Share<Owner>>) -> Self {
+        Self(share.map(Arc::new))
+    }
+}
+
+/// Somebody, or all together, have enough.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The one who asks.
+    #[error("{of} has {have} {what} open, the most is {have}: end some first")]
+    Own {
+        /// Who.
+        of: String,
+        /// How many it has, the most that it may.
+        have: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// All of them.
+    #[error("all peers together have {have} {what} open, the most is {have}: try again later")]
+    All {
+        /// How many they have, the most that they may.
+        have: usize,
+        /// Of what.
+        what: &'static str,
+    },
+}
+
+impl From<Full> for Status {
+    fn from(full: Full) -> Self {
+        Self::resource_exhausted(full.to_string())
+    }
 }
 
 /// One of them; giving it back is dropping it.
@@ -30,27 +83,36 @@ pub struct Share<K: Hash + Eq> {
 impl<K: Hash + Eq + Clone + fmt::Display> Shares<K> {
     /// At most so many for each; `what` they are, for who asks for more.
     pub fn new(what: &'static str, most: usize) -> Arc<Self> {
-        Arc::new(Self { what, most, held: Mutex::default() })
+        let held = Mutex::new(Held { by: HashMap::new(), all: 0 });
+        Arc::new(Self { what, most, in_all: usize::MAX, held })
     }
 
-    /// One more, unless `of` has enough.
-    pub fn take(self: &Arc<Self>, of: &K) -> Result<Share<K>, Status> {
+    /// And at most so many for all together, before the first is taken.
+    #[must_use]
+    pub fn in_all(self: Arc<Self>, in_all: usize) -> Arc<Self> {
+        let held = Mutex::new(Held { by: HashMap::new(), all: 0 });
+        Arc::new(Self { what: self.what, most: self.most, in_all, held })
+    }
+
+    /// One more, unless `of`, or all, have enough.
+    pub fn take(self: &Arc<Self>, of: &K) -> Result<Share<K>, Full> {
         let mut held = self.lock();
-        let count = held.entry(of.clone()).or_default();
-        if *count >= self.most {
-            return Err(Status::resource_exhausted(format!(
-                "{of} has {count} {} open, the most is {}: end some first",
-                self.what, self.most
-            )));
+        let have = held.by.get(of).copied().unwrap_or_default();
+        if have >= self.most {
+            return Err(Full::Own { of: of.to_string(), have, what: self.what });
         }
-        *count += 1;
+        if held.all >= self.in_all {
+            return Err(Full::All { have: held.all, what: self.what });
+        }
+        held.by.insert(of.clone(), have + 1);
+        held.all += 1;
         drop(held);
         Ok(Share { of: of.clone(), shares: self.clone() })
     }
 }
 
 impl<K> Shares<K> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Held<K>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,10 +120,11 @@ impl<K> Shares<K> {
 impl<K: Hash + Eq> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.shares.lock();
-        if let Some(count) = held.get_mut(&self.of) {
+        held.all -= 1;
+        if let Some(count) = held.by.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.of);
+                held.by.remove(&self.of);
             }
         }
     }
@@ -76,11 +139,20 @@ mod tests {
         let shares = Shares::new("watches", 2);
         let mine: Vec<_> = (0..2).map(|_| shares.take(&"pod").unwrap()).collect();
         let refused = shares.take(&"pod").unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        assert!(refused.message().contains("pod has 2 watches open, the most is 2"), "{refused}");
+        assert!(refused.to_string().contains("pod has 2 watches open, the most is 2"), "{refused}");
+        assert_eq!(Status::from(refused).code(), tonic::Code::ResourceExhausted);
         drop(shares.take(&"other").unwrap());
         drop(mine);
-        assert!(shares.lock().is_empty());
+        assert!(shares.lock().by.is_empty());
         assert!(shares.take(&"pod").is_ok());
+    }
+
+    #[test]
+    fn all_together_have_a_bound_too() {
+        let shares = Shares::new("calls", 2).in_all(3);
+        let held: Vec<_> = ["a", "a", "b"].iter().map(|of| shares.take(of).unwrap()).collect();
+        assert_eq!(shares.take(&"b").unwrap_err(), Full::All { have: 3, what: "calls" });
+        drop(held);
+        assert!(shares.take(&"b").is_ok());
     }
 }

@@ -5,6 +5,7 @@
 //!   ids run side by side.
 //! - The rest of the chain runs in a task of its own: a caller who hangs up cannot cut a Request in half, and a Close runs to
 //!   its end once it was asked for. A caller waits for its turn no longer than its deadline.
+//! - Callers that wait for one connection are bounded: one more Request is refused, or Close.
 //! - An event ends: at its deadline and [`GRACE`] what still runs is dropped, and guards undo it.
 //! - A panic further down is an [`Error`] of [`Kind::Internal`], for this event alone.
 //! - A Close goes down with the last good connection; afterwards nothing is remembered. A Close of an unknown connection goes
@@ -44,6 +45,11 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// The least time that a Close gets, however late its turn comes.
 const LEAST_CLOSE: Duration = Duration::from_secs(2);
 
+/// Most events of one connection that wait or run when a Request comes; of those that elements ask for there are few.
+const MOST_REQUESTS: usize = 32;
+/// The same when a Close comes: Requests leave it room.
+const MOST_CLOSES: usize = 48;
+
 /// Why an event happens: a note of the innermost `begin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -64,6 +70,8 @@ pub struct Begin {
 enum Failure {
     #[error("another event of this connection took all the time there was")]
     Queue,
+    #[error("{0} events of this connection wait already: wait for the answers first")]
+    Crowd(usize),
     #[error("the chain did not answer by its deadline")]
     Late,
     #[error("still closing: the deadline came first")]
@@ -82,6 +90,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let kind = match failure {
             Failure::Queue | Failure::Late | Failure::StillClosing => Kind::Deadline,
+            Failure::Crowd(_) => Kind::Exhausted,
             Failure::Draining => Kind::Unavailable,
             Failure::Panic(_) => Kind::Internal,
             Failure::Aborted => Kind::Cancelled,
@@ -193,7 +202,7 @@ impl Element for Begin {
         request.call.note(Origin::Caller);
         let outcome = Outcome::request(&request.connection, self.slots.settings.quiet);
         let deadline = request.call.deadline;
-        let turn = match self.slots.queue(&request.connection.id) {
+        let turn = match self.slots.queue(&request.connection.id, MOST_REQUESTS) {
             Ok(queued) => timeout_at(deadline, queued.turn()).await.map_err(|_| Failure::Queue.into()),
             Err(error) => Err(error),
         };
@@ -211,7 +220,7 @@ impl Element for Begin {
         close.call.note(Origin::Caller);
         let outcome = Outcome::close(&close.connection, self.slots.settings.quiet);
         let deadline = close.call.deadline;
-        let mut queued = match self.slots.queue(&close.connection.id) {
+        let mut queued = match self.slots.queue(&close.connection.id, MOST_CLOSES) {
             Ok(queued) => queued,
             Err(error) => return outcome.end(Err(error)),
         };

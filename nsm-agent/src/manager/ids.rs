@@ -13,7 +13,10 @@ use nsm_sdk::{Call, Error, Kind, path, serve::Caller};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::state::{AttachmentKey, Owner};
+use crate::{
+    share::{Full, Share, Shares},
+    state::{AttachmentKey, Owner},
+};
 
 /// In an in-process call: the attachment that it is for.
 #[derive(Debug, Clone)]
@@ -69,6 +72,15 @@ impl Ids {
     /// Root in the agent's own namespace: a runtime, or an operator's tool, that may act for pods.
     pub fn acts_for_others(&self, owner: &Owner) -> bool {
         matches!(owner, Owner::Host { uid: 0 })
+    }
+
+    /// A share for this owner; none for those that are not counted: root on the host, and the runtime, which acts for pods.
+    pub fn share(&self, owner: &Owner, shares: &Arc<Shares<Owner>>) -> Result<Option<Share<Owner>>, Full> {
+        match owner {
+            Owner::Attachment(_) => Ok(None),
+            Owner::Pod(_) | Owner::Host { .. } if self.acts_for_others(owner) => Ok(None),
+            Owner::Pod(_) | Owner::Host { .. } => shares.take(owner).map(Some),
+        }
     }
 
     /// The id of the owner's connection.

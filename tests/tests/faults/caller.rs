@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nsm_fdpass::{FdChannel, connect};
 use nsm_lab::{Namespace, Node};
 use nsm_proto::connection::{Connection, Mechanism, Path as Segments, PathSegment};
@@ -71,6 +73,22 @@ impl Caller {
         let mut client = NetworkServiceClient::new(self.channel.channel.clone());
         let call = headers(message)?;
         Ok(self.runtime.block_on(async { client.request(call).await }).map(tonic::Response::into_inner))
+    }
+
+    /// Requests side by side: the first `count` that are refused; the others are left to run.
+    pub(crate) fn refusals(&self, messages: Vec<NetworkServiceRequest>, count: usize) -> anyhow::Result<Vec<Status>> {
+        let calls = messages
+            .into_iter()
+            .map(|message| {
+                let mut client = NetworkServiceClient::new(self.channel.channel.clone());
+                let call = headers(message)?;
+                Ok(self.runtime.spawn(async move { client.request(call).await }))
+            })
+            .collect::<anyhow::Result<FuturesUnordered<_>>>()?;
+        self.runtime.block_on(async {
+            let refused = calls.filter_map(async |answer| answer.ok()?.err()).take(count).collect();
+            Ok(tokio::time::timeout(PATIENCE / 2, refused).await?)
+        })
     }
 
     /// A Request whose caller hangs up after a while; whether it was served before.

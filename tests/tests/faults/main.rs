@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         strangers::another_interface_name_each_time,
         strangers::crowd_of_one_pod,
         strangers::more_connections_than_a_pod_may_hold,
+        strangers::more_calls_than_a_pod_may_have_open,
         strangers::names_that_forge_log_lines,
         strangers::as_much_as_is_allowed_and_one_more,
         strangers::words_for_the_endpoints_namespace,

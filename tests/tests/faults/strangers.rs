@@ -250,6 +250,29 @@ pub(crate) fn more_connections_than_a_pod_may_hold() -> anyhow::Result<()> {
     node.nothing_left(&before)
 }
 
+pub(crate) fn more_calls_than_a_pod_may_have_open() -> anyhow::Result<()> {
+    let mut node = Node::start("node-1")?;
+    let _hanging = Endpoint::of("hanging").program("nsm-hostile").set("NSM_MISBEHAVIOUR", "hang").start(&node)?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("hostile")?;
+    let caller = Caller::of(&node, pod.namespace())?;
+    let message = |number| {
+        let mut message = request(&format!("id-{number}"), "");
+        message.connection.get_or_insert_default().network_service = "hanging".into();
+        message
+    };
+    let messages = (0..100).map(message).collect();
+    let refused = caller.refusals(messages, 36)?;
+    ensure!(refused.iter().all(|status| status.code() == tonic::Code::ResourceExhausted), "{refused:?}");
+    ensure!(refused[0].message().contains("64 calls"), "{}", refused[0]);
+    // Others are served meanwhile, and so is the runtime.
+    unharmed(&mut node)?;
+    let other = node.pod("other")?;
+    let second = Caller::of(&node, other.namespace())?;
+    second.request(request("id-1", &second.pass(other.namespace().path())?))??;
+    Ok(())
+}
+
 pub(crate) fn names_that_forge_log_lines() -> anyhow::Result<()> {
     let mut node = Node::start("node-1")?;
     let _endpoint = Endpoint::of(SERVICE).start(&node)?;

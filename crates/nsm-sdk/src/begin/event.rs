@@ -218,7 +218,7 @@ impl Events {
         if slots.known(&self.id).is_none() {
             return Ok(None);
         }
-        let turn = slots.queue(&self.id)?.turn().await;
+        let turn = slots.queue(&self.id, usize::MAX)?.turn().await;
         let known = turn.slot().known();
         Ok(known.map(|known| (slots, turn, known)))
     }

@@ -166,13 +166,16 @@ impl Slots {
         }
     }
 
-    /// A place in the queue of this id. It is the caller's from the first poll on.
-    pub(super) fn queue(self: &Arc<Self>, id: &str) -> Result<Queued, Error> {
+    /// A place in the queue of this id, unless `most` are taken. It is the caller's from the first poll on.
+    pub(super) fn queue(self: &Arc<Self>, id: &str, most: usize) -> Result<Queued, Error> {
         let mut places = lock(&self.places);
         if self.draining.load(Ordering::Acquire) {
             return Err(Failure::Draining.into());
         }
         let place = places.entry(id.to_owned()).or_insert_with(|| Place { slot: Arc::new(Slot::new()), users: 0 });
+        if place.users >= most {
+            return Err(Failure::Crowd(place.users).into());
+        }
         place.users += 1;
         let waiting = Box::pin(place.slot.queue.clone().lock_owned());
         let user = User { slots: self.clone(), id: id.to_owned(), slot: place.slot.clone() };

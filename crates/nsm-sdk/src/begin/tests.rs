@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn events_of_one_id_run_one_by_one_in_order(events in prop::collection::vec((0..3usize, any::<bool>()), 1..40)) {
+    fn events_of_one_id_run_one_by_one_in_order(events in prop::collection::vec((0..3usize, any::<bool>()), 1..32)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let recorder = Recorder::default();
         let begin = Begin::new().quiet();
@@ -247,6 +247,25 @@ async fn a_reselect_closes_first_and_can_be_tried_again() {
     assert_eq!(connection.state(), State::Up);
     assert!(connection.network_service_endpoint_name.is_empty());
     assert_eq!(connection.labels.len(), 1, "what was agreed is asked for again");
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_one_connection_are_bounded() {
+    let gate = Arc::new(Semaphore::new(0));
+    let chain = chain![Begin::new(), Gate(gate.clone(), Arc::default())];
+    let mut waiting: Vec<_> = (0..MOST_REQUESTS).map(|_| Box::pin(chain.request(request("a")))).collect();
+    for call in &mut waiting {
+        assert!(futures::poll!(call).is_pending());
+    }
+    let crowd = chain.request(request("a")).await.unwrap_err();
+    assert_eq!(crowd.kind(), Kind::Exhausted);
+    gate.add_permits(MOST_REQUESTS + 1);
+    chain.request(request("b")).await.unwrap();
+    // A Close finds room, behind all of them.
+    let (closed, answers) = futures::join!(chain.close(close("a")), join_all(waiting));
+    closed.unwrap();
+    assert!(answers.iter().all(Result::is_ok));
+    chain.request(request("a")).await.unwrap();
 }
 
 #[tokio::test]

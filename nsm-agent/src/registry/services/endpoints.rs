@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{answer, caller, ended, path, token_expires};
 use crate::{
     registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term},
-    share::{Shares, WATCHES},
+    share::{InFlight, Shares, WATCHES},
 };
 
 /// The registry of endpoints, for callers on the agent's socket.
@@ -42,6 +42,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     ) -> Result<Response<NetworkServiceEndpoint>, Status> {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
+        let _place = request.extensions().get::<InFlight>().cloned();
         let by = Registrant {
             owner: caller::owner(&connection, self.host)?,
             process: Some(connection.peer.clone()),
@@ -87,6 +88,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     async fn unregister(&self, request: Request<NetworkServiceEndpoint>) -> Result<Response<()>, Status> {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
+        let _place = request.extensions().get::<InFlight>().cloned();
         // The file comes with Unregister too; nobody needs it.
         drop(caller::socket(&connection, &request.get_ref().url));
         let owner = caller::owner(&connection, self.host)?;

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{answer, caller, ended, path};
 use crate::{
     registry::{Change, Owner, Registry},
-    share::{Shares, WATCHES},
+    share::{InFlight, Shares, WATCHES},
 };
 
 /// The registry of network services, for callers on the agent's socket.
@@ -36,6 +36,7 @@ impl NetworkServiceRegistry for NetworkServices {
     async fn register(&self, request: Request<NetworkService>) -> Result<Response<NetworkService>, Status> {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
+        let _place = request.extensions().get::<InFlight>().cloned();
         let registered = self.registry.register_service(request.into_inner(), owner).await?;
         Ok(answer(path, (*registered.object.message).clone()))
     }
@@ -66,6 +67,7 @@ impl NetworkServiceRegistry for NetworkServices {
     async fn unregister(&self, request: Request<NetworkService>) -> Result<Response<()>, Status> {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
+        let _place = request.extensions().get::<InFlight>().cloned();
         self.registry.unregister_service(&request.get_ref().name, owner).await?;
         Ok(answer(path, ()))
     }
