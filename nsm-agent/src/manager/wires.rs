@@ -302,9 +302,7 @@ fn towards_endpoint(
 ) -> Request {
     let mut asked = request.clone();
     asked.connection.network_service_endpoint_name.clone_from(&candidate.name);
-    if let Some(known) = known {
-        resume(&mut asked.connection, &known.endpoint_side.decoded());
-    }
+    who_is_behind_us(&mut asked.connection, known.map(|known| known.endpoint_side.decoded()).as_ref());
     match wanted.r#type.as_str() {
         // The endpoint's end is made from here, so the client's namespace is no business of the endpoint's.
         KERNEL => {
@@ -343,13 +341,13 @@ fn callers_netns(call: &Call) -> Option<Netns> {
     Netns::from_file(peer.netns.as_ref()?.fd.try_clone().ok()?).ok()
 }
 
-/// A client that comes anew under its id says nothing of what lies behind us. It is the same connection still: to the endpoint
-/// it would be another one, and the first would keep its addresses.
-fn resume(connection: &mut Connection, known: &Connection) {
-    let (Some(path), Some(before)) = (&mut connection.path, &known.path) else { return };
-    let (ours, theirs) = (path.index as usize + 1, before.index as usize + 1);
-    if path.path_segments.len() == ours {
-        path.path_segments.extend(before.path_segments.iter().skip(theirs).cloned());
+/// What follows us on the path is ours to say, not the client's: to the endpoint another id is another connection, and the first
+/// would keep its addresses; an id of somebody else's would be that one's. A client that comes anew under its id need not know it.
+fn who_is_behind_us(connection: &mut Connection, known: Option<&Connection>) {
+    let Some(path) = &mut connection.path else { return };
+    path.path_segments.truncate(path.index as usize + 1);
+    if let Some(before) = known.and_then(|known| known.path.as_ref()) {
+        path.path_segments.extend(before.path_segments.iter().skip(before.index as usize + 1).cloned());
     }
 }
 
@@ -361,5 +359,31 @@ fn knows_nothing(error: &Error) -> bool {
     match error.kind() {
         Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Conflict | Kind::Exhausted => true,
         Kind::Refused | Kind::Unavailable | Kind::Deadline | Kind::Cancelled | Kind::Internal => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsm_proto::connection::{Path, PathSegment};
+
+    use super::*;
+
+    #[test]
+    fn a_client_does_not_say_who_is_behind_us() {
+        let with = |index: u32, ids: &[&str]| {
+            let segment = |id: &&str| PathSegment { id: (*id).into(), ..PathSegment::default() };
+            let path = Path { index, path_segments: ids.iter().map(segment).collect() };
+            Connection { path: Some(path), ..Connection::default() }
+        };
+        let behind = |asked: &[&str], known: Option<&Connection>| {
+            let mut asked = with(1, asked);
+            who_is_behind_us(&mut asked, known);
+            asked.path.unwrap_or_default().path_segments.into_iter().map(|segment| segment.id).collect::<Vec<_>>()
+        };
+        let known = with(1, &["c", "a", "e"]);
+        for asked in [&["c", "a"][..], &["c", "a", "e"], &["c", "a", "forged", "x"]] {
+            assert_eq!(behind(asked, Some(&known)), ["c", "a", "e"]);
+            assert_eq!(behind(asked, None), ["c", "a"]);
+        }
     }
 }

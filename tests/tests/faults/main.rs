@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         strangers::more_calls_than_a_pod_may_have_open,
         strangers::names_that_forge_log_lines,
         strangers::as_much_as_is_allowed_and_one_more,
+        strangers::segments_behind_the_agents,
         strangers::words_for_the_endpoints_namespace,
         strangers::sockets_of_others_endpoints,
         strangers::private_socket_is_roots,

@@ -342,6 +342,34 @@ pub(crate) fn as_much_as_is_allowed_and_one_more() -> anyhow::Result<()> {
     unharmed(&mut node)
 }
 
+pub(crate) fn segments_behind_the_agents() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let mut endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let (pod, victim) = (node.pod("hostile")?, node.pod("victim")?);
+    let theirs = Caller::of(&node, victim.namespace())?;
+    let victims = theirs.request(request("id-1", &theirs.pass(victim.namespace().path())?))??;
+    let segments = victims.path.unwrap_or_default().path_segments;
+    let caller = Caller::of(&node, pod.namespace())?;
+    let mut addresses = BTreeSet::new();
+    for number in 0..20 {
+        let mut message = request("id-1", &caller.pass(pod.namespace().path())?);
+        let path = message.connection.get_or_insert_default().path.get_or_insert_default();
+        let mut forged = segments[1..].to_vec();
+        if number > 0 {
+            forged[1].id = format!("forged-{number}");
+        }
+        path.path_segments.extend(forged);
+        let given = caller.request(message)??.context.and_then(|context| context.ip_context).unwrap_or_default();
+        addresses.extend(given.src_ip_addrs);
+    }
+    ensure!(addresses.len() == 1 && kept(&endpoint.program().log()).len() == 2, "{addresses:?}");
+    caller.close(request("id-1", "").connection.unwrap_or_default())??;
+    victim.ping("172.16.1.0".parse()?)?;
+    let left = || Ok(kept(&endpoint.program().log()).len());
+    eventually("the Close at the endpoint", SETTLED, left, |left| *left == 1)?;
+    Ok(())
+}
+
 pub(crate) fn words_for_the_endpoints_namespace() -> anyhow::Result<()> {
     let node = Node::start("node-1")?;
     let endpoint = Endpoint::of(SERVICE).start(&node)?;
