@@ -14,6 +14,8 @@ use crate::sandbox::NETNS_DIR;
 /// The agent's sockets: it keeps one connection to each endpoint that it has called, as long as that is registered.
 const SOCKET: &str = "agent's file socket";
 const FILE: &str = "agent's file ";
+/// A Close that an endpoint has still to hear.
+const OWED: &str = "file run/owed/";
 
 /// A state of the node: each line with how often it occurs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +38,8 @@ impl Leftovers {
                 // A renewed registration brings the socket's file anew, while calls are held by the one before.
                 (before, after) if is_socket_file(line) && after <= before + now.endpoints => None,
                 (before, after) if line == SOCKET && after <= before + now.endpoints => None,
-                // Fewer: those of a call that was just ending.
-                (before, after) if line.starts_with(FILE) && after < before => None,
+                // Fewer: those of a call that was just ending, and its Close at the endpoint.
+                (before, after) if (line.starts_with(FILE) || line.starts_with(OWED)) && after < before => None,
                 (before, after) if after > before => Some(format!("+{} {line}", after - before)),
                 (before, after) if after < before => Some(format!("-{} {line}", before - after)),
                 _ => None,

@@ -5,6 +5,7 @@ mod disk;
 mod hostile;
 mod kills;
 mod strangers;
+mod trespass;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,9 +46,9 @@ fn main() -> ExitCode {
         strangers::more_calls_than_a_pod_may_have_open,
         strangers::names_that_forge_log_lines,
         strangers::as_much_as_is_allowed_and_one_more,
-        strangers::segments_behind_the_agents,
-        strangers::words_for_the_endpoints_namespace,
-        strangers::sockets_of_others_endpoints,
+        trespass::segments_behind_the_agents,
+        trespass::words_for_the_endpoints_namespace,
+        trespass::sockets_of_others_endpoints,
         strangers::private_socket_is_roots,
         disk::full,
         disk::damaged_record_is_set_aside,
