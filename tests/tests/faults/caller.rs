@@ -10,7 +10,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use nsm_fdpass::{FdChannel, connect};
 use nsm_lab::{Namespace, Node};
-use nsm_proto::connection::{Connection, Mechanism, Path as Segments, PathSegment};
+use nsm_proto::connection::monitor_connection_client::MonitorConnectionClient;
+use nsm_proto::connection::{Connection, Mechanism, MonitorScopeSelector, Path as Segments, PathSegment};
 use nsm_proto::networkservice::NetworkServiceRequest;
 use nsm_proto::networkservice::network_service_client::NetworkServiceClient;
 use nsm_proto::registry::NetworkServiceEndpointQuery;
@@ -120,6 +121,22 @@ impl Caller {
             }
             anyhow::ensure!(self.channel.inbox.is_empty(), "files that no endpoint names");
             Ok(found)
+        })
+    }
+
+    /// Watches of endpoints and of connections, so many of each, for as long as they are held.
+    pub(crate) fn watch(&self, count: usize) -> anyhow::Result<impl Sized> {
+        let mut endpoints = NetworkServiceEndpointRegistryClient::new(self.channel.channel.clone());
+        let mut connections = MonitorConnectionClient::new(self.channel.channel.clone());
+        self.runtime.block_on(async {
+            let mut held = Vec::new();
+            for _ in 0..count {
+                let query = NetworkServiceEndpointQuery { watch: true, ..NetworkServiceEndpointQuery::default() };
+                let found = endpoints.find(Request::new(query)).await?.into_inner();
+                let events = connections.monitor_connections(MonitorScopeSelector::default()).await?.into_inner();
+                held.push((found, events));
+            }
+            Ok(held)
         })
     }
 

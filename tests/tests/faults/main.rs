@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         strangers::crowd_of_one_pod,
         strangers::more_connections_than_a_pod_may_hold,
         strangers::more_calls_than_a_pod_may_have_open,
+        strangers::watches_are_no_calls,
         strangers::names_that_forge_log_lines,
         strangers::as_much_as_is_allowed_and_one_more,
         trespass::segments_behind_the_agents,

@@ -271,6 +271,16 @@ pub(crate) fn more_calls_than_a_pod_may_have_open() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(crate) fn watches_are_no_calls() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let caller = Caller::of(&node, pod.namespace())?;
+    let _held = caller.watch(80)?;
+    caller.request(request("id-1", &caller.pass(pod.namespace().path())?))??;
+    Ok(())
+}
+
 pub(crate) fn names_that_forge_log_lines() -> anyhow::Result<()> {
     let mut node = Node::start("node-1")?;
     let _endpoint = Endpoint::of(SERVICE).start(&node)?;

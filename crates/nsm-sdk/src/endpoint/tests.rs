@@ -97,7 +97,7 @@ async fn a_stop_tells_watchers_before_the_stream_ends() {
 
 /// Its clones are counted.
 #[derive(Clone)]
-struct Counted(#[allow(dead_code)] Arc<()>);
+struct Counted(#[expect(dead_code, reason = "held until it is dropped")] Arc<()>);
 
 impl Element for Counted {}
 
