@@ -1,5 +1,6 @@
 //! The manager: the chain that serves every Request of this node, whoever asks.
 
+mod asked;
 mod heal;
 mod ids;
 mod lookup;

@@ -134,6 +134,11 @@ impl Server {
             "" => Mac::random(),
             text => text.parse().map_err(|error| invalid(format!("mac {text:?}: {error}")))?,
         };
+        let address = |text: &String| {
+            let address = text.split('/').next().and_then(|address| address.parse().ok());
+            address.ok_or_else(|| invalid(format!("ips {text:?}: expected an address")))
+        };
+        let ips = asked.ips.iter().map(address).collect::<Result<_, _>>()?;
         let mtu = match asked.mtu {
             0 => None,
             mtu => Some(Mtu::new(mtu).map_err(|error| invalid(error.to_string()))?),
@@ -150,6 +155,7 @@ impl Server {
             labels,
             pod,
             mac,
+            ips,
             mtu,
             routes: RoutePolicy { default_route: asked.allow_default_route, overlap: asked.allow_route_overlap },
             client_id: key.client_id(),

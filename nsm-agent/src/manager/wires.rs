@@ -30,7 +30,7 @@ use self::{
     links::{Links, Working},
     work::{Work, failed, recording},
 };
-use super::{CalledOff, Candidate, Ids, Owed};
+use super::{CalledOff, Candidate, Ids, Owed, asked};
 use crate::{
     failpoint,
     forwarder::{End, Forwarders, Wire},
@@ -207,6 +207,11 @@ impl Wires {
     /// Makes the wire that was agreed on, or brings the one that stands up to date.
     async fn join(&self, asking: Asking<'_>, answer: Connection) -> Result<Connection, Error> {
         let Asking { request, owner, candidate, client, known, since, working } = asking;
+        if let Owner::Attachment(key) = &owner
+            && let Some(attachment) = self.attachments.get(key)
+        {
+            asked::granted(&attachment.ips, &answer)?;
+        }
         let agreement = self.agreement(request, &owner, &candidate, client, &answer).await?;
         let mechanism = match agreement.client.mechanism.r#type.as_str() {
             KERNEL => agreement.client.mechanism.clone(),

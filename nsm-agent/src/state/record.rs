@@ -1,6 +1,6 @@
 //! The records: an attachment as the runtime asked for it, and a connection as it was negotiated and wired.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::SystemTime};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use nsm_netlink::{IfName, Mac, Mtu, NetnsId};
@@ -90,6 +90,9 @@ pub struct Attachment {
     pub pod: Option<Pod>,
     /// The hardware address that the interface has, also when it is made again: the runtime was told.
     pub mac: Mac,
+    /// The addresses that the interface must have; empty: any. New records have it always.
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
     /// Largest packet that the configuration asks for.
     pub mtu: Option<Mtu>,
     /// What the configuration allows.
