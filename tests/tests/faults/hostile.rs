@@ -188,8 +188,8 @@ pub(crate) fn overlapping_route() -> anyhow::Result<()> {
     };
     let pair = VethPair { ends: [end(&inside)?, end(&outside)?], mtu: None, group: None };
     let [main, uplink] = Netlink::open()?.create_veth(&pair)?;
-    let addressed = LinkConfig { up: true, addresses: vec!["10.9.0.2/16".parse()?], ..LinkConfig::default() };
-    NetnsSocket::open(&inside)?.configure(main.index, &addressed)?;
+    let with_address = LinkConfig { up: true, addresses: vec!["10.9.0.2/16".parse()?], ..LinkConfig::default() };
+    NetnsSocket::open(&inside)?.configure(main.index, &with_address)?;
     NetnsSocket::open(&outside)?.configure(uplink.index, &LinkConfig { up: true, ..LinkConfig::default() })?;
     // The kernel gives each end an IPv6 address of its own, a second after it is up.
     for (netns, index) in [(&inside, main.index), (&outside, uplink.index)] {
