@@ -78,7 +78,7 @@ impl Admin {
         let of = |entry: &Arc<Entry>| admin::Endpoint {
             endpoint: Some((*entry.message).clone()),
             owner: entry.owner.to_string(),
-            unreachable: entry.unreachable().unwrap_or_default().to_owned(),
+            unreachable: entry.unreachable().unwrap_or_default(),
             connections: connections.get(&entry.message.name).copied().unwrap_or_default(),
         };
         Ok(EndpointList { items: found.iter().map(of).collect() })

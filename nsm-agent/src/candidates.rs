@@ -1,7 +1,7 @@
 //! Which endpoints a client may be connected to, and in which order.
 //!
 //! Guarantees: one decision (`decide`) serves choice and explanation, so that `nsmctl describe` tells what a request would
-//! do. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be reached for now still
+//! do; to look (`foreseen`) takes no turn. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be reached still
 //! decide which match applies: a restart of the agent must not send clients past a firewall by `fallthrough`.
 //!
 //! Order: round robin over all that fit; where routes have weights, a route's turn comes as often as its weight says (one
@@ -11,6 +11,7 @@ mod explain;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -18,12 +19,16 @@ use nsm_proto::registry::{Match, NetworkService};
 use nsm_sdk::Kind;
 
 use crate::registry::{
-    Directory, Entry,
+    Directory, Entry, Service, Standing, State,
     offers::{Offers, Selector},
 };
 
-pub use explain::{explain, fits};
+pub use explain::explain;
 pub use template::{Malformed, Missing, Template};
+pub(crate) use turn::Turn;
+
+/// Most endpoints that an error lists.
+const SHOWN: usize = 8;
 
 /// What a client asks for.
 #[derive(Debug, Clone, Copy)]
@@ -42,20 +47,35 @@ pub enum Error {
     /// No such service.
     #[error("network service {0:?} is not registered: nsmctl get networkservices")]
     NoService(String),
-    /// The endpoint that the client names is not there, or does not offer the service.
-    #[error("endpoint {endpoint:?} of network service {service:?} is not registered{}", if *returning { " again yet" } else { "" })]
-    NoSuchEndpoint {
+    /// `service@domain`.
+    #[error(transparent)]
+    OtherDomain(#[from] crate::registry::Error),
+    /// The endpoint that the client names is not there.
+    #[error("endpoint {0:?} is not registered: nsmctl get nse")]
+    NoSuchEndpoint(String),
+    /// The endpoint that the client names is there, for something else.
+    #[error("endpoint {endpoint:?} does not offer network service {service:?}, but {offers}")]
+    OffersOther {
         /// The service.
         service: String,
         /// The endpoint.
         endpoint: String,
-        /// Known, but not reachable until it registers again.
+        /// What it does offer.
+        offers: String,
+    },
+    /// Those that fit, or the one that the client names, cannot be dialled.
+    #[error("no endpoint of {service:?} that fits can be reached: {}", each.join("; "))]
+    Unreachable {
+        /// The service.
+        service: String,
+        /// Each endpoint with the reason, as far as there is room.
+        each: Vec<String>,
+        /// One of them is about to register again.
         returning: bool,
     },
     /// The service's matches let none through.
     #[error(
-        "no endpoint of {service:?} matches {labels}; {known} registered{}: nsmctl describe networkservice {service}",
-        if *returning { ", some of them to come back after the agent's restart" } else { "" }
+        "no endpoint of {service:?} matches {labels}; {known} registered: nsmctl describe networkservice {service}"
     )]
     NoEndpoint {
         /// The service.
@@ -64,8 +84,6 @@ pub enum Error {
         labels: Labels,
         /// How many endpoints offer the service.
         known: usize,
-        /// One that fits is known, but not reachable until it registers again.
-        returning: bool,
     },
 }
 
@@ -73,15 +91,22 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoService(_) | Self::NoEndpoint { .. } | Self::NoSuchEndpoint { .. } => Kind::NotFound,
+            Self::OtherDomain(error) => error.kind(),
+            Self::NoService(_) | Self::NoEndpoint { .. } | Self::NoSuchEndpoint(_) => Kind::NotFound,
+            Self::OffersOther { .. } => Kind::Invalid,
+            Self::Unreachable { .. } => Kind::Unavailable,
         }
     }
 
     /// Whether waiting a moment may help: an endpoint that fits is about to register again.
     pub fn returning(&self) -> bool {
         match self {
-            Self::NoService(_) => false,
-            Self::NoSuchEndpoint { returning, .. } | Self::NoEndpoint { returning, .. } => *returning,
+            Self::OtherDomain(_)
+            | Self::NoService(_)
+            | Self::NoEndpoint { .. }
+            | Self::NoSuchEndpoint(_)
+            | Self::OffersOther { .. } => false,
+            Self::Unreachable { returning, .. } => *returning,
         }
     }
 }
@@ -167,10 +192,10 @@ pub(crate) fn decide(service: &NetworkService, labels: &Selector, offers: Option
 }
 
 fn fit_any(offers: &Offers, routes: &[Route]) -> bool {
-    offers.next(selectors(routes), 0).is_some() || offers.returning(selectors(routes))
+    offers.next(selectors(routes), 0).is_some() || offers.unreachable(selectors(routes)).next().is_some()
 }
 
-fn selectors(routes: &[Route]) -> impl Iterator<Item = &Selector> {
+fn selectors(routes: &[Route]) -> impl Iterator<Item = &Selector> + Clone {
     routes.iter().map(|route| &route.selector)
 }
 
@@ -195,68 +220,6 @@ fn render(value: &str, labels: &Selector) -> Result<String, String> {
     template.render(labels).map_err(|error| format!("{value:?}: {error}"))
 }
 
-/// Whose turn it is at one match.
-#[derive(Debug, Default)]
-pub(crate) struct Turn {
-    /// Place of the endpoint that was chosen last, of all routes and per route.
-    last: u64,
-    per_route: Vec<RouteTurn>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct RouteTurn {
-    last: u64,
-    credit: i64,
-}
-
-impl Turn {
-    /// The endpoint whose turn it is.
-    fn next(&mut self, offers: &Offers, routes: &[Route]) -> Option<Arc<Entry>> {
-        let chosen = if routes.iter().any(|route| route.weight > 0) {
-            self.weighted(offers, routes)
-        } else {
-            round(offers, || selectors(routes), self.last).cloned()
-        };
-        if let Some(chosen) = &chosen {
-            self.last = chosen.place();
-        }
-        chosen
-    }
-
-    /// Every route with an endpoint gains its weight; the richest pays what all gained.
-    fn weighted(&mut self, offers: &Offers, routes: &[Route]) -> Option<Arc<Entry>> {
-        self.per_route.resize(routes.len(), RouteTurn::default());
-        let mut gained = 0;
-        let mut richest: Option<usize> = None;
-        for (at, route) in routes.iter().enumerate() {
-            if offers.next([&route.selector], 0).is_none() {
-                continue;
-            }
-            let weight = i64::from(route.weight.max(1));
-            gained += weight;
-            self.per_route[at].credit += weight;
-            if richest.is_none_or(|richest| self.per_route[at].credit > self.per_route[richest].credit) {
-                richest = Some(at);
-            }
-        }
-        let at = richest?;
-        let turn = &mut self.per_route[at];
-        turn.credit -= gained;
-        let chosen = round(offers, || [&routes[at].selector], turn.last)?.clone();
-        turn.last = chosen.place();
-        Some(chosen)
-    }
-}
-
-/// The next after `last`, or the first.
-fn round<'a, 'o, I: IntoIterator<Item = &'a Selector>>(
-    offers: &'o Offers,
-    selectors: impl Fn() -> I,
-    last: u64,
-) -> Option<&'o Arc<Entry>> {
-    offers.next(selectors(), last + 1).or_else(|| offers.next(selectors(), 0))
-}
-
 /// The candidates for one request, best first, found one at a time.
 #[derive(Debug)]
 pub struct Candidates {
@@ -266,51 +229,104 @@ pub struct Candidates {
     first: Option<Arc<Entry>>,
     start: u64,
     at: u64,
-    wrapped: bool,
-    only: bool,
+    round: Round,
 }
 
-/// The candidates for a client. There is at least one.
+/// How far a round over the endpoints has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Up to the last place.
+    Rising,
+    /// From the first place up to where it began.
+    Wrapped,
+    /// There is nobody but the first.
+    One,
+}
+
+/// The network service of that name, as a client may ask for it.
+pub fn service(directory: &Directory, name: &str) -> Result<Arc<Service>, Error> {
+    registered(&directory.state(), name)
+}
+
+fn registered(state: &State, name: &str) -> Result<Arc<Service>, Error> {
+    crate::registry::own_domain([name])?;
+    state.service(name).cloned().ok_or_else(|| Error::NoService(name.to_owned()))
+}
+
+/// The candidates for a client, whose turn is over with it. There is at least one.
 pub fn candidates(directory: &Arc<Directory>, wanted: Wanted<'_>) -> Result<Candidates, Error> {
+    choose(directory, wanted, Turn::next)
+}
+
+/// The candidates that the next request of such a client will have.
+pub fn foreseen(directory: &Arc<Directory>, wanted: Wanted<'_>) -> Result<Candidates, Error> {
+    choose(directory, wanted, |turn, offers, routes| turn.clone().next(offers, routes))
+}
+
+fn choose(
+    directory: &Arc<Directory>,
+    wanted: Wanted<'_>,
+    first: impl FnOnce(&mut Turn, &Offers, &[Route]) -> Option<Arc<Entry>>,
+) -> Result<Candidates, Error> {
     let mut state = directory.state();
-    let service = state.service(wanted.service).cloned().ok_or_else(|| Error::NoService(wanted.service.to_owned()))?;
+    let service = registered(&state, wanted.service)?;
     if !wanted.endpoint.is_empty() {
-        let named = state.endpoint(wanted.endpoint).cloned();
-        let named = named.filter(|entry| entry.message.network_service_names.iter().any(|name| name == wanted.service));
-        let returning = named.as_ref().is_some_and(|entry| entry.unreachable().is_some());
-        let entry = named.filter(|entry| entry.unreachable().is_none()).ok_or_else(|| Error::NoSuchEndpoint {
-            service: wanted.service.to_owned(),
-            endpoint: wanted.endpoint.to_owned(),
-            returning,
-        })?;
-        return Ok(Candidates::from(directory.clone(), wanted.service, Vec::new(), entry, true));
+        let entry = named(&state, wanted)?;
+        return Ok(Candidates::from(directory.clone(), wanted.service, Vec::new(), entry, Round::One));
     }
     let decision = decide(&service.message, wanted.labels, state.offers(wanted.service));
     let (offers, turn) = state.turn(wanted.service, decision.decided_by.unwrap_or(0));
-    match offers.and_then(|offers| turn.next(offers, &decision.routes)) {
-        Some(first) => Ok(Candidates::from(directory.clone(), wanted.service, decision.routes, first, false)),
-        None => Err(Error::NoEndpoint {
+    if let Some(offers) = offers {
+        if let Some(first) = first(turn, offers, &decision.routes) {
+            return Ok(Candidates::from(directory.clone(), wanted.service, decision.routes, first, Round::Rising));
+        }
+        let mut fit = offers.unreachable(selectors(&decision.routes)).peekable();
+        if fit.peek().is_some() {
+            return Err(Error::Unreachable {
+                service: wanted.service.to_owned(),
+                each: fit.take(SHOWN).map(|entry| why_not(entry)).collect(),
+                returning: offers.returning(selectors(&decision.routes)),
+            });
+        }
+    }
+    Err(Error::NoEndpoint {
+        service: wanted.service.to_owned(),
+        labels: Labels(wanted.labels.clone()),
+        known: offers.map_or(0, Offers::len),
+    })
+}
+
+/// The endpoint that the client names, whatever the matches say.
+fn named(state: &State, wanted: Wanted<'_>) -> Result<Arc<Entry>, Error> {
+    crate::registry::own_domain([wanted.endpoint])?;
+    let entry = state.endpoint(wanted.endpoint).ok_or_else(|| Error::NoSuchEndpoint(wanted.endpoint.to_owned()))?;
+    let offers = &entry.message.network_service_names;
+    if !offers.iter().any(|name| name == wanted.service) {
+        return Err(Error::OffersOther {
             service: wanted.service.to_owned(),
-            labels: Labels(wanted.labels.clone()),
-            known: offers.map_or(0, Offers::len),
-            returning: offers.is_some_and(|offers| offers.returning(selectors(&decision.routes))),
+            endpoint: wanted.endpoint.to_owned(),
+            offers: offers.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "),
+        });
+    }
+    match entry.standing() {
+        Standing::Reachable => Ok(entry.clone()),
+        standing @ (Standing::Returning | Standing::Foreign) => Err(Error::Unreachable {
+            service: wanted.service.to_owned(),
+            each: vec![why_not(entry)],
+            returning: standing == Standing::Returning,
         }),
     }
 }
 
+fn why_not(entry: &Entry) -> String {
+    format!("{}: {}", entry.message.name, entry.unreachable().unwrap_or_default())
+}
+
 impl Candidates {
-    fn from(directory: Arc<Directory>, service: &str, routes: Vec<Route>, first: Arc<Entry>, only: bool) -> Self {
+    fn from(directory: Arc<Directory>, service: &str, routes: Vec<Route>, first: Arc<Entry>, round: Round) -> Self {
         let start = first.place();
-        Self {
-            directory,
-            service: service.to_owned(),
-            routes,
-            first: Some(first),
-            start,
-            at: start,
-            wrapped: false,
-            only,
-        }
+        let (service, first) = (service.to_owned(), Some(first));
+        Self { directory, service, routes, first, start, at: start, round }
     }
 }
 
@@ -321,17 +337,17 @@ impl Iterator for Candidates {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        if self.only {
-            return None;
-        }
         let state = self.directory.state();
         let offers = state.offers(&self.service)?;
-        let mut found = offers.next(selectors(&self.routes), self.at + 1);
-        if found.is_none() && !self.wrapped {
-            self.wrapped = true;
+        let mut found = match self.round {
+            Round::One => return None,
+            Round::Rising | Round::Wrapped => offers.next(selectors(&self.routes), self.at + 1),
+        };
+        if found.is_none() && self.round == Round::Rising {
+            self.round = Round::Wrapped;
             found = offers.next(selectors(&self.routes), 0);
         }
-        let found = found.filter(|entry| !self.wrapped || entry.place() < self.start)?;
+        let found = found.filter(|entry| self.round == Round::Rising || entry.place() < self.start)?;
         self.at = found.place();
         Some(found.clone())
     }

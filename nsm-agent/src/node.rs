@@ -150,11 +150,9 @@ impl admin::Node for ThisNode {
         if !matches!(request.mechanism.as_str(), "" | "kernel") {
             plan.problems.push(format!("mechanism {:?}: this agent makes kernel interfaces", request.mechanism));
         }
-        let endpoints = &self.manager.endpoints;
-        let deadline = tokio::time::Instant::now();
-        match endpoints.candidates(&request.network_service, &request.labels, deadline).await {
+        match self.manager.endpoints.foreseen(&request.network_service, &request.labels) {
             Ok(candidates) => {
-                let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+                let names: Vec<&str> = candidates.iter().map(|entry| entry.message.name.as_str()).collect();
                 plan.steps.push(format!("ask, until one serves: {}", names.join(", ")));
             }
             Err(error) => plan.problems.push(error.to_string()),

@@ -35,8 +35,10 @@ use async_trait::async_trait;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_sdk::Kind;
 
+pub(crate) use check::own_domain;
+pub(crate) use directory::DIALLED;
 pub(crate) use directory::State;
-pub use directory::{Directory, Entry, Reach, Service};
+pub use directory::{Directory, Entry, Reach, Service, Standing};
 pub use embedded::{Embedded, Settings};
 pub use owner::{Owner, Registrant, Term};
 pub use store::OpenError;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use nsm_proto::admin::{EndpointVerdict, Explanation, MatchVerdict};
 
-use super::{Decision, Error, Labels, Route, decide};
+use super::{Decision, Error, Labels, Route, decide, registered};
 use crate::registry::{Directory, Entry, Service};
 
 /// How the matches of a service decide for a client with these labels, and for each endpoint why or why not.
@@ -28,20 +28,12 @@ pub fn explain(
     })
 }
 
-/// Whether the endpoint is one that a client with these labels may be connected to.
-pub fn fits(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>, endpoint: &str) -> bool {
-    let state = directory.state();
-    let (Some(found), Some(entry)) = (state.service(service), state.endpoint(endpoint)) else { return false };
-    let offers = entry.message.network_service_names.iter().any(|name| name == service);
-    offers && route_of(entry, service, &decide(&found.message, labels, state.offers(service))).is_ok()
-}
-
 /// A service, what its matches decide, and who offers it.
 type Decided = (Arc<Service>, Decision, Vec<Arc<Entry>>);
 
 fn decision(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>) -> Result<Decided, Error> {
     let state = directory.state();
-    let found = state.service(service).cloned().ok_or_else(|| Error::NoService(service.to_owned()))?;
+    let found = registered(&state, service)?;
     let offers = state.offers(service);
     let decision = decide(&found.message, labels, offers);
     let entries = offers.into_iter().flat_map(|offers| offers.all().cloned()).collect();
@@ -59,9 +51,7 @@ fn verdict(entry: &Entry, service: &str, decision: &Decision) -> EndpointVerdict
             };
             EndpointVerdict { name, candidate: true, reason, weight: route.weight }
         }
-        (Ok(route), Some(why)) => {
-            EndpointVerdict { name, candidate: false, reason: why.to_owned(), weight: route.weight }
-        }
+        (Ok(route), Some(why)) => EndpointVerdict { name, candidate: false, reason: why, weight: route.weight },
         (Err(reason), _) => EndpointVerdict { name, candidate: false, reason, weight: 0 },
     }
 }

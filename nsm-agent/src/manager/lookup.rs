@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     candidates::{self, Wanted},
-    registry::{Directory, Entry, Owner, Reach},
+    registry::{DIALLED, Directory, Entry, Owner, Reach},
     state::blocking,
 };
 
@@ -90,9 +90,7 @@ impl Endpoints {
 
     /// The network service of that name.
     pub fn service(&self, name: &str) -> Result<Arc<NetworkService>, Error> {
-        self.directory.service(name).map(|service| service.message.clone()).ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("network service {name:?} is not found: nsmctl get networkservices"))
-        })
+        Ok(candidates::service(&self.directory, name)?.message.clone())
     }
 
     /// The endpoint of that name.
@@ -111,29 +109,28 @@ impl Endpoints {
         self.directory.endpoint(name).map(|entry| entry.place())
     }
 
-    /// Endpoints that would do for these labels, in the order in which to ask them.
+    /// The endpoint that a client of this service names.
+    pub async fn named(&self, service: &str, endpoint: &str) -> Result<Candidate, Error> {
+        let wanted = Wanted { service, labels: &BTreeMap::new(), endpoint };
+        let entry = candidates::candidates(&self.directory, wanted)?.next();
+        let entry = entry.ok_or_else(|| Error::new(Kind::Internal, "an endpoint that is named is no candidate"))?;
+        self.opened(&entry).await
+    }
+
+    /// Endpoints that would do for these labels, in the order in which to ask them: each is opened when it is asked.
     pub async fn candidates(
         &self,
         service: &str,
         labels: &BTreeMap<String, String>,
         deadline: Instant,
-    ) -> Result<Vec<Candidate>, Error> {
+    ) -> Result<Vec<Arc<Entry>>, Error> {
         let patience = deadline.min(Instant::now() + RETURN);
         let mut changes = self.directory.changes();
         loop {
             changes.borrow_and_update();
             let wanted = Wanted { service, labels, endpoint: "" };
             let error = match candidates::candidates(&self.directory, wanted) {
-                Ok(entries) => {
-                    let mut found = Vec::new();
-                    for entry in entries.take(MOST) {
-                        match candidate(&entry).await {
-                            Ok(candidate) => found.push(candidate),
-                            Err(error) => tracing::warn!(endpoint = entry.message.name, %error, "endpoint left out"),
-                        }
-                    }
-                    return Ok(found);
-                }
+                Ok(entries) => return Ok(entries.take(MOST).collect()),
                 Err(error) => error,
             };
             let returning = error.returning();
@@ -141,6 +138,17 @@ impl Endpoints {
                 return Err(error.into());
             }
         }
+    }
+
+    /// The same without taking a turn, and without waiting for anybody's return.
+    pub fn foreseen(&self, service: &str, labels: &BTreeMap<String, String>) -> Result<Vec<Arc<Entry>>, Error> {
+        let wanted = Wanted { service, labels, endpoint: "" };
+        Ok(candidates::foreseen(&self.directory, wanted)?.take(MOST).collect())
+    }
+
+    /// What it takes to ask an endpoint.
+    pub async fn opened(&self, entry: &Arc<Entry>) -> Result<Candidate, Error> {
+        candidate(entry).await
     }
 
     /// What the endpoint has of a connection of ours, each with the endpoint's segment, by which it can be closed: asked of the
@@ -188,16 +196,11 @@ async fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
     let unusable = |why: String| Error::new(Kind::Unavailable, why);
     let target = match &entry.reach {
         Reach::Socket(file) => Target::File(file.clone()),
-        Reach::Url => match entry.message.url.strip_prefix("unix://") {
+        Reach::Url => match entry.message.url.strip_prefix(DIALLED) {
             Some(path) => Target::Unix(PathBuf::from(path)),
-            None => {
-                return Err(unusable(format!(
-                    "its URL {:?} is none that this agent dials: expected unix://",
-                    entry.message.url
-                )));
-            }
+            None => return Err(unusable(entry.unreachable().unwrap_or_default())),
         },
-        Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or("its socket is lost").to_owned())),
+        Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or_default())),
     };
     let netns = match &entry.netns {
         Some(file) => Some(namespace(file.clone()).await.map_err(unusable)?),

@@ -42,7 +42,8 @@ impl Element for Select {
             return ask(request, candidate, next).await;
         }
         if !request.connection.network_service_endpoint_name.is_empty() {
-            let candidate = self.reachable(&request.connection.network_service_endpoint_name).await?;
+            let asked = &request.connection;
+            let candidate = self.endpoints.named(&asked.network_service, &asked.network_service_endpoint_name).await?;
             self.owed.settled(&request.connection.id, &candidate.name, SETTLE).await;
             return ask(request, candidate, next).await;
         }
@@ -71,9 +72,16 @@ impl Select {
             self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline).await?;
         let mut left = candidates.len();
         let mut failures: Vec<(String, Error)> = Vec::new();
-        for candidate in candidates {
+        for entry in candidates {
             left -= 1;
-            let name = candidate.name.clone();
+            let name = entry.message.name.clone();
+            let candidate = match self.endpoints.opened(&entry).await {
+                Ok(candidate) => candidate,
+                Err(error) => {
+                    failures.push((name, error));
+                    continue;
+                }
+            };
             self.owed.settled(&request.connection.id, &name, SETTLE).await;
             let mut attempt = request.clone();
             if left > 0 {

@@ -82,9 +82,9 @@ pub(super) fn endpoint(endpoint: &NetworkServiceEndpoint) -> Result<(), Error> {
 }
 
 /// Refuses names of other domains in what is looked for.
-pub(super) fn own_domain<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
-    match names.into_iter().find(|name| name.contains('@')) {
-        Some(name) => Err(Error::OtherDomain(shown(name))),
+pub(crate) fn own_domain<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Result<(), Error> {
+    match names.into_iter().find(|name| name.as_ref().contains('@')) {
+        Some(name) => Err(Error::OtherDomain(shown(name.as_ref()))),
         None => Ok(()),
     }
 }

@@ -60,6 +60,20 @@ pub enum Reach {
     Lost,
 }
 
+/// Whether an endpoint can be dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It can.
+    Reachable,
+    /// Not until it registers again, which it is about to do.
+    Returning,
+    /// Not by this agent, whatever it does but register with another URL.
+    Foreign,
+}
+
+/// How URLs begin that this agent dials.
+pub(crate) const DIALLED: &str = "unix://";
+
 impl Entry {
     /// Its labels for that service.
     pub fn labels(&self, service: &str) -> &BTreeMap<String, String> {
@@ -67,11 +81,25 @@ impl Entry {
         self.message.network_service_labels.get(service).map_or(&NONE, |labels| &labels.labels)
     }
 
-    /// Why it cannot be dialled; `None` when it can.
-    pub fn unreachable(&self) -> Option<&'static str> {
+    /// Whether it can be dialled.
+    pub fn standing(&self) -> Standing {
         match self.reach {
-            Reach::Lost => Some("its socket was lost when the agent restarted; it comes back when it registers again"),
-            Reach::Socket(_) | Reach::Url => None,
+            Reach::Lost => Standing::Returning,
+            Reach::Url if !self.message.url.starts_with(DIALLED) => Standing::Foreign,
+            Reach::Socket(_) | Reach::Url => Standing::Reachable,
+        }
+    }
+
+    /// Why it cannot be dialled; `None` when it can.
+    pub fn unreachable(&self) -> Option<String> {
+        match self.standing() {
+            Standing::Reachable => None,
+            Standing::Returning => {
+                Some("its socket was lost when the agent restarted; it comes back when it registers again".to_owned())
+            }
+            Standing::Foreign => {
+                Some(format!("its URL {:?} is none that this agent dials: expected {DIALLED}PATH", self.message.url))
+            }
         }
     }
 
@@ -165,11 +193,6 @@ impl Directory {
         Ok(Watch::new(self, template))
     }
 
-    /// Whether endpoints of that service are known that cannot be reached yet, but may be soon.
-    pub fn returning(&self, service: &str) -> bool {
-        self.state().offers(service).is_some_and(|offers| offers.returning([&BTreeMap::new()]))
-    }
-
     /// A number that moves whenever something but an expiry time has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -191,11 +214,14 @@ impl Directory {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn put_endpoint(&self, entry: &Arc<Entry>, renewal: bool) {
+    pub(super) fn put_endpoint(&self, entry: &Arc<Entry>) {
         self.state().put_endpoint(entry);
-        if !renewal {
-            self.changes.send_modify(|count| *count += 1);
-        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Of an endpoint that is there already, nothing but the expiry moves: no change to those who wait for one.
+    pub(super) fn renew_endpoint(&self, entry: &Arc<Entry>) {
+        self.state().put_endpoint(entry);
     }
 
     pub(super) fn take_endpoint(&self, name: &str) -> Option<Arc<Entry>> {

@@ -126,7 +126,7 @@ impl Embedded {
         let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
         let place = self.0.directory.state().next_place();
         let entry = Entry { message: endpoint.into(), owner, reach, netns: None, process: None, place, deadline };
-        self.0.directory.put_endpoint(&Arc::new(entry), false);
+        self.0.directory.put_endpoint(&Arc::new(entry));
     }
 
     /// Runs a write to its end, whether the caller waits or not.

@@ -31,7 +31,7 @@ pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoi
         let entry = entry(endpoint.clone(), Reach::Url, place);
         let stored = record::to_endpoint(&record::of_endpoint(&entry)).expect("what was written can be read");
         assert_eq!(stored, (endpoint.clone(), Owner::Operator));
-        directory.put_endpoint(&entry, false);
+        directory.put_endpoint(&entry);
         let found = directory.find_endpoints(endpoint).expect("its names are of this domain");
         assert!(found.iter().any(|found| *found.message == *endpoint), "{endpoint:?} is not found by itself");
     }

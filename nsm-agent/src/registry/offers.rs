@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Entry, Reach};
+use super::{Entry, Standing};
 
 /// Labels that an endpoint must have.
 pub(crate) type Selector = BTreeMap<String, String>;
@@ -18,7 +18,8 @@ pub(crate) type Selector = BTreeMap<String, String>;
 pub(crate) struct Offers {
     entries: BTreeMap<u64, Arc<Entry>>,
     reachable: Labelled,
-    lost: Labelled,
+    returning: Labelled,
+    foreign: Labelled,
 }
 
 impl Offers {
@@ -26,14 +27,13 @@ impl Offers {
     pub(crate) fn put(&mut self, service: &str, entry: &Arc<Entry>) {
         let place = entry.place();
         if let Some(old) = self.entries.get(&place).cloned() {
-            let same = old.labels(service) == entry.labels(service)
-                && matches!(old.reach, Reach::Lost) == matches!(entry.reach, Reach::Lost);
+            let same = old.labels(service) == entry.labels(service) && old.standing() == entry.standing();
             if !same {
-                self.half(&old).remove(place, old.labels(service));
-                self.half(entry).insert(place, entry.labels(service));
+                self.part(&old).remove(place, old.labels(service));
+                self.part(entry).insert(place, entry.labels(service));
             }
         } else {
-            self.half(entry).insert(place, entry.labels(service));
+            self.part(entry).insert(place, entry.labels(service));
         }
         self.entries.insert(place, entry.clone());
     }
@@ -41,14 +41,15 @@ impl Offers {
     /// Takes the endpoint of that place out.
     pub(crate) fn take(&mut self, service: &str, place: u64) {
         if let Some(old) = self.entries.remove(&place) {
-            self.half(&old).remove(place, old.labels(service));
+            self.part(&old).remove(place, old.labels(service));
         }
     }
 
-    fn half(&mut self, entry: &Entry) -> &mut Labelled {
-        match entry.reach {
-            Reach::Lost => &mut self.lost,
-            Reach::Socket(_) | Reach::Url => &mut self.reachable,
+    fn part(&mut self, entry: &Entry) -> &mut Labelled {
+        match entry.standing() {
+            Standing::Reachable => &mut self.reachable,
+            Standing::Returning => &mut self.returning,
+            Standing::Foreign => &mut self.foreign,
         }
     }
 
@@ -60,7 +61,21 @@ impl Offers {
 
     /// Whether one of the selectors fits an endpoint that cannot be reached until it registers again.
     pub(crate) fn returning<'a>(&self, selectors: impl IntoIterator<Item = &'a Selector>) -> bool {
-        selectors.into_iter().any(|selector| self.lost.next(selector, 0).is_some())
+        selectors.into_iter().any(|selector| self.returning.next(selector, 0).is_some())
+    }
+
+    /// Endpoints that one of the selectors fits and that cannot be reached, in order, for whoever wants to know why.
+    pub(crate) fn unreachable<'a>(
+        &self,
+        selectors: impl IntoIterator<Item = &'a Selector> + Clone,
+    ) -> impl Iterator<Item = &Arc<Entry>> {
+        let fits = move |entry: &Arc<Entry>| {
+            let (returning, foreign) = (&self.returning, &self.foreign);
+            selectors.clone().into_iter().any(|selector| {
+                [returning, foreign].iter().any(|part| part.next(selector, entry.place()) == Some(entry.place()))
+            })
+        };
+        self.entries.values().filter(move |entry| fits(entry))
     }
 
     /// All of them, reachable or not.

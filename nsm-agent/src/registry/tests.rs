@@ -70,9 +70,8 @@ async fn what_was_answered_is_there_after_a_restart() {
     let directory = again.directory();
     assert_eq!(directory.service("s").unwrap().owner, peer(1));
     assert_eq!(directory.service("s").unwrap().message.payload, "IP");
-    assert!(directory.endpoint("tcp").unwrap().unreachable().is_none());
-    assert!(directory.endpoint("unix").unwrap().unreachable().is_some(), "its socket is lost");
-    assert!(directory.returning("s"));
+    assert_eq!(directory.endpoint("tcp").unwrap().standing(), Standing::Foreign);
+    assert_eq!(directory.endpoint("unix").unwrap().standing(), Standing::Returning, "its socket is lost");
     let late = again.register_endpoint(endpoint("unix"), by(peer(2))).await.unwrap_err();
     assert!(matches!(late, Error::Taken { .. }), "the owner is remembered: {late}");
     again.shutdown().await;

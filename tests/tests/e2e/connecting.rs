@@ -186,3 +186,13 @@ pub(crate) fn a_chained_result_is_extended() -> anyhow::Result<()> {
     node.cni().del(&pod, "eth0", &conf)?.ok()?;
     Ok(())
 }
+
+pub(crate) fn a_service_of_another_domain_is_refused() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let refused = node.cni().add(&pod, IFNAME, &node.conf("icmp@example.org"))?.refused(7)?;
+    ensure!(refused.contains("icmp@example.org"), "{refused}");
+    node.nothing_left(&before)
+}

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nsm_lab::{Endpoint, Node, Program, binary, eventually};
 use serde_json::Value;
 
@@ -54,9 +54,95 @@ pub(crate) fn describe_explains_the_choice() -> anyhow::Result<()> {
     node.nsmctl(&["apply", "-f", &manifest.display().to_string()])?;
     let _firewall = Endpoint::of(SERVICE).name("the-wall").set("NSM_LABELS", "app:firewall").start(&node)?;
     let _gateway = Endpoint::of(SERVICE).name("the-gate").set("NSM_LABELS", "app:gateway").start(&node)?;
-    for labels in ["app=firewall", "app=else"] {
-        let text = node.nsmctl(&["describe", "networkservice", SERVICE, "--labels", labels])?;
-        ensure!(text.contains("the-wall") && text.contains("the-gate"), "{text}");
+    let pod = node.pod("client")?;
+    // Labels of a client, the match that decides for it, who is chosen, who is not and why.
+    for (labels, decides, chosen, other, why) in [
+        ("firewall", 0, "the-gate", "the-wall", "label app is firewall, not gateway"),
+        ("else", 1, "the-wall", "the-gate", "label app is gateway, not firewall"),
+    ] {
+        let asked = format!("app={labels}");
+        let text = node.nsmctl(&["describe", "networkservice", SERVICE, "--labels", &asked])?;
+        let line = |begin: &str| text.lines().find(|line| line.trim_start_matches([' ', '*']).starts_with(begin));
+        let marked = |begin: &str| line(begin).is_some_and(|line| line.trim_start().starts_with('*'));
+        ensure!(marked(chosen) && !marked(other), "{text}");
+        ensure!(line(other).is_some_and(|line| line.contains(why)), "{text}");
+        ensure!(marked(&decides.to_string()) && !marked(&(1 - decides).to_string()), "{text}");
+        ensure!(text.contains(&format!("match {decides} decides for {asked}: 1 of 2 endpoints")), "{text}");
+
+        let json = node.nsmctl(&["describe", "networkservice", SERVICE, "--labels", &asked, "-o", "json"])?;
+        let json: Value = serde_json::from_str(&json)?;
+        let candidates: Vec<&str> = json["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|endpoint| endpoint["candidate"] == true)
+            .filter_map(|endpoint| endpoint["name"].as_str())
+            .collect();
+        ensure!(candidates == [chosen], "{json}");
+
+        // What it says is what is done.
+        let mut conf = node.conf(SERVICE);
+        conf["labels"] = serde_json::json!({ "app": labels });
+        node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+        ensure!(serving(&node)? == chosen);
+        node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    }
+    Ok(())
+}
+
+/// Who serves the one connection that there is.
+fn serving(node: &Node) -> anyhow::Result<String> {
+    let connections = node.connections()?;
+    let [connection] = connections.as_slice() else { bail!("one connection was expected: {connections:?}") };
+    Ok(connection.connection.clone().unwrap_or_default().network_service_endpoint_name)
+}
+
+pub(crate) fn plan_says_whom_the_next_add_asks() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _one = Endpoint::of(SERVICE).name("one").cidr("172.16.1.0/24").start(&node)?;
+    let _two = Endpoint::of(SERVICE).name("two").cidr("172.16.2.0/24").start(&node)?;
+    let pod = node.pod("client")?;
+    let conf = node.conf(SERVICE);
+    for _ in 0..3 {
+        let plan = node.nsmctl(&["plan", SERVICE])?;
+        ensure!(plan == node.nsmctl(&["plan", SERVICE])?, "to look changes what is seen: {plan}");
+        let first = plan.split_once("until one serves: ").and_then(|(_, names)| names.split(',').next());
+        node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+        ensure!(first == Some(serving(&node)?.as_str()), "{} serves; {plan}", serving(&node)?);
+        node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    }
+    Ok(())
+}
+
+const FAR: &str = "\
+apiVersion: networkservicemesh.io/v1
+kind: NetworkService
+metadata: {name: icmp}
+spec: {payload: IP}
+---
+apiVersion: networkservicemesh.io/v1
+kind: NetworkServiceEndpoint
+metadata: {name: far-away}
+spec: {network_service_names: [icmp], url: 'tcp://192.0.2.7:5001'}
+";
+
+pub(crate) fn endpoints_that_cannot_be_called_say_why() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let manifest = node.dir().join("far.yaml");
+    fs::write(&manifest, FAR)?;
+    node.nsmctl(&["apply", "-f", &manifest.display().to_string()])?;
+    let pod = node.pod("client")?;
+    let added = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?;
+    ensure!(added.took < Duration::from_secs(1), "it waited for nobody's return: {:?}", added.took);
+    let refused = added.refused(11)?;
+    ensure!(refused.contains("far-away") && refused.contains("tcp://192.0.2.7:5001"), "{refused}");
+    let text = node.nsmctl(&["describe", "networkservice", SERVICE])?;
+    ensure!(text.contains("tcp://192.0.2.7:5001") && text.contains("0 of 1 endpoints"), "{text}");
+    // It is not in the way of one that can be called.
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    for _ in 0..2 {
+        node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+        node.cni().del(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
     }
     Ok(())
 }

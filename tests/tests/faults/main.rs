@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         trespass::segments_behind_the_agents,
         trespass::words_for_the_endpoints_namespace,
         trespass::sockets_of_others_endpoints,
+        strangers::endpoint_named_for_another_service,
         strangers::private_socket_is_roots,
         disk::full,
         disk::damaged_record_is_set_aside,

@@ -350,6 +350,32 @@ pub(crate) fn as_much_as_is_allowed_and_one_more() -> anyhow::Result<()> {
     unharmed(&mut node)
 }
 
+pub(crate) fn endpoint_named_for_another_service() -> anyhow::Result<()> {
+    let mut node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let _other = Endpoint::of("other").cidr("172.16.2.0/24").start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let caller = Caller::of(&node, pod.namespace())?;
+    for (service, endpoint, code) in [
+        (SERVICE, "other-1", tonic::Code::InvalidArgument),
+        (SERVICE, "nobody", tonic::Code::NotFound),
+        (SERVICE, "icmp-1@example.org", tonic::Code::InvalidArgument),
+        ("icmp@example.org", "", tonic::Code::InvalidArgument),
+    ] {
+        let mut message = request("id-1", &caller.pass(pod.namespace().path())?);
+        let connection = message.connection.get_or_insert_default();
+        connection.network_service = service.into();
+        connection.network_service_endpoint_name = endpoint.into();
+        let status = caller.request(message)?.err().with_context(|| format!("{service} at {endpoint:?}: served"))?;
+        let named = if endpoint.is_empty() { service } else { endpoint };
+        ensure!(status.code() == code && status.message().contains(named), "{service} at {endpoint:?}: {status}");
+    }
+    drop(caller);
+    node.nothing_left(&before)?;
+    unharmed(&mut node)
+}
+
 pub(crate) fn private_socket_is_roots() -> anyhow::Result<()> {
     let node = Node::start("node-1")?;
     let mode = fs::metadata(node.cni_socket())?.permissions().mode() & 0o777;

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::{Inner, left_until};
 use crate::{
     registry::{
-        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Term, listener::listener, record, store::Table,
+        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, listener::listener, record,
+        store::Table,
     },
     state::blocking,
 };
@@ -83,8 +84,12 @@ impl Inner {
             self.store.write(Table::Endpoints, &name, Some(record), before).await?;
         }
         let object = Arc::new(entry);
-        let came_back = old.as_ref().is_some_and(|old| old.unreachable().is_some());
-        self.directory.put_endpoint(&object, renewal && !came_back);
+        let came_back = old.as_ref().is_some_and(|old| old.standing() == Standing::Returning);
+        if renewal && !came_back {
+            self.directory.renew_endpoint(&object);
+        } else {
+            self.directory.put_endpoint(&object);
+        }
         self.sooner.notify_one();
         self.follow(old.as_deref(), &object, by.process);
         let outcome = match (&old, renewal) {
