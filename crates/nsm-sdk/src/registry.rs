@@ -149,7 +149,7 @@ impl Registry {
 
     /// All services that the template fits; unset fields fit any.
     pub async fn find_services(&self, template: NetworkService) -> Result<Vec<NetworkService>, Error> {
-        let mut answers = self.stream_services(template, false).await?;
+        let mut answers = self.stream_services(template, Find::Once).await?;
         let mut found = Vec::new();
         while let Some(answer) = answers.message().await.map_err(|status| self.failed(&status))? {
             found.extend(answer.network_service);
@@ -159,7 +159,7 @@ impl Registry {
 
     /// All endpoints that the template fits; unset fields fit any.
     pub async fn find_endpoints(&self, template: NetworkServiceEndpoint) -> Result<Vec<NetworkServiceEndpoint>, Error> {
-        let mut answers = self.stream_endpoints(template, false).await?;
+        let mut answers = self.stream_endpoints(template, Find::Once).await?;
         let mut found = Vec::new();
         while let Some(answer) = answers.message().await.map_err(|status| self.failed(&status))? {
             found.extend(answer.network_service_endpoint);
@@ -169,7 +169,7 @@ impl Registry {
 
     /// The services that the template fits, and then their changes, until the stream is dropped.
     pub async fn watch_services(&self, template: NetworkService) -> Result<Streaming<NetworkServiceResponse>, Error> {
-        self.stream_services(template, true).await
+        self.stream_services(template, Find::Watch).await
     }
 
     /// The endpoints that the template fits, and then their changes, until the stream is dropped.
@@ -177,17 +177,20 @@ impl Registry {
         &self,
         template: NetworkServiceEndpoint,
     ) -> Result<Streaming<NetworkServiceEndpointResponse>, Error> {
-        self.stream_endpoints(template, true).await
+        self.stream_endpoints(template, Find::Watch).await
     }
 
     async fn stream_services(
         &self,
         template: NetworkService,
-        watch: bool,
+        find: Find,
     ) -> Result<Streaming<NetworkServiceResponse>, Error> {
         let (peer, call) = self.peer().await?;
-        let query = NetworkServiceQuery { network_service: Some(template), watch };
-        let rpc = self.headed(query, &call, !watch).await?;
+        let query = NetworkServiceQuery { network_service: Some(template), watch: find.watches() };
+        let mut rpc = self.headed(query).await?;
+        if !find.watches() {
+            rpc.set_timeout(call.remaining());
+        }
         let mut client = ServicesClient::new(peer.channel).max_decoding_message_size(limits::MESSAGE);
         self.bounded(&call, client.find(rpc)).await
     }
@@ -195,11 +198,14 @@ impl Registry {
     async fn stream_endpoints(
         &self,
         template: NetworkServiceEndpoint,
-        watch: bool,
+        find: Find,
     ) -> Result<Streaming<NetworkServiceEndpointResponse>, Error> {
         let (peer, call) = self.peer().await?;
-        let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(template), watch };
-        let rpc = self.headed(query, &call, !watch).await?;
+        let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(template), watch: find.watches() };
+        let mut rpc = self.headed(query).await?;
+        if !find.watches() {
+            rpc.set_timeout(call.remaining());
+        }
         let mut client = EndpointsClient::new(peer.channel).max_decoding_message_size(limits::MESSAGE);
         self.bounded(&call, client.find(rpc)).await
     }
@@ -210,7 +216,8 @@ impl Registry {
     }
 
     async fn with_path<T>(&self, message: T, call: &Call) -> Result<tonic::Request<T>, Error> {
-        let mut rpc = self.headed(message, call, true).await?;
+        let mut rpc = self.headed(message).await?;
+        rpc.set_timeout(call.remaining());
         let token = rpc.metadata().get(header::CLIENT_TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
         let path = PathHeader { index: 0, path_segments: [PathHeaderSegment { token }] };
         let json = serde_json::to_string(&path).map_err(|error| Error::new(Kind::Internal, error))?;
@@ -218,12 +225,10 @@ impl Registry {
         Ok(rpc)
     }
 
-    async fn headed<T>(&self, message: T, call: &Call, ends: bool) -> Result<tonic::Request<T>, Error> {
+    /// With this process's token, without a deadline.
+    async fn headed<T>(&self, message: T) -> Result<tonic::Request<T>, Error> {
         let own = self.tokens.token(None).await?;
         let mut rpc = tonic::Request::new(message);
-        if ends {
-            rpc.set_timeout(call.remaining());
-        }
         rpc.metadata_mut().insert(header::CLIENT_TOKEN, text(own.token)?);
         rpc.metadata_mut().insert(header::CLIENT_TOKEN_EXPIRES, text(token_headers::format(own.expires))?);
         Ok(rpc)
@@ -261,6 +266,24 @@ impl Registry {
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registry").field("target", &self.target).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// How long a Find goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Find {
+    /// Until what there is has been told.
+    Once,
+    /// Until somebody leaves.
+    Watch,
+}
+
+impl Find {
+    fn watches(self) -> bool {
+        match self {
+            Self::Once => false,
+            Self::Watch => true,
+        }
     }
 }
 
