@@ -7,9 +7,11 @@
 //! - The namespace, and its [`NetnsId`], live at least as long as the handle. Drop it when the work is done: it pins the namespace.
 //! - [`Netns::run`] never leaves a thread of the caller's in another namespace, whatever the closure does.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{fmt, io, thread};
 
@@ -62,16 +64,22 @@ impl Netns {
         Self::checked(file.into(), "the passed descriptor")
     }
 
-    /// A namespace that some process is in, found by what it is: for when nobody holds it and its path is not known. Looks at
-    /// every process that `/proc` shows.
+    /// A namespace that is mounted somewhere (`ip netns`, container runtimes) or that some process is in, found by what it is:
+    /// for when nobody holds it and its path is not known. Looks at the mounts of this process, then at every process that
+    /// `/proc` shows.
     pub fn of_a_process(id: NetnsId) -> Option<Self> {
+        let is_it = |netns: &Self| netns.id() == id;
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        if let Some(found) = mounted(&mounts, id.ino).find_map(|path| Self::open(path).ok().filter(is_it)) {
+            return Some(found);
+        }
         let processes = std::fs::read_dir("/proc").ok()?;
         processes
             .filter_map(Result::ok)
             .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
             .map(|entry| entry.path().join("ns/net"))
             .filter(|path| std::fs::metadata(path).is_ok_and(|file| NetnsId { dev: file.dev(), ino: file.ino() } == id))
-            .find_map(|path| Self::open(path).ok().filter(|netns| netns.id() == id))
+            .find_map(|path| Self::open(path).ok().filter(is_it))
     }
 
     /// The namespace that the calling thread is in.
@@ -167,5 +175,49 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
         (None, None) => "no message".to_owned(),
+    }
+}
+
+/// Where a network namespace is mounted, by `/proc/PID/mountinfo` (`proc_pid_mountinfo`(5)).
+fn mounted(mounts: &str, ino: u64) -> impl Iterator<Item = PathBuf> {
+    let root = format!("net:[{ino}]");
+    mounts.lines().filter_map(move |line| {
+        let mut fields = line.split(' ').skip(3);
+        if fields.next()? != root {
+            return None;
+        }
+        Some(PathBuf::from(OsString::from_vec(unescaped(fields.next()?))))
+    })
+}
+
+/// Blanks and backslashes are a backslash and three octal digits there.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = &after[3..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_namespace_is_found_by_its_number() {
+        let mounts = "22 28 0:20 / /proc rw,nosuid - proc proc rw\n\
+            40 28 0:4 net:[4026532597] /run/netns/a\\040b\\134 rw shared:8 - nsfs nsfs rw\n\
+            41 28 0:4 net:[402653259] /run/netns/other rw - nsfs nsfs rw\nnonsense\n";
+        assert_eq!(mounted(mounts, 4_026_532_597).collect::<Vec<_>>(), [PathBuf::from("/run/netns/a b\\")]);
+        assert_eq!(mounted(mounts, 7).count(), 0);
+        assert_eq!(unescaped("\\04"), b"\\04");
     }
 }
