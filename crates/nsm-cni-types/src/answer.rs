@@ -81,6 +81,13 @@ pub struct Route {
     pub other: Map<String, Value>,
 }
 
+impl Route {
+    /// Whether it is in the main table, where a route without a table is.
+    pub fn is_main(&self) -> bool {
+        matches!(self.table, None | Some(0 | MAIN_TABLE))
+    }
+}
+
 /// DNS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -107,6 +114,9 @@ struct OldIp {
     #[serde(flatten)]
     other: Map<String, Value>,
 }
+
+/// The kernel's number of the main routing table.
+const MAIN_TABLE: u32 = 254;
 
 /// Fields of an interface and a route that 1.1.0 brought and this crate does not read.
 const NEW_INTERFACE: [&str; 2] = ["socketPath", "pciID"];
@@ -187,6 +197,10 @@ impl Answer {
         }
         for ip in &mut self.ips {
             ip.other.clear();
+        }
+        if to < Version::V1_1_0 {
+            // Without its table, a policy's route would read as one of the pod's main table.
+            self.routes.retain(Route::is_main);
         }
         for route in &mut self.routes {
             keep(&mut route.other, &NEW_ROUTE);

@@ -33,8 +33,9 @@ pub(super) fn of(
     let side = &wire.client;
     let routes = &side.config.routes;
     let gateway_of = |ip: std::net::IpAddr| {
-        let same_family = |route: &&nsm_netlink::Route| route.destination.is_ipv4() == ip.is_ipv4();
-        routes.iter().filter(same_family).find_map(|route| route.gateway).map(|gateway| gateway.to_string())
+        let of_family =
+            |route: &&nsm_netlink::Route| route.table.is_none() && route.destination.is_ipv4() == ip.is_ipv4();
+        routes.iter().filter(of_family).find_map(|route| route.gateway).map(|gateway| gateway.to_string())
     };
     let context = connection.context.clone().unwrap_or_default();
     let dns = context.dns_context.unwrap_or_default();

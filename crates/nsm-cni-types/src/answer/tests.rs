@@ -183,3 +183,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_version_without_tables_has_no_routes_of_policy_tables() {
+    let mut answer = made();
+    let route = |table| Route {
+        dst: "0.0.0.0/0".parse().unwrap(),
+        gw: Some("10.0.0.0".parse().unwrap()),
+        mtu: None,
+        table,
+        other: Map::new(),
+    };
+    answer.routes.extend([route(Some(0x4e53_0000)), route(Some(MAIN_TABLE))]);
+    let newest = answer.clone().convert(Version::V1_1_0).to_json().unwrap();
+    assert_eq!(newest["routes"].as_array().unwrap().len(), 3, "{newest}");
+    for version in Version::ALL.into_iter().filter(|version| *version < Version::V1_1_0) {
+        let older = answer.clone().convert(version);
+        let destinations: Vec<String> = older.routes.iter().map(|route| route.dst.to_string()).collect();
+        assert_eq!(destinations, ["10.0.0.0/24", "0.0.0.0/0"], "{version:?}: the default of the main table stays");
+    }
+}
