@@ -1,12 +1,16 @@
 //! DELs that `nsm-cni` could not bring while the agent was away: notes in `<cniSocket>.owed/`.
 //!
 //! Guarantees: a note is removed when its attachment has been ended, not before, and within a second of the agent's return; an
-//! ADD of the same attachment works it off first. A note that cannot be read is set aside and reported.
+//! ADD of the same attachment works it off first. A DEL that fails is tried again, with a growing pause. A note that cannot be
+//! read is set aside and reported; one of a newer format is left for the agent that knows it, and reported once.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -19,16 +23,32 @@ use crate::state::{AttachmentKey, blocking};
 
 /// Most DELs that are worked off at the same time.
 const AT_ONCE: usize = 32;
+/// Newest format that this version reads.
+const FORMAT: u32 = 1;
+/// Most notes of a newer format that are reported, each once.
+const REPORTED: usize = 1000;
+/// First and longest pause before a DEL that failed is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// The folder of the notes.
+/// The folder of the notes. Clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    /// Notes of a newer format that were reported.
+    reported: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
 
 /// A note in the folder.
 #[derive(Debug)]
 pub struct Note {
     path: PathBuf,
     key: AttachmentKey,
+}
+
+/// What every format has.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +76,7 @@ impl Folder {
         if metadata.mode() & 0o077 != 0 {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self(path))
+        Ok(Self { path, reported: Arc::default() })
     }
 
     /// The note about this attachment.
@@ -65,8 +85,8 @@ impl Folder {
     }
 
     async fn notes(&self) -> Vec<Note> {
-        let folder = self.0.clone();
-        blocking(move || read(&folder)).await
+        let folder = self.clone();
+        blocking(move || folder.read()).await
     }
 
     /// Works off what is there and what comes, until `stop`.
@@ -74,39 +94,92 @@ impl Folder {
         let mut changes = match self.changes() {
             Ok(changes) => changes,
             Err(error) => {
-                tracing::error!(path = %self.0.display(), %error, "owed DELs are not watched: each ADD and start of the agent still works them off");
+                tracing::error!(path = %self.path.display(), %error, "owed DELs are not watched: each ADD and start of the agent still works them off");
                 self.work_off(&server).await;
                 return;
             }
         };
+        let mut pause = PAUSES.0;
         loop {
-            self.work_off(&server).await;
+            let failed = self.work_off(&server).await;
+            let again = async {
+                match failed {
+                    0 => std::future::pending().await,
+                    _ => tokio::time::sleep(pause).await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 change = changes.next() => if change.is_none() { return },
+                () = again => {}
             }
+            pause = if failed == 0 { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         }
     }
 
     fn changes(&self) -> io::Result<inotify::EventStream<[u8; 1024]>> {
         let inotify = Inotify::init()?;
-        inotify.watches().add(&self.0, WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE)?;
+        inotify.watches().add(&self.path, WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE)?;
         inotify.into_event_stream([0; 1024])
     }
 
-    async fn work_off(&self, server: &Server) {
+    /// How many DELs failed.
+    async fn work_off(&self, server: &Server) -> usize {
         // Side by side: one whose ADD still runs waits for that.
         let work = |note: Note| async move {
-            if let Err((key, status)) = server.del_owed(note).await {
+            let done = server.del_owed(note).await;
+            if let Err((key, status)) = &done {
                 tracing::error!(
                     container = key.container_id,
                     ifname = key.ifname,
                     error = status.message(),
-                    "owed DEL failed: the note stays"
+                    "owed DEL failed: the note stays, and is tried again"
                 );
             }
+            usize::from(done.is_err())
         };
-        futures::stream::iter(self.notes().await).for_each_concurrent(AT_ONCE, work).await;
+        let outcomes = futures::stream::iter(self.notes().await).map(work).buffer_unordered(AT_ONCE);
+        outcomes.fold(0, async |failed, one| failed + one).await
+    }
+
+    fn read(&self) -> Vec<Note> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
+        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        let notes = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        notes.filter_map(|path| self.one(path)).collect()
+    }
+
+    fn one(&self, path: PathBuf) -> Option<Note> {
+        // One that cannot be read any more was worked off meanwhile.
+        let text = std::fs::read(&path).ok()?;
+        match serde_json::from_slice::<Head>(&text) {
+            Ok(Head { format }) if format > FORMAT => {
+                self.report_newer(&path, format);
+                return None;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        match serde_json::from_slice::<Written>(&text) {
+            Ok(written) => {
+                Some(Note { path, key: AttachmentKey { container_id: written.container_id, ifname: written.ifname } })
+            }
+            Err(error) => {
+                let aside = path.with_extension("damaged");
+                let _ = std::fs::rename(&path, &aside);
+                tracing::error!(path = %aside.display(), %error, "a note about an owed DEL cannot be read: set aside, GC finds its attachment");
+                None
+            }
+        }
+    }
+
+    fn report_newer(&self, path: &Path, format: u32) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() < REPORTED && reported.insert(path.to_owned()) {
+            tracing::error!(
+                path = %path.display(),
+                "a note about an owed DEL has format {format}, this agent knows up to {FORMAT}: left alone, for an agent of the plugin's version"
+            );
+        }
     }
 }
 
@@ -133,24 +206,24 @@ impl Note {
     }
 }
 
-fn read(folder: &Path) -> Vec<Note> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).filter_map(one).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn one(path: PathBuf) -> Option<Note> {
-    // One that cannot be read any more was worked off meanwhile.
-    let text = std::fs::read(&path).ok()?;
-    match serde_json::from_slice::<Written>(&text) {
-        Ok(written) => {
-            Some(Note { path, key: AttachmentKey { container_id: written.container_id, ifname: written.ifname } })
+    #[test]
+    fn a_newer_format_is_left_alone_and_nonsense_is_set_aside() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(&dir.path().join("cni.sock")).unwrap();
+        let note = |name: &str, text: &str| std::fs::write(folder.path.join(name), text).unwrap();
+        note("one.json", r#"{"format": 1, "containerId": "c", "ifname": "eth0", "network": "n"}"#);
+        note("newer.json", r#"{"format": 2, "containerId": "c", "ifname": "eth0"}"#);
+        note("strange.json", r#"{"format": 2, "attachment": 7}"#);
+        note("damaged.json", "{");
+        let keys: Vec<String> = folder.read().iter().map(|note| note.key.to_string()).collect();
+        assert_eq!(keys, ["c/eth0"]);
+        for left in ["one.json", "newer.json", "strange.json", "damaged.damaged"] {
+            assert!(folder.path.join(left).exists(), "{left}");
         }
-        Err(error) => {
-            let aside = path.with_extension("damaged");
-            let _ = std::fs::rename(&path, &aside);
-            tracing::error!(path = %aside.display(), %error, "a note about an owed DEL cannot be read: set aside, GC finds its attachment");
-            None
-        }
+        assert_eq!(folder.reported.lock().unwrap().len(), 2);
     }
 }
