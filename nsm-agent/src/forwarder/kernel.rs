@@ -5,6 +5,7 @@
 
 mod context;
 mod overlap;
+mod present;
 
 use std::thread;
 
@@ -15,13 +16,10 @@ use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
 use nsm_sdk::kernel::InterfaceName;
 use serde::{Deserialize, Serialize};
 
+pub use present::present_prefixes;
+
 use super::{Agreement, End, Error, Fault, Finding, Forwarder};
 use crate::failpoint;
-
-/// The prefixes that a pod reaches already: no endpoint should hand them out again.
-pub fn present_prefixes(pod: &mut NetnsSocket) -> Result<Vec<nsm_netlink::IpNetwork>, Error> {
-    Ok(overlap::Present::read(pod, None)?.prefixes())
-}
 
 /// Group of all interfaces that agents make, so that an operator can list them (`ip link show group 20051`).
 pub const GROUP: u32 = 20_051;
