@@ -119,8 +119,12 @@ pub trait Forwarder: Send + Sync + 'static {
     /// interface: they are removed where the client's namespace is given.
     fn undo(&self, wire: &Wire, client: Option<&Netns>) -> Result<(), Error>;
 
-    /// What differs from the record, both ends; empty when all is as it was made.
+    /// What differs from the record: whether both ends are there, and all that belongs to the client's where its namespace
+    /// is given. Empty when all is as it was made.
     fn inspect(&self, wire: &Wire, client: Option<&Netns>) -> Result<Vec<Finding>, Error>;
+
+    /// What differs of all that belongs to the endpoint's end. `endpoint`: the namespace that it registered from.
+    fn inspect_endpoint(&self, wire: &Wire, endpoint: Option<&Netns>) -> Result<Vec<Finding>, Error>;
 }
 
 /// The forwarders of this node, by the mechanisms they join.

@@ -1,4 +1,5 @@
-//! CHECK: the record, both ends of the wire in the kernel, and what the runtime remembers.
+//! CHECK: the record, both ends of the wire in the kernel (links, addresses, routes, neighbours, rules), and what the runtime
+//! remembers.
 
 use nsm_netlink::Netns;
 use nsm_proto::cni::{AddResponse, CheckRequest};
@@ -39,9 +40,15 @@ impl Server {
         };
         let forwarders = self.parts.manager.wires.forwarders.clone();
         let seen = wire.clone();
-        let seen = blocking(move || forwarders.of(&seen).inspect(&seen, Some(&netns)))
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let registered = self.parts.manager.endpoints.netns(&record.endpoint).await;
+        let look = move || {
+            let forwarder = forwarders.of(&seen);
+            match forwarder.inspect(&seen, Some(&netns))? {
+                findings if findings.is_empty() => forwarder.inspect_endpoint(&seen, registered.as_ref()),
+                findings => Ok(findings),
+            }
+        };
+        let seen = blocking(look).await.map_err(|error| Status::internal(error.to_string()))?;
         let mut findings: Vec<String> = seen.iter().map(ToString::to_string).collect();
         if let (Some(expected), Wire::Kernel(wire)) = (&asked.expected, &wire) {
             let now = result::of(&attachment, &client_side, Some(wire))?;

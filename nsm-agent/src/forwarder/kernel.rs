@@ -282,14 +282,32 @@ impl Forwarder for Kernel {
                 Err(error) => return Err(Error::kernel(Fault::Node, "cannot look at the interfaces", error)),
             }
         }
-        if let (Some(netns), Some(index), true) = (client, wire.client.index, findings.is_empty()) {
-            let seen = open(netns, "client", Fault::Client)?
-                .inspect(index, wire.client.mac, &wire.client.config)
-                .map_err(|error| Error::kernel(Fault::Node, "cannot look into the pod", error))?;
-            findings.extend(seen.into_iter().map(Finding::Changed));
+        if let (Some(netns), true) = (client, findings.is_empty()) {
+            findings = differences(&wire.client, "client", netns)?;
         }
         Ok(findings)
     }
+
+    fn inspect_endpoint(&self, wire: &super::Wire, endpoint: Option<&Netns>) -> Result<Vec<Finding>, Error> {
+        let side = &kernel(wire)?.endpoint;
+        let registered = endpoint.filter(|netns| netns.id() == side.netns).cloned();
+        // An endpoint may offer the namespace of a process that is not the one that registered.
+        let Some(netns) = registered.or_else(|| Netns::of_a_process(side.netns)) else {
+            tracing::info!(netns = %side.netns, "the endpoint's network namespace is not to be found: its end is looked at from outside only");
+            return Ok(Vec::new());
+        };
+        let seen = differences(side, "endpoint", &netns)?.into_iter();
+        Ok(seen.map(|finding| Finding::Changed(format!("at the endpoint: {finding}"))).collect())
+    }
+}
+
+/// What of an end is not as its configuration says.
+fn differences(side: &Side, of: &str, netns: &Netns) -> Result<Vec<Finding>, Error> {
+    let Some(index) = side.index else { return Ok(Vec::new()) };
+    let seen = open(netns, of, Fault::Node)?
+        .inspect(index, side.mac, &side.config)
+        .map_err(|error| Error::kernel(Fault::Node, format!("cannot look into the {of}'s namespace"), error))?;
+    Ok(seen.into_iter().map(Finding::Changed).collect())
 }
 
 /// Brings an interface from one configuration to another, or leaves it as it was.

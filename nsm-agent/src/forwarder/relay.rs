@@ -25,4 +25,8 @@ impl Forwarder for Relay {
     fn inspect(&self, _: &Wire, _: Option<&nsm_netlink::Netns>) -> Result<Vec<Finding>, Error> {
         Ok(Vec::new())
     }
+
+    fn inspect_endpoint(&self, _: &Wire, _: Option<&nsm_netlink::Netns>) -> Result<Vec<Finding>, Error> {
+        Ok(Vec::new())
+    }
 }

@@ -104,6 +104,12 @@ impl Endpoints {
         }
     }
 
+    /// The namespace that an endpoint registered from, while it is registered.
+    pub async fn netns(&self, name: &str) -> Option<Netns> {
+        let file = self.directory.endpoint(name)?.netns.clone()?;
+        namespace(file).await.ok()
+    }
+
     /// The registration number of an endpoint; none when it is not registered.
     pub fn place(&self, name: &str) -> Option<u64> {
         self.directory.endpoint(name).map(|entry| entry.place())
