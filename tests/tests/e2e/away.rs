@@ -1,11 +1,14 @@
 //! The agent is not there.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
-use nsm_lab::{Endpoint, Node, eventually};
+use nsm_lab::{Endpoint, Node, Pod, eventually};
+use serde_json::json;
 
 use crate::{IFNAME, SERVICE};
 
@@ -87,11 +90,105 @@ pub(crate) fn a_hanging_one_is_not_waited_for() -> anyhow::Result<()> {
 
     node.agent()?.signal(Signal::SIGSTOP)?;
     let deleted = node.cni().del(&first, IFNAME, &conf)?.ok()?;
-    ensure!(deleted.took < 2 * SECOND, "DEL took {:?}", deleted.took);
+    ensure!(deleted.took < SECOND, "DEL took {:?}", deleted.took);
     let added = node.cni().add(&second, IFNAME, &conf)?;
     ensure!(added.took < 3 * SECOND, "ADD took {:?}", added.took);
     added.refused(11)?;
     node.cni().del(&second, IFNAME, &conf)?.ok()?;
     node.agent()?.signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
+}
+
+/// A file system that says no: what the agent wants to remove from the folder stays.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn of(folder: PathBuf) -> anyhow::Result<Self> {
+        let none = None::<&str>;
+        mount(Some(&folder), &folder, none, MsFlags::MS_BIND, none)?;
+        let guard = Self(folder);
+        mount(none, &guard.0, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+/// A note as `nsm-cni` writes it.
+fn leave_note(node: &Node, name: &str, note: &serde_json::Value) -> anyhow::Result<()> {
+    let folder = node.dir().join("cni.sock.owed");
+    let fresh = folder.join(format!(".{name}.tmp"));
+    std::fs::write(&fresh, note.to_string())?;
+    Ok(std::fs::rename(fresh, folder.join(format!("{name}.json")))?)
+}
+
+fn note(pod: &Pod) -> serde_json::Value {
+    json!({"format": 1, "containerId": pod.container(), "ifname": IFNAME, "network": "lab"})
+}
+
+fn failures(node: &Node) -> usize {
+    node.agent_log().matches("owed DEL failed").count()
+}
+
+pub(crate) fn an_owed_del_that_fails_is_tried_again() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+    let broken = ReadOnly::of(node.run_dir().join("attachments"))?;
+    leave_note(&node, "one", &note(&pod))?;
+    eventually("a try", 5 * SECOND, || Ok(failures(&node)), |count| *count >= 1)?;
+    drop(broken);
+    // Nothing but time makes it try once more.
+    eventually("done", 10 * SECOND, || Ok(before.difference(&node.leftovers()?)), Vec::is_empty).map(|_| ())
+}
+
+pub(crate) fn add_works_off_its_owed_note_first() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let conf = node.conf(SERVICE);
+    node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    let broken = ReadOnly::of(node.run_dir().join("attachments"))?;
+    leave_note(&node, "one", &note(&pod))?;
+    // The next try is seconds away.
+    eventually("two tries", 5 * SECOND, || Ok(failures(&node)), |count| *count >= 2)?;
+    let refused = node.cni().add(&pod, IFNAME, &conf)?;
+    ensure!(refused.exit != 0, "the old attachment is still there: {}", refused.json);
+    drop(broken);
+    let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    ensure!(node.agent_log().contains("owed DEL done"), "{}", node.agent_log());
+    ensure!(!node.dir().join("cni.sock.owed/one.json").exists(), "the note is worked off");
+    // No try that comes later ends the new attachment.
+    leave_note(&node, "other", &json!({"format": 1, "containerId": "nobody", "ifname": IFNAME}))?;
+    let other = node.dir().join("cni.sock.owed/other.json");
+    eventually("all notes worked off", 5 * SECOND, || Ok(other.exists()), |exists| !exists)?;
+    pod.ping(added.peer(false)?)?;
+    ensure!(node.connections()?.len() == 1);
+    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)
+}
+
+pub(crate) fn a_note_of_a_newer_format_is_left_alone() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let added = node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+    let mut newer = note(&pod);
+    newer["format"] = 2.into();
+    leave_note(&node, "newer", &newer)?;
+    // One that comes later is worked off, so the newer one has been read.
+    leave_note(&node, "other", &json!({"format": 1, "containerId": "nobody", "ifname": IFNAME}))?;
+    let other = node.dir().join("cni.sock.owed/other.json");
+    eventually("the other note", 5 * SECOND, || Ok(other.exists()), |exists| !exists)?;
+    ensure!(node.agent_log().contains("format 2, this agent knows up to 1"), "{}", node.agent_log());
+    ensure!(node.dir().join("cni.sock.owed/newer.json").exists());
+    pod.ping(added.peer(false)?)?;
+    Ok(())
 }

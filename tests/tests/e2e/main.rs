@@ -4,6 +4,7 @@ mod addressing;
 mod away;
 mod check;
 mod connecting;
+mod contexts;
 mod deleting;
 mod endpoints;
 mod garbage;
@@ -55,6 +56,16 @@ fn main() -> ExitCode {
         check::whole_is_well,
         check::a_removed_address_is_found,
         check::a_removed_link_is_found,
+        check::the_endpoints_address_is_looked_at,
+        check::the_endpoints_route_is_looked_at,
+        check::the_endpoints_neighbour_is_looked_at,
+        contexts::policies_of_a_pod_end_with_del,
+        contexts::policies_of_a_client_end_with_its_connection,
+        contexts::name_servers_are_in_the_result,
+        contexts::what_the_pod_reaches_is_not_given_again,
+        contexts::a_pod_with_thousands_of_routes_is_served,
+        contexts::an_endpoint_asks_for_a_refresh,
+        contexts::an_endpoint_says_down,
         garbage::frees_what_the_runtime_forgot,
         garbage::an_absent_list_frees_only_lost_namespaces,
         garbage::other_networks_are_left_alone,
@@ -66,6 +77,9 @@ fn main() -> ExitCode {
         away::del_is_owed_and_worked_off,
         away::del_for_nothing_leaves_no_debt,
         away::a_hanging_one_is_not_waited_for,
+        away::an_owed_del_that_fails_is_tried_again,
+        away::add_works_off_its_owed_note_first,
+        away::a_note_of_a_newer_format_is_left_alone,
         restart::traffic_continues_and_del_works,
         restart::orderly_end_keeps_the_wires,
         restart::endpoints_keep_their_clients,
