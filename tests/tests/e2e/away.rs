@@ -119,10 +119,10 @@ impl Drop for ReadOnly {
 }
 
 /// A note as `nsm-cni` writes it.
-fn leave_note(node: &Node, name: &str, note: &serde_json::Value) -> anyhow::Result<()> {
+fn leave_note(node: &Node, name: &str, content: &serde_json::Value) -> anyhow::Result<()> {
     let folder = node.dir().join("cni.sock.owed");
     let fresh = folder.join(format!(".{name}.tmp"));
-    std::fs::write(&fresh, note.to_string())?;
+    std::fs::write(&fresh, content.to_string())?;
     Ok(std::fs::rename(fresh, folder.join(format!("{name}.json")))?)
 }
 
