@@ -49,7 +49,7 @@ fn request(call: &Call, conf: &Conf, args: Args, netns_url: String, left: Durati
         netns_url,
         network_service: conf.network_service.clone(),
         labels: conf.labels.clone(),
-        mechanism: conf.mechanism.clone(),
+        mechanism: conf.mechanism.to_string(),
         pod: (pod != Pod::default()).then_some(pod),
         mac: conf.mac.clone().unwrap_or_default(),
         ips: conf.ips.iter().map(ToString::to_string).collect(),

@@ -31,6 +31,7 @@ pub(crate) async fn run(call: &Call) -> Result<(), Error> {
         netns_path: call.env.netns.clone(),
         netns_url: agent.pass(&netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?,
         expected: Some(expected(part)),
+        plugin_version: agent::plugin_version(),
     };
     let checked = agent.call(|mut client| async move { client.check(request).await }).await;
     let findings = match checked {

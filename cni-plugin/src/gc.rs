@@ -5,7 +5,10 @@ use std::time::Duration;
 use nsm_cni_types::{Error, Lenient, code};
 use nsm_proto::cni::{AttachmentKey, GcRequest, ValidAttachments};
 
-use crate::{Call, agent::Agent};
+use crate::{
+    Call,
+    agent::{self, Agent},
+};
 
 pub(crate) async fn run(call: &Call) -> Result<(), Error> {
     let lenient = Lenient::parse(&call.stdin);
@@ -18,6 +21,7 @@ pub(crate) async fn run(call: &Call) -> Result<(), Error> {
     let request = GcRequest {
         network: call.stdin.name.clone(),
         valid: valid.map(|all| ValidAttachments { keys: all.into_iter().map(key).collect() }),
+        plugin_version: agent::plugin_version(),
     };
     let timed = |failure: crate::agent::Failure| failure.error(&lenient.socket, lenient.timeout);
     let mut agent = Agent::connect(&lenient.socket, Duration::ZERO, lenient.timeout).await.map_err(timed)?;

@@ -5,7 +5,7 @@ use nsm_proto::cni::StatusRequest;
 
 use crate::{
     Call,
-    agent::{Agent, Failure},
+    agent::{self, Agent, Failure},
 };
 
 pub(crate) async fn run(call: &Call) -> Result<(), Error> {
@@ -17,7 +17,11 @@ pub(crate) async fn run(call: &Call) -> Result<(), Error> {
         if error.code == code::TRY_AGAIN { Error { code: code::NOT_AVAILABLE, ..error } } else { error }
     };
     let mut agent = Agent::connect(&conf.socket, conf.agent_wait, conf.timeout).await.map_err(unavailable)?;
-    let request = StatusRequest { network_service: conf.network_service.clone(), mechanism: conf.mechanism.clone() };
+    let request = StatusRequest {
+        network_service: conf.network_service.clone(),
+        mechanism: conf.mechanism.to_string(),
+        plugin_version: agent::plugin_version(),
+    };
     let status = agent.call(|mut client| async move { client.status(request).await }).await.map_err(unavailable)?;
     let problems = status.problems;
     if problems.is_empty() { Ok(()) } else { Err(Error::new(code::NOT_AVAILABLE, problems.join("; "))) }

@@ -90,6 +90,7 @@ impl Agent {
             forwarders,
             owed: owed.clone(),
             monitor,
+            metrics: metrics.clone(),
         });
         let recovered = recover(&manager).await;
         tracing::info!(
@@ -107,6 +108,7 @@ impl Agent {
         }
         let cni_path = settings.cni_socket.clone();
         let notes = blocking(move || cni::notes::Folder::open(&cni_path)).await.context("owed DELs")?;
+        let plugins = cni::plugins::Plugins::default();
         let server = cni::Server::new(cni::Parts {
             manager: manager.clone(),
             selftest: selftest.clone(),
@@ -114,11 +116,13 @@ impl Agent {
             node_labels: node_labels(&settings),
             metrics: metrics.clone(),
             notes: notes.clone(),
+            plugins: plugins.clone(),
         });
-        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, selftest.clone(), &netlink));
+        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, selftest.clone(), plugins, &netlink));
         if let Some(address) = settings.metrics {
             let listener = http::bind(address).await?;
-            let shown = http::Shown { metrics, selftest, connections: stored.connections, owed };
+            let directory = registry.directory().clone();
+            let shown = http::Shown { metrics, selftest, connections: stored.connections, owed, directory };
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks };

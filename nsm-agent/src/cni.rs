@@ -9,6 +9,7 @@ mod check;
 mod del;
 mod gc;
 pub mod notes;
+pub mod plugins;
 mod result;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nsm_cni_types::Mechanism;
 use nsm_netlink::Netlink;
 use nsm_proto::cni::{self, cni_server};
 use nsm_sdk::serve::Connection as Socket;
@@ -43,6 +45,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// DELs that were owed while the agent was away.
     pub notes: notes::Folder,
+    /// Who calls.
+    pub plugins: plugins::Plugins,
 }
 
 /// The server. Clones share it.
@@ -133,6 +137,7 @@ impl cni_server::Cni for Server {
         crate::failpoint::hit("add.start");
         let socket = socket(&request)?;
         let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
         let netns = add::passed_netns(&socket, &asked.netns_url).await?;
         let (server, slot) = (self.clone(), self.parts.manager.turns.at(&key));
@@ -154,7 +159,9 @@ impl cni_server::Cni for Server {
     async fn del(&self, request: Request<cni::DelRequest>) -> Result<Response<cni::DelResponse>, Status> {
         let started = Instant::now();
         crate::failpoint::hit("del.start");
-        let key = key(request.into_inner().key)?;
+        let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
+        let key = key(asked.key)?;
         let server = self.clone();
         self.run(async move {
             let done = server.del_one(&key).await;
@@ -169,6 +176,7 @@ impl cni_server::Cni for Server {
         let started = Instant::now();
         let socket = socket(&request)?;
         let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
         let netns = add::passed_netns(&socket, &asked.netns_url).await?;
         let done = self.check_one(&key, asked, netns).await;
@@ -177,17 +185,26 @@ impl cni_server::Cni for Server {
     }
 
     async fn gc(&self, request: Request<cni::GcRequest>) -> Result<Response<cni::GcResponse>, Status> {
+        let started = Instant::now();
         let server = self.clone();
         let asked = request.into_inner();
-        self.run(async move { Ok(server.collect(asked).await) }).await.map(Response::new)
+        self.parts.plugins.called(&asked.plugin_version);
+        self.run(async move {
+            let done = server.collect(asked).await;
+            server.parts.metrics.cni(Operation::Gc, done.errors.is_empty(), started.elapsed());
+            Ok(done)
+        })
+        .await
+        .map(Response::new)
     }
 
     async fn status(&self, request: Request<cni::StatusRequest>) -> Result<Response<cni::StatusResponse>, Status> {
+        let started = Instant::now();
         let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
         let mut problems = self.parts.selftest.problems().await;
-        if !asked.mechanism.is_empty() && asked.mechanism != "kernel" {
-            problems.push(format!("mechanism {:?}: this agent makes kernel interfaces", asked.mechanism));
-        }
+        problems.extend(Mechanism::parse(&asked.mechanism).err().map(|error| error.to_string()));
+        self.parts.metrics.cni(Operation::Status, problems.is_empty(), started.elapsed());
         Ok(Response::new(cni::StatusResponse { problems, agent_version: env!("CARGO_PKG_VERSION").into() }))
     }
 }

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     manager::Owed,
-    metrics::Metrics,
+    metrics::{Metrics, Now},
+    registry::Directory,
     selftest::SelfTest,
     state::{Connected, Records},
 };
@@ -29,6 +30,8 @@ pub struct Shown {
     pub connections: Records<Connected>,
     /// Ends that endpoints have still to hear.
     pub owed: Owed,
+    /// What is registered.
+    pub directory: Arc<Directory>,
 }
 
 /// Listens; the address is in the error.
@@ -53,7 +56,9 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
 }
 
 fn scrape(shown: &Shown) -> Response {
-    match shown.metrics.text(shown.connections.len(), shown.owed.all().len()) {
+    let (services, endpoints, watches) = shown.directory.counts();
+    let now = Now { connections: shown.connections.len(), owed: shown.owed.all().len(), services, endpoints, watches };
+    match shown.metrics.text(now) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

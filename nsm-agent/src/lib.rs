@@ -13,6 +13,8 @@ pub mod http;
 pub mod manager;
 pub mod metrics;
 pub mod node;
+pub mod privileges;
+
 pub mod registry;
 pub mod selftest;
 pub mod share;

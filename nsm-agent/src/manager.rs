@@ -4,6 +4,7 @@ mod asked;
 mod heal;
 mod ids;
 mod lookup;
+mod measured;
 mod owed;
 mod recover;
 mod running;
@@ -47,6 +48,7 @@ pub use select::Select;
 pub use turns::{Slot, Turns};
 pub use wires::Wires;
 
+use self::measured::Measured;
 use crate::{
     forwarder::Forwarders,
     metrics::Metrics,
@@ -107,6 +109,8 @@ pub struct Parts {
     pub owed: Owed,
     /// Tells clients what becomes of their connections.
     pub monitor: Monitor,
+    /// Counts and durations.
+    pub metrics: Metrics,
 }
 
 /// What became of a pod's network namespace.
@@ -133,7 +137,8 @@ impl PodsNetns {
 impl Manager {
     /// Joins the parts into chains.
     pub fn new(parts: Parts) -> Self {
-        let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor } = parts;
+        let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor, metrics } =
+            parts;
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
         let (tell, by_endpoints) = mpsc::unbounded_channel();
@@ -150,8 +155,13 @@ impl Manager {
             Shared(wires.clone()),
             to_endpoint.clone(),
         ];
-        let running = Running::new(ids.clone());
-        let serving = chain![Path::server(name.clone()).ids(ids), running, begin.clone(), behind_begin.clone()];
+        let serving = chain![
+            Measured(metrics),
+            Path::server(name.clone()).ids(ids.clone()),
+            Running::new(ids),
+            begin.clone(),
+            behind_begin.clone()
+        ];
         let behind_attached = chain![
             Refreshes(refreshes),
             refresh.clone(),

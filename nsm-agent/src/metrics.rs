@@ -17,6 +17,10 @@ pub enum Operation {
     Del,
     /// CHECK.
     Check,
+    /// GC.
+    Gc,
+    /// STATUS.
+    Status,
 }
 
 impl fmt::Display for Operation {
@@ -25,14 +29,31 @@ impl fmt::Display for Operation {
             Self::Add => "ADD",
             Self::Del => "DEL",
             Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
         })
     }
+}
+
+/// A call of NSM v1's `NetworkService`, of another process or of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ServiceCall {
+    /// First, refresh or heal.
+    Request,
+    /// Close.
+    Close,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum Outcome {
     Ok,
     Error,
+}
+
+impl Outcome {
+    fn of(ok: bool) -> Self {
+        if ok { Self::Ok } else { Self::Error }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,41 +67,113 @@ struct OperationLabel {
     operation: Operation,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    call: ServiceCall,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabel {
+    call: ServiceCall,
+}
+
+/// What is counted when a scrape comes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Now {
+    /// Connections of this node.
+    pub connections: usize,
+    /// Ends that endpoints have still to hear.
+    pub owed: usize,
+    /// Registered network services.
+    pub services: usize,
+    /// Registered endpoints.
+    pub endpoints: usize,
+    /// Open watches of the registry.
+    pub watches: usize,
+}
+
 /// All that is counted. Clones share it.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     cni_total: Family<CniLabels, Counter>,
     cni_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    calls_total: Family<CallLabels, Counter>,
+    call_seconds: Family<CallLabel, Histogram, fn() -> Histogram>,
     heals_total: Counter,
+    now: Gauges,
+}
+
+/// One for each field of [`Now`].
+#[derive(Debug, Clone, Default)]
+struct Gauges {
     connections: Gauge,
     owed: Gauge,
+    services: Gauge,
+    endpoints: Gauge,
+    watches: Gauge,
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, gauge) in [
+            ("connections", "Connections of this node", &self.connections),
+            ("owed_closes", "Ends of connections that endpoints have still to hear", &self.owed),
+            ("registry_services", "Registered network services", &self.services),
+            ("registry_endpoints", "Registered endpoints", &self.endpoints),
+            ("registry_watches", "Open watches of services and endpoints", &self.watches),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    fn set(&self, now: Now) {
+        for (gauge, count) in [
+            (&self.connections, now.connections),
+            (&self.owed, now.owed),
+            (&self.services, now.services),
+            (&self.endpoints, now.endpoints),
+            (&self.watches, now.watches),
+        ] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("nsm");
-        let cni_total = Family::default();
+        let (cni_total, calls_total) = (Family::default(), Family::default());
         let cni_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
-        let (heals_total, connections, owed) = (Counter::default(), Gauge::default(), Gauge::default());
+        let call_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
+        let (heals_total, now) = (Counter::default(), Gauges::default());
         registry.register("cni_operations", "CNI operations served, by outcome", Family::clone(&cni_total));
         registry.register(
             "cni_operation_seconds",
             "Time the agent took for a CNI operation",
             Family::clone(&cni_seconds),
         );
+        registry.register("calls", "Requests and Closes of connections, by outcome", Family::clone(&calls_total));
+        registry.register("call_seconds", "Time a Request or Close took", Family::clone(&call_seconds));
         registry.register("heals", "Connections moved or made again after a failure", heals_total.clone());
-        registry.register("connections", "Connections of this node", connections.clone());
-        registry.register("owed_closes", "Ends of connections that endpoints have still to hear", owed.clone());
-        Self { registry: Arc::new(registry), cni_total, cni_seconds, heals_total, connections, owed }
+        now.register(&mut registry);
+        Self { registry: Arc::new(registry), cni_total, cni_seconds, calls_total, call_seconds, heals_total, now }
     }
 
     /// A CNI operation ended.
     pub fn cni(&self, operation: Operation, ok: bool, took: Duration) {
-        let outcome = if ok { Outcome::Ok } else { Outcome::Error };
+        let outcome = Outcome::of(ok);
         self.cni_total.get_or_create(&CniLabels { operation, outcome }).inc();
         self.cni_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
+    }
+
+    /// A Request or Close ended.
+    pub fn call(&self, call: ServiceCall, ok: bool, took: Duration) {
+        let outcome = Outcome::of(ok);
+        self.calls_total.get_or_create(&CallLabels { call, outcome }).inc();
+        self.call_seconds.get_or_create(&CallLabel { call }).observe(took.as_secs_f64());
     }
 
     /// A connection was healed.
@@ -88,10 +181,9 @@ impl Metrics {
         self.heals_total.inc();
     }
 
-    /// The text that a scrape gets; the gauges are read now.
-    pub fn text(&self, connections: usize, owed: usize) -> Result<String, fmt::Error> {
-        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
-        self.owed.set(i64::try_from(owed).unwrap_or(i64::MAX));
+    /// The text that a scrape gets.
+    pub fn text(&self, now: Now) -> Result<String, fmt::Error> {
+        self.now.set(now);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -117,10 +209,21 @@ mod tests {
         let metrics = Metrics::new();
         metrics.cni(Operation::Add, true, Duration::from_millis(3));
         metrics.healed();
-        let text = metrics.text(7, 1).unwrap();
+        metrics.cni(Operation::Gc, false, Duration::ZERO);
+        metrics.call(ServiceCall::Request, true, Duration::from_millis(3));
+        metrics.call(ServiceCall::Close, false, Duration::ZERO);
+        let now = Now { connections: 7, owed: 1, services: 2, endpoints: 3, watches: 4 };
+        let text = metrics.text(now).unwrap();
         for line in [
             "nsm_cni_operations_total{operation=\"Add\",outcome=\"Ok\"} 1",
             "nsm_cni_operation_seconds_bucket{le=\"0.004\",operation=\"Add\"} 1",
+            "nsm_cni_operations_total{operation=\"Gc\",outcome=\"Error\"} 1",
+            "nsm_calls_total{call=\"Request\",outcome=\"Ok\"} 1",
+            "nsm_calls_total{call=\"Close\",outcome=\"Error\"} 1",
+            "nsm_call_seconds_bucket{le=\"0.004\",call=\"Request\"} 1",
+            "nsm_registry_services 2",
+            "nsm_registry_endpoints 3",
+            "nsm_registry_watches 4",
             "nsm_heals_total 1",
             "nsm_connections 7",
             "nsm_owed_closes 1",

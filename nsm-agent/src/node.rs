@@ -3,15 +3,18 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use async_trait::async_trait;
+use nsm_cni_types::Mechanism;
 use nsm_netlink::{IfName, Netlink, Netns, NetnsSocket};
 use nsm_proto::admin::{ConnectionInfo, Finding, InfoResponse, PlanRequest, PlanResponse, finding::Level};
 use tokio::sync::watch;
 
 use crate::{
     admin,
+    cni::plugins::Plugins,
     config::Settings,
     forwarder::{Wire, kernel::present_prefixes},
     manager::{Healer, Manager},
+    privileges,
     selftest::SelfTest,
     state::{Connected, Owner, blocking},
 };
@@ -22,12 +25,20 @@ pub struct ThisNode {
     manager: Manager,
     healer: Healer,
     selftest: SelfTest,
+    plugins: Plugins,
     netlink: Netlink,
 }
 
 impl ThisNode {
     /// Shows these parts.
-    pub fn new(settings: &Settings, manager: Manager, healer: Healer, selftest: SelfTest, netlink: &Netlink) -> Self {
+    pub fn new(
+        settings: &Settings,
+        manager: Manager,
+        healer: Healer,
+        selftest: SelfTest,
+        plugins: Plugins,
+        netlink: &Netlink,
+    ) -> Self {
         let info = InfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             node_name: settings.node_name(),
@@ -37,8 +48,9 @@ impl ThisNode {
             run_dir: settings.run_dir.display().to_string(),
             started: Some(SystemTime::now().into()),
             pid: std::process::id(),
+            plugins: Vec::new(),
         };
-        Self { info, manager, healer, selftest, netlink: netlink.clone() }
+        Self { info, manager, healer, selftest, plugins, netlink: netlink.clone() }
     }
 
     fn shown(&self, record: &Connected) -> ConnectionInfo {
@@ -116,7 +128,7 @@ impl ThisNode {
 #[async_trait]
 impl admin::Node for ThisNode {
     fn info(&self) -> InfoResponse {
-        self.info.clone()
+        InfoResponse { plugins: self.plugins.seen(), ..self.info.clone() }
     }
 
     fn connections(&self) -> Vec<ConnectionInfo> {
@@ -147,9 +159,7 @@ impl admin::Node for ThisNode {
 
     async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, nsm_sdk::Error> {
         let mut plan = PlanResponse::default();
-        if !matches!(request.mechanism.as_str(), "" | "kernel") {
-            plan.problems.push(format!("mechanism {:?}: this agent makes kernel interfaces", request.mechanism));
-        }
+        plan.problems.extend(Mechanism::parse(&request.mechanism).err().map(|error| error.to_string()));
         match self.manager.endpoints.foreseen(&request.network_service, &request.labels) {
             Ok(candidates) => {
                 let names: Vec<&str> = candidates.iter().map(|entry| entry.message.name.as_str()).collect();
@@ -164,21 +174,20 @@ impl admin::Node for ThisNode {
 
     async fn self_test(&self) -> Vec<Finding> {
         let findings = self.selftest.findings().await.into_iter();
-        findings
-            .map(|finding| match finding.problem {
-                None => Finding {
-                    level: Level::Ok.into(),
-                    subject: finding.subject.into(),
-                    detail: String::new(),
-                    fix: String::new(),
-                },
-                Some(problem) => Finding {
-                    level: Level::Error.into(),
-                    subject: finding.subject.into(),
-                    detail: problem.detail,
-                    fix: problem.fix.into(),
-                },
-            })
-            .collect()
+        let tested = findings.map(|finding| match finding.problem {
+            None => Finding {
+                level: Level::Ok.into(),
+                subject: finding.subject.into(),
+                detail: String::new(),
+                fix: String::new(),
+            },
+            Some(problem) => Finding {
+                level: Level::Error.into(),
+                subject: finding.subject.into(),
+                detail: problem.detail,
+                fix: problem.fix.into(),
+            },
+        });
+        tested.chain(privileges::findings()).collect()
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use clap::CommandFactory;
 use nsm_agent::{
     config::Settings,
-    metrics::{Metrics, Operation},
+    metrics::{Metrics, Now, Operation, ServiceCall},
 };
 use nsm_cni_types::{Args, Command, Conf, Error, Stdin};
 
@@ -89,7 +89,8 @@ fn agent_metrics() {
     let metrics = Metrics::new();
     // A family shows once it has a member.
     metrics.cni(Operation::Add, true, Duration::ZERO);
-    let text = metrics.text(0, 0).unwrap();
+    metrics.call(ServiceCall::Request, true, Duration::ZERO);
+    let text = metrics.text(Now::default()).unwrap();
     let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let kinds: BTreeSet<(String, String)> = kinds
         .map(|(name, kind)| (format!("{name}{}", if kind == "counter" { "_total" } else { "" }), kind.to_owned()))

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod paths;
+mod versions;
 
 use std::io::Write;
 
@@ -19,6 +20,8 @@ use crate::{
 pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) -> Result<(), Error> {
     let mut findings = vec![paths::privileges()];
     let info = ask(agent, &mut findings).await;
+    let version = info.as_ref().map(|info| info.version.as_str());
+    findings.push(versions::of_installed(&args.cni_plugin, version).await);
     findings.push(paths::private_socket(&agent.socket));
     let (nsm_socket, state_dir, run_dir) = match &info {
         Some(info) => ((&info.nsm_socket).into(), (&info.state_dir).into(), (&info.run_dir).into()),
@@ -54,27 +57,13 @@ async fn ask(agent: &Agent, findings: &mut Vec<Finding>) -> Option<InfoResponse>
         info.version, info.node_name, info.pid, info.registry
     );
     findings.push(good("agent", &running));
-    findings.push(skew(&info.version, env!("CARGO_PKG_VERSION")));
+    findings.push(versions::of_agent(&info.version));
+    findings.push(versions::of_callers(&info));
     match client.self_test(agent.request(SelfTestRequest {})).await {
         Ok(test) => findings.extend(test.into_inner().findings),
         Err(status) => findings.push(bad("self-test", status.message(), "look into the agent's log")),
     }
     Some(info)
-}
-
-/// One minor version apart is what the private API promises.
-fn skew(agent: &str, own: &str) -> Finding {
-    let numbers = |version: &str| -> Option<(u64, u64)> {
-        let mut parts = version.split('.').map(|part| part.parse().ok());
-        Some((parts.next()??, parts.next()??))
-    };
-    let fix = "install nsmctl, nsm-cni and nsm-agent of one release";
-    let text = format!("agent {agent}, nsmctl {own}");
-    match (numbers(agent), numbers(own)) {
-        _ if agent == own => good("versions", &text),
-        (Some(a), Some(b)) if a.0 == b.0 && a.1.abs_diff(b.1) <= 1 => finding(Level::Warning, "versions", &text, fix),
-        _ => bad("versions", &text, fix),
-    }
 }
 
 fn write(findings: &[Finding], format: Format, out: &mut impl Write) -> Result<(), Error> {
@@ -116,17 +105,4 @@ fn good(subject: &str, detail: &str) -> Finding {
 
 fn bad(subject: &str, detail: &str, fix: &str) -> Finding {
     finding(Level::Error, subject, detail, fix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_minor_version_apart_is_fine() {
-        assert_eq!(skew("1.2.3", "1.2.3").level(), Level::Ok);
-        assert_eq!(skew("1.2.3", "1.3.0").level(), Level::Warning);
-        assert_eq!(skew("1.2.3", "1.4.0").level(), Level::Error);
-        assert_eq!(skew("one", "1.4.0").level(), Level::Error);
-    }
 }

@@ -141,6 +141,9 @@ pub(crate) struct Check {
         value_name = "PATH"
     )]
     pub(crate) nsm_socket: PathBuf,
+    /// The installed plugin, which is asked for its version.
+    #[arg(long, env = "NSM_CNI_PLUGIN", default_value = "/opt/cni/bin/nsm-cni", value_name = "PATH")]
+    pub(crate) cni_plugin: PathBuf,
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

@@ -120,7 +120,7 @@ metadata: { name: firewall }
 spec:
   network_service_names: [secure]
   network_service_labels: { secure: { labels: { app: firewall } } }
-  url: tcp://10.0.0.7:5001
+  url: unix:///run/firewall.sock
 ---
 apiVersion: networkservicemesh.io/v1
 kind: NetworkServiceEndpoint
@@ -128,7 +128,7 @@ metadata: { name: gateway }
 spec:
   network_service_names: [secure]
   network_service_labels: { secure: { labels: { app: vpn-gateway } } }
-  url: tcp://10.0.0.8:5001
+  url: unix:///run/gateway.sock
 ";
 
 #[tokio::test]

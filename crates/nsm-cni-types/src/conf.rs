@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
-use crate::{Answer, Args, Error, Stdin, Version, code, env};
+use crate::{Answer, Args, Error, Mechanism, Stdin, UnknownMechanism, Version, code, env};
 use fields::Fields;
 
 /// Where the agent listens unless the configuration says otherwise.
@@ -70,7 +70,7 @@ pub struct Conf {
     /// Merged labels.
     pub labels: BTreeMap<String, String>,
     /// `mechanism`.
-    pub mechanism: String,
+    pub mechanism: Mechanism,
     /// `cniSocket`.
     pub socket: PathBuf,
     /// `timeoutSeconds`.
@@ -195,10 +195,11 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
         }
     }
     let network_service = network_service(keys, &mut fields);
-    let mechanism = fields.text(keys, "mechanism", "\"kernel\", the only mechanism that is supported");
-    if let Some(other) = mechanism.as_deref().filter(|mechanism| *mechanism != "kernel") {
-        fields.invalid("mechanism", &other.into(), "\"kernel\", the only mechanism that is supported");
-    }
+    let mechanism = fields.text(keys, "mechanism", UnknownMechanism::EXPECTED).unwrap_or_default();
+    let mechanism = Mechanism::parse(&mechanism).unwrap_or_else(|_| {
+        fields.invalid("mechanism", &mechanism.as_str().into(), UnknownMechanism::EXPECTED);
+        Mechanism::default()
+    });
     let socket = fields.text(keys, "cniSocket", "an absolute path");
     let socket = socket.filter(|path| {
         let sound = path.starts_with('/') && !path.contains('\0');
@@ -243,7 +244,7 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
     let conf = Conf {
         network_service,
         labels,
-        mechanism: "kernel".to_owned(),
+        mechanism,
         socket: PathBuf::from(socket.as_deref().unwrap_or(DEFAULT_SOCKET)),
         timeout: Duration::from_secs(timeout),
         agent_wait: Duration::from_secs(agent_wait),

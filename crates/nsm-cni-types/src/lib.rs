@@ -12,6 +12,7 @@ mod args;
 mod conf;
 mod env;
 mod error;
+mod mechanism;
 mod stdin;
 mod version;
 
@@ -20,5 +21,6 @@ pub use args::Args;
 pub use conf::{Attachment, Conf, DEFAULT_SOCKET, Lenient, RESERVED_LABELS};
 pub use env::{Command, Environment};
 pub use error::{Error, code};
+pub use mechanism::{Mechanism, UnknownMechanism};
 pub use stdin::Stdin;
 pub use version::Version;

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use nsm_cni_types::{Mechanism, RESERVED_LABELS};
 use nsm_netlink::{IfName, Mac, Mtu, Netns, NetnsSocket};
 use nsm_proto::{
     cni::{AddRequest, AddResponse},
-    connection::{Connection, Mechanism},
+    connection::{self, Connection},
     connectioncontext::{ConnectionContext, EthernetContext, IpContext},
     mechanism::{INTERFACE_NAME, KERNEL, LOCAL, MTU},
 };
@@ -23,8 +24,6 @@ use crate::{
 
 /// Longest ADD, whatever the plugin says.
 const LONGEST: Duration = Duration::from_mins(2);
-/// Labels that are the agent's to give.
-const RESERVED: [&str; 4] = ["podName", "nodeName", "clusterName", "namespace"];
 
 /// Takes the namespace that the plugin passed with its call.
 pub(super) async fn passed_netns(socket: &Socket, url: &str) -> Result<Netns, Status> {
@@ -117,11 +116,10 @@ impl Server {
         if asked.network_service.is_empty() || asked.network_service.len() > 253 {
             return Err(invalid(format!("networkService {:?}: expected 1 to 253 bytes", asked.network_service)));
         }
-        if !asked.mechanism.is_empty() && asked.mechanism != "kernel" {
-            return Err(invalid(format!("mechanism {:?}: this agent makes kernel interfaces", asked.mechanism)));
-        }
+        // The only one there is: the request below asks for it.
+        let Mechanism::Kernel = Mechanism::parse(&asked.mechanism).map_err(|error| invalid(error.to_string()))?;
         let mut labels: BTreeMap<String, String> = asked.labels.clone();
-        if let Some(reserved) = RESERVED.iter().find(|name| labels.contains_key(**name)) {
+        if let Some(reserved) = RESERVED_LABELS.iter().find(|name| labels.contains_key(**name)) {
             return Err(invalid(format!("label {reserved} is given by the agent and cannot be set")));
         }
         labels.extend(self.parts.node_labels.clone());
@@ -209,6 +207,6 @@ fn request(attachment: &Attachment, asked: &AddRequest, prefixes: Vec<String>, c
         }),
         ..Connection::default()
     };
-    let preference = Mechanism { cls: LOCAL.into(), r#type: KERNEL.into(), parameters };
+    let preference = connection::Mechanism { cls: LOCAL.into(), r#type: KERNEL.into(), parameters };
     Request { connection, preferences: vec![preference], call }
 }

@@ -108,6 +108,7 @@ fn main() -> ExitCode {
         operator::plan_changes_nothing,
         operator::plan_says_whom_the_next_add_asks,
         operator::endpoints_that_cannot_be_called_say_why,
+        operator::check_looks_at_versions_privileges_and_kernel,
         operator::check_finds_a_dead_agent,
         operator::a_deleted_connection_is_closed,
         operator::watch_shows_changes,

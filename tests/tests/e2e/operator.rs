@@ -3,11 +3,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nsm_lab::{Endpoint, Node, Program, binary, eventually};
+use nsm_proto::cni::StatusRequest;
+use nsm_proto::cni::cni_client::CniClient;
 use serde_json::Value;
 
 use crate::{IFNAME, SERVICE};
@@ -158,6 +162,79 @@ pub(crate) fn plan_changes_nothing() -> anyhow::Result<()> {
     node.nothing_left(&before)
 }
 
+/// Tells the agent that a plugin of this version is there, as its STATUS does.
+fn call_as_plugin(node: &Node, version: &str) -> anyhow::Result<()> {
+    let socket = node.cni_socket();
+    let request = StatusRequest { plugin_version: version.to_owned(), ..StatusRequest::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = nsm_fdpass::connect(&socket, tokio::time::Instant::now() + BOUND).await?.channel;
+        CniClient::new(channel).status(request).await?;
+        Ok(())
+    })
+}
+
+/// The findings of `nsmctl check`, and whether it is content.
+fn findings(node: &Node, plugin: &Path) -> anyhow::Result<(Vec<Value>, bool)> {
+    let mut command = Command::new(binary("nsmctl")?);
+    command.arg("--cni-socket").arg(node.cni_socket()).args(["check", "-o", "json", "--cni-plugin"]).arg(plugin);
+    let output = node.namespace().run(|| command.output())??;
+    let shown: Value = serde_json::from_slice(&output.stdout)?;
+    Ok((shown["findings"].as_array().cloned().unwrap_or_default(), output.status.success()))
+}
+
+/// What it says about a subject.
+fn about<'a>(findings: &'a [Value], subject: &str) -> anyhow::Result<&'a Value> {
+    let found = findings.iter().find(|finding| finding["subject"].as_str().is_some_and(|s| s.contains(subject)));
+    found.with_context(|| format!("nothing about {subject}: {findings:?}"))
+}
+
+pub(crate) fn check_looks_at_versions_privileges_and_kernel() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let plugin = binary("nsm-cni")?;
+    node.cni().status(&node.conf(SERVICE))?.ok()?;
+    let (found, content) = findings(&node, &plugin)?;
+    ensure!(content, "{found:?}");
+    for subject in [
+        "agent: user",
+        "agent: capabilities",
+        "kernel: version",
+        "kernel: veth",
+        "kernel: IPv6",
+        "SIOCGSKNS",
+        "SO_PEERPIDFD",
+        "nsm-cni that called",
+        "installed nsm-cni",
+    ] {
+        let finding = about(&found, subject)?;
+        ensure!(finding["level"] == "ok" || finding["fix"] != "", "{finding}");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    for subject in ["nsm-cni that called", "installed nsm-cni"] {
+        let finding = about(&found, subject)?;
+        ensure!(finding["level"] == "ok" && finding["detail"].to_string().contains(version), "{finding}");
+    }
+
+    // A plugin of another release called last; then one of another release is installed; then none.
+    call_as_plugin(&node, "9.9.9")?;
+    let (found, content) = findings(&node, &plugin)?;
+    let finding = about(&found, "nsm-cni that called")?;
+    ensure!(!content && finding["level"] == "error" && finding["fix"] != "", "{finding}");
+    ensure!(finding["detail"].as_str().is_some_and(|text| text.contains("nsm-cni 9.9.9")), "{finding}");
+    call_as_plugin(&node, version)?;
+
+    let other = node.dir().join("nsm-cni");
+    fs::write(&other, "#!/bin/sh\necho nsm-cni 9.9.9\n")?;
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755))?;
+    let (found, content) = findings(&node, &other)?;
+    let finding = about(&found, "installed nsm-cni")?;
+    ensure!(!content && finding["level"] == "error" && finding["fix"] != "", "{finding}");
+    let (found, content) = findings(&node, &node.dir().join("none"))?;
+    let finding = about(&found, "installed nsm-cni")?;
+    ensure!(content && finding["level"] == "warning" && finding["fix"] != "", "{finding}");
+    Ok(())
+}
+
 pub(crate) fn check_finds_a_dead_agent() -> anyhow::Result<()> {
     let mut node = Node::start("node-1")?;
     let well = node.nsmctl(&["check"])?;
@@ -214,6 +291,32 @@ pub(crate) fn metrics_and_health() -> anyhow::Result<()> {
         ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
     let metrics = http(&node, "/metrics")?;
-    ensure!(metrics.lines().any(|line| line.starts_with("nsm_")), "{metrics}");
+    for line in [
+        "nsm_cni_operations_total{operation=\"Add\",outcome=\"Ok\"} 1",
+        "nsm_calls_total{call=\"Request\",outcome=\"Ok\"} 1",
+        "nsm_connections 1",
+        "nsm_registry_services 1",
+        "nsm_registry_endpoints 1",
+    ] {
+        ensure!(metrics.lines().any(|found| found == line), "{line} is missing:\n{metrics}");
+    }
+
+    node.cni().status(&node.conf(SERVICE))?.ok()?;
+    node.cni().gc(&node.conf(SERVICE), Some(&[]))?.ok()?;
+    node.cni().add(&pod, IFNAME, &node.conf("nowhere"))?.refused(11)?;
+    let metrics = http(&node, "/metrics")?;
+    for line in [
+        "nsm_cni_operations_total{operation=\"Status\",outcome=\"Ok\"} 1",
+        "nsm_cni_operations_total{operation=\"Gc\",outcome=\"Ok\"} 1",
+        "nsm_cni_operations_total{operation=\"Add\",outcome=\"Error\"} 1",
+        "nsm_calls_total{call=\"Request\",outcome=\"Error\"} 1",
+        "nsm_connections 0",
+    ] {
+        ensure!(metrics.lines().any(|found| found == line), "{line} is missing:\n{metrics}");
+    }
+    ensure!(
+        metrics.lines().any(|line| line.starts_with("nsm_calls_total{call=\"Close\",outcome=\"Ok\"}")),
+        "{metrics}"
+    );
     Ok(())
 }

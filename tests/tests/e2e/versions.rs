@@ -75,14 +75,15 @@ macro_rules! whole_life {
             let peer = added.routes[0].dst.split('/').next().unwrap_or_default().parse::<IpAddr>()?;
             pod.ping(peer)?;
 
-            let check = CheckRequest {
+            let mut check = CheckRequest {
                 key: Some(key()),
                 network: "lab".into(),
                 netns_path,
                 netns_url,
-                expected: Some(added),
                 $($more: $value,)?
+                ..CheckRequest::default()
             };
+            check.expected = Some(added);
             let findings = call(&node, netns, async |channel| {
                 let shown = AdminClient::new(channel.clone()).list_connections(ListRequest::default()).await?;
                 ensure!(shown.into_inner().items.len() == 1);

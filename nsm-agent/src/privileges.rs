@@ -1,0 +1,79 @@
+//! What this process may do: the user that it runs as, and its capabilities (capabilities(7)).
+
+use nsm_proto::admin::{Finding, finding::Level};
+
+const FIX: &str = "give it to the agent: AmbientCapabilities and CapabilityBoundingSet of its systemd unit (deploy/nsm-agent.service), or run it as root";
+
+/// A capability: its number in linux/capability.h, its name, what does not work without it, and how bad that is.
+const WANTED: [(u32, &str, &str, Level); 5] = [
+    (12, "CAP_NET_ADMIN", "no interface can be made, and no peer's network namespace is known", Level::Error),
+    (21, "CAP_SYS_ADMIN", "no network namespace can be entered", Level::Error),
+    (11, "CAP_NET_BROADCAST", "interfaces that go are not noticed", Level::Error),
+    (1, "CAP_DAC_OVERRIDE", "endpoints that run as other users cannot be called", Level::Warning),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        "pods whose namespace is named /proc/PID/ns/net lose their connections at a restart",
+        Level::Warning,
+    ),
+];
+
+/// The findings about this process.
+pub fn findings() -> Vec<Finding> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let user = Finding {
+        level: Level::Ok.into(),
+        subject: "agent: user".into(),
+        detail: format!("user {}", nix::unistd::geteuid()),
+        fix: String::new(),
+    };
+    [user].into_iter().chain(capabilities(effective(&status))).collect()
+}
+
+/// The effective set, by the line of `/proc/PID/status` (proc_pid_status(5)).
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn capabilities(effective: Option<u64>) -> Vec<Finding> {
+    let finding = |level: Level, detail: String, fix: &str| Finding {
+        level: level.into(),
+        subject: "agent: capabilities".into(),
+        detail,
+        fix: fix.into(),
+    };
+    let Some(effective) = effective else {
+        return vec![finding(Level::Warning, "/proc does not tell them".into(), "mount /proc where the agent runs")];
+    };
+    let lacks: Vec<Finding> = WANTED
+        .iter()
+        .filter(|(number, ..)| effective & (1 << number) == 0)
+        .map(|(_, name, without, level)| finding(*level, format!("without {name} {without}"), FIX))
+        .collect();
+    if lacks.is_empty() {
+        let names: Vec<&str> = WANTED.iter().map(|(_, name, ..)| *name).collect();
+        return vec![finding(Level::Ok, names.join(", "), "")];
+    }
+    lacks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_fix() {
+        assert_eq!(effective("Name:\tnsm-agent\nCapEff:\t000001ffffffffff\n"), Some(0x1ff_ffff_ffff));
+        assert_eq!(effective("Name:\tnsm-agent\n"), None);
+        let all = capabilities(Some(u64::MAX));
+        assert!(matches!(all.as_slice(), [one] if one.level() == Level::Ok), "{all:?}");
+        let lacks = capabilities(Some(!(1 << 11 | 1 << 19)));
+        let shown: Vec<_> = lacks.iter().map(|finding| (finding.level(), finding.detail.clone())).collect();
+        assert_eq!(lacks.len(), 2);
+        assert!(shown[0].0 == Level::Error && shown[0].1.contains("CAP_NET_BROADCAST"), "{shown:?}");
+        assert!(shown[1].0 == Level::Warning && shown[1].1.contains("CAP_SYS_PTRACE"), "{shown:?}");
+        assert!(lacks.iter().all(|finding| finding.fix.contains("systemd unit")));
+        assert_eq!(capabilities(None)[0].level(), Level::Warning);
+    }
+}
