@@ -3,6 +3,7 @@
 mod lab;
 mod memif;
 mod mixed;
+mod ours;
 mod pair;
 mod raw;
 mod registries;
@@ -44,6 +45,13 @@ fn main() -> ExitCode {
             mixed::go_client_our_endpoint,
             mixed::our_cni_go_endpoint,
             mixed::our_cni_heals_from_a_go_endpoint,
+            mixed::our_cni_refreshes_at_a_go_endpoint,
+            ours::monitor_and_close,
+            ours::expiry_of_a_killed_client,
+            ours::heal_to_a_second_endpoint,
+            ours::recovery_of_a_restarted_client,
+            ours::match_decides,
+            ours::refusal,
             registries::services,
             registries::endpoints,
             registries::watches,

@@ -59,3 +59,36 @@ pub(crate) fn our_cni_heals_from_a_go_endpoint() -> anyhow::Result<()> {
     node.cni().del(&pod, "nsm-1", &conf)?.ok()?;
     Ok(())
 }
+
+pub(crate) fn our_cni_refreshes_at_a_go_endpoint() -> anyhow::Result<()> {
+    let mut node = Node::create("node-1")?;
+    // Due after a fifth of it.
+    node.set("NSM_MAX_TOKEN_LIFETIME_SECONDS", "5").start_agent()?;
+    let mut server = endpoint(&node, "go-nse", "172.16.1.0/24", &[])?;
+    let before = node.leftovers()?;
+    let pod = node.pod("client")?;
+    let mut conf = node.conf("demo");
+    // A Go endpoint forgets a connection earlier by the time that its call had left.
+    conf["timeoutSeconds"] = 2.into();
+    let added = node.cni().add(&pod, "nsm-1", &conf)?.ok()?;
+    let asked = server.peer.event("request")?;
+    let seen = server.peer.events().len();
+    let again = server.peer.after(seen, "request")?;
+    for part in ["id", "context"] {
+        ensure!(again["connection"][part] == asked["connection"][part], "{part}: {again}\nbefore: {asked}");
+    }
+    // Longer than the endpoint keeps what nobody refreshes.
+    let refreshes = |events: Vec<serde_json::Value>| events.iter().filter(|event| event["event"] == "request").count();
+    eventually(
+        "more refreshes than one life has",
+        Duration::from_secs(15),
+        || Ok(refreshes(server.peer.events())),
+        |count| *count >= 7,
+    )?;
+    ensure!(!server.peer.events().iter().any(|event| event["event"] == "close"), "{:?}", server.peer.events());
+    pod.ping(added.peer(false)?)?;
+    node.cni().del(&pod, "nsm-1", &conf)?.ok()?;
+    server.peer.event("close")?;
+    drop(pod);
+    node.nothing_left(&before)
+}
