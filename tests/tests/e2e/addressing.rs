@@ -96,11 +96,12 @@ pub(crate) fn chosen_addresses_are_honoured_or_refused() -> anyhow::Result<()> {
     first.ping(added.peer(false)?)?;
 
     let before = node.leftovers()?;
-    // Taken; of no pool of the endpoint's; one of two that are asked for.
+    // Taken; of no pool of the endpoint's; one of two that are asked for; of a family that the endpoint has not.
     for (ips, named) in [
         (&["172.16.1.77"][..], "172.16.1.77"),
         (&["10.99.0.1"], "10.99.0.1"),
         (&["172.16.1.99", "172.16.1.77"], "172.16.1.77"),
+        (&["172.16.1.99", "fd00::99"], "fd00::99"),
     ] {
         let refused = node.cni().add(&second, IFNAME, &asking(&node, ips))?.refused(100)?;
         ensure!(refused.contains(named), "{named} is not named: {refused}");
