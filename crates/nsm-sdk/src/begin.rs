@@ -165,7 +165,7 @@ impl Begin {
 
     /// A handle to ask for events of a connection; `None` when it is not known.
     pub fn events(&self, id: &str) -> Option<Events> {
-        self.slots.known(id).map(|_| Events::new(&self.slots, id))
+        self.slots.is_known(id).then(|| Events::new(&self.slots, id))
     }
 
     /// Remembers a connection from before a restart; `rest` is the chain from here on. What is already known is kept.

@@ -58,7 +58,8 @@ impl Expiry {
         self.tasks.set(&id, async move {
             sleep_until(due).await;
             // A Request that is served meanwhile replaces this task while its Close still waits for its turn.
-            while let Err(error) = events.close(|_| true).await {
+            // Boxed: a task that sleeps, as most do, is small.
+            while let Err(error) = Box::pin(events.close(|_| true)).await {
                 tracing::debug!(connection = events.id(), %error, "an expired connection did not close cleanly");
                 sleep(AGAIN).await;
             }

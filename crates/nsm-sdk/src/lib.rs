@@ -7,6 +7,7 @@ mod chain;
 pub mod client;
 pub mod connect;
 pub mod dns;
+mod encoded;
 pub mod endpoint;
 mod error;
 pub mod excluded;

@@ -30,7 +30,7 @@ use nsm_proto::connection::{
 use tonic::{Response, Status};
 
 use self::watch::Mailbox;
-use crate::{Close, Element, Error, Next, Request, limits};
+use crate::{Close, Element, Error, Next, Request, encoded::Encoded, limits};
 
 pub use self::{selector::selects, watch::Watch};
 
@@ -51,7 +51,8 @@ pub struct Monitor {
 
 #[derive(Default)]
 struct Shared {
-    connections: HashMap<String, Arc<Connection>>,
+    /// At rest: there may be many, and few are looked at.
+    connections: HashMap<String, Arc<Encoded<Connection>>>,
     watchers: Vec<Arc<Mailbox>>,
     shut_down: bool,
 }
@@ -84,13 +85,12 @@ impl Monitor {
     pub fn announce(&self, id: &str, state: State) -> bool {
         let mut shared = self.lock();
         let Some(known) = shared.connections.get_mut(id) else { return false };
-        Arc::make_mut(known).set_state(state);
-        let connection = known.clone();
+        let mut connection = known.decoded();
         // A request to refresh is an event, not a state that later watchers should see.
-        if state == State::RefreshRequested {
-            Arc::make_mut(known).set_state(State::Up);
-        }
-        shared.tell(ConnectionEventType::Update, &connection);
+        connection.set_state(if state == State::RefreshRequested { State::Up } else { state });
+        *known = Encoded::new(&connection).into();
+        connection.set_state(state);
+        shared.tell(ConnectionEventType::Update, &Arc::new(connection));
         true
     }
 
@@ -111,7 +111,7 @@ impl Monitor {
         if shared.shut_down {
             mailbox.end(Status::unavailable("shutting down"));
         } else {
-            mailbox.begin(shared.connections.values());
+            mailbox.begin(shared.connections.values().cloned().collect());
             shared.watchers.push(mailbox.clone());
         }
         drop(shared);
@@ -137,14 +137,13 @@ impl Monitor {
 
 impl Shared {
     fn update(&mut self, connection: Connection) {
-        let connection = Arc::new(connection);
-        self.connections.insert(connection.id.clone(), connection.clone());
-        self.tell(ConnectionEventType::Update, &connection);
+        self.connections.insert(connection.id.clone(), Encoded::new(&connection).into());
+        self.tell(ConnectionEventType::Update, &Arc::new(connection));
     }
 
     fn delete(&mut self, id: &str) {
         if let Some(connection) = self.connections.remove(id) {
-            self.tell(ConnectionEventType::Delete, &connection);
+            self.tell(ConnectionEventType::Delete, &Arc::new(connection.decoded()));
         }
     }
 

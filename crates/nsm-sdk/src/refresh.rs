@@ -57,8 +57,8 @@ impl Refresh {
         self.tasks.set(&id, async move {
             sleep(pause).await;
             let mut retry = FIRST_RETRY;
-            // A success replaces this task.
-            while events.request(in_time).await.is_err() {
+            // A success replaces this task. Boxed: a task that sleeps, as most do, is small.
+            while Box::pin(events.request(in_time)).await.is_err() {
                 sleep(retry.mul_f64(1.0 + 0.25 * chance())).await;
                 retry = (retry * 2).min(LAST_RETRY);
             }

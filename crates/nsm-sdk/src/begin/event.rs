@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::{
     Failure, GRACE,
     outcome::{Outcome, Told},
-    slot::{Known, Rest, Slot, Slots, State, Turn},
+    slot::{Known, Rest, Slot, Slots, Turn},
 };
 use crate::{Close, Error, Request};
 
@@ -73,7 +73,7 @@ pub(super) async fn request(
         request.connection.mechanism = None;
         if let Some(known) = slot.known() {
             close_old(&known, &request, &rest).await;
-            slot.set(State::Empty);
+            slot.forget();
         }
     }
     let preferences = request.preferences.clone();
@@ -83,7 +83,7 @@ pub(super) async fn request(
         return Err(Failure::OtherConnection { answered: connection.id }.into());
     }
     connection.set_state(Condition::Up);
-    slot.set(State::Known(Box::new(Known { connection: connection.clone(), preferences, call, rest })));
+    slot.remember(Known { connection: connection.clone(), preferences, call, rest });
     Ok(connection)
 }
 
@@ -113,7 +113,7 @@ struct Forget(Arc<Slot>);
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.0.set(State::Empty);
+        self.0.forget();
     }
 }
 
@@ -215,7 +215,7 @@ impl Events {
 
     async fn turn(&self) -> Result<Option<(Arc<Slots>, Turn, Known)>, Error> {
         let Some(slots) = self.slots.upgrade() else { return Ok(None) };
-        if slots.known(&self.id).is_none() {
+        if !slots.is_known(&self.id) {
             return Ok(None);
         }
         let turn = slots.queue(&self.id, usize::MAX)?.turn().await;
@@ -248,7 +248,7 @@ impl Keep {
 impl Drop for Keep {
     fn drop(&mut self) {
         if let Some(known) = self.known.take() {
-            self.slot.set(State::Known(Box::new(known)));
+            self.slot.remember(known);
         }
     }
 }

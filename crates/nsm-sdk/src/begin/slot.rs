@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures::poll;
-use nsm_proto::connection::{Connection, Mechanism};
+use nsm_proto::{
+    connection::{Connection, Mechanism},
+    networkservice::NetworkServiceRequest,
+};
 use tokio::{
     sync::{Mutex as Queue, OwnedMutexGuard},
     task::JoinHandle,
@@ -21,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Failure, Origin};
-use crate::{Call, Chain, Close, Error, Next, Request};
+use crate::{Call, Chain, Close, Error, Next, Request, encoded::Encoded};
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -82,12 +85,35 @@ pub(super) struct Known {
     pub(super) rest: Rest,
 }
 
+/// The same at rest: there are many, and most are looked at every few minutes.
+struct Kept {
+    message: Encoded<NetworkServiceRequest>,
+    call: Call,
+    rest: Rest,
+}
+
+impl Kept {
+    fn known(&self) -> Known {
+        let NetworkServiceRequest { connection, mechanism_preferences: preferences } = self.message.decoded();
+        let connection = connection.unwrap_or_default();
+        Known { connection, preferences, call: self.call.clone(), rest: self.rest.clone() }
+    }
+}
+
+impl From<Known> for Kept {
+    fn from(known: Known) -> Self {
+        let Known { connection, preferences: mechanism_preferences, call, rest } = known;
+        let message = NetworkServiceRequest { connection: Some(connection), mechanism_preferences };
+        Self { message: Encoded::new(&message), call, rest }
+    }
+}
+
 /// Boxed, since most slots live for one refused Request or are many.
-pub(super) enum State {
+enum State {
     /// Never made, refused, or closed.
     Empty,
     /// The last Request, or one before it, succeeded.
-    Known(Box<Known>),
+    Known(Box<Kept>),
 }
 
 pub(super) struct Slot {
@@ -103,17 +129,28 @@ impl Slot {
     pub(super) fn known(&self) -> Option<Known> {
         match &*lock(&self.state) {
             State::Empty => None,
-            State::Known(known) => Some((**known).clone()),
+            State::Known(kept) => Some(kept.known()),
         }
     }
 
-    pub(super) fn set(&self, state: State) {
+    pub(super) fn remember(&self, known: Known) {
+        self.set(State::Known(Box::new(known.into())));
+    }
+
+    pub(super) fn forget(&self) {
+        self.set(State::Empty);
+    }
+
+    fn set(&self, state: State) {
         // The old one is dropped outside of the lock: its chain may end with it.
         let _old = std::mem::replace(&mut *lock(&self.state), state);
     }
 
     fn is_empty(&self) -> bool {
-        matches!(&*lock(&self.state), State::Empty)
+        match &*lock(&self.state) {
+            State::Empty => true,
+            State::Known(_) => false,
+        }
     }
 }
 
@@ -147,6 +184,10 @@ impl Slots {
         slot.and_then(|slot| slot.known())
     }
 
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        lock(&self.places).get(id).is_some_and(|place| !place.slot.is_empty())
+    }
+
     pub(super) fn connections(&self) -> Vec<Connection> {
         let slots: Vec<_> = lock(&self.places).values().map(|place| place.slot.clone()).collect();
         slots.iter().filter_map(|slot| slot.known()).map(|known| known.connection).collect()
@@ -162,7 +203,7 @@ impl Slots {
         let id = known.connection.id.clone();
         let place = places.entry(id).or_insert_with(|| Place { slot: Arc::new(Slot::new()), users: 0 });
         if place.slot.is_empty() {
-            place.slot.set(State::Known(Box::new(known)));
+            place.slot.remember(known);
         }
     }
 
@@ -216,7 +257,7 @@ impl Slots {
     pub(super) fn abandon(&self) {
         let forgotten = std::mem::take(&mut *lock(&self.places));
         for place in forgotten.values() {
-            place.slot.set(State::Empty);
+            place.slot.forget();
         }
     }
 }

@@ -15,6 +15,7 @@ use nsm_proto::connection::{Connection, ConnectionEvent, ConnectionEventType, Mo
 use tonic::Status;
 
 use super::{Filter, MAX_PENDING, Shared, event, selects};
+use crate::encoded::Encoded;
 
 pub(super) struct Mailbox {
     selector: MonitorScopeSelector,
@@ -24,7 +25,8 @@ pub(super) struct Mailbox {
 
 #[derive(Default)]
 struct Content {
-    initial: Option<ConnectionEvent>,
+    /// What there was when the watch began. The watcher itself looks which of it it wants: nobody else waits for that.
+    initial: Option<Vec<Arc<Encoded<Connection>>>>,
     order: VecDeque<String>,
     news: HashMap<String, (ConnectionEventType, Arc<Connection>)>,
     end: Option<Status>,
@@ -35,9 +37,6 @@ struct Content {
 
 impl Content {
     fn next(&mut self) -> Poll<Option<Result<ConnectionEvent, Status>>> {
-        if let Some(initial) = self.initial.take() {
-            return Poll::Ready(Some(Ok(initial)));
-        }
         if let Some((kind, connection)) = self.order.pop_front().and_then(|id| self.news.remove(&id)) {
             return Poll::Ready(Some(Ok(event(kind, [connection]))));
         }
@@ -55,9 +54,16 @@ impl Mailbox {
     }
 
     /// The state that all later news change.
-    pub(super) fn begin<'a>(&self, connections: impl Iterator<Item = &'a Arc<Connection>>) {
-        let mine = connections.filter(|connection| self.wants(connection)).cloned();
-        self.lock().initial = Some(event(ConnectionEventType::InitialStateTransfer, mine));
+    pub(super) fn begin(&self, connections: Vec<Arc<Encoded<Connection>>>) {
+        self.lock().initial = Some(connections);
+    }
+
+    /// What of that the watcher wants; `None` when it was told already.
+    fn initial(&self) -> Option<ConnectionEvent> {
+        let connections = self.lock().initial.take()?;
+        let mine =
+            connections.iter().map(|connection| connection.decoded()).filter(|connection| self.wants(connection));
+        Some(event(ConnectionEventType::InitialStateTransfer, mine.map(Arc::new)))
     }
 
     /// Adds news if they are wanted. `false` when nothing more ever will be.
@@ -126,6 +132,9 @@ impl Stream for Watch {
     type Item = Result<ConnectionEvent, Status>;
 
     fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(initial) = self.mailbox.initial() {
+            return Poll::Ready(Some(Ok(initial)));
+        }
         let mut content = self.mailbox.lock();
         let next = content.next();
         if next.is_pending() {
