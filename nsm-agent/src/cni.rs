@@ -139,7 +139,7 @@ impl cni_server::Cni for Server {
         let asked = request.into_inner();
         self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
-        let netns = add::passed_netns(&socket, &asked.netns_url).await?;
+        let netns = self.passed_netns(&socket, &asked.netns_url).await?;
         let (server, slot) = (self.clone(), self.parts.manager.turns.at(&key));
         let called_off = slot.called_off();
         // Dropped with this call when the plugin hangs up.
@@ -178,7 +178,7 @@ impl cni_server::Cni for Server {
         let asked = request.into_inner();
         self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
-        let netns = add::passed_netns(&socket, &asked.netns_url).await?;
+        let netns = self.passed_netns(&socket, &asked.netns_url).await?;
         let done = self.check_one(&key, asked, netns).await;
         report(&self.parts.metrics, Operation::Check, &key, started, done.as_ref().map(|_| ()));
         done.map(|findings| Response::new(cni::CheckResponse { findings }))

@@ -11,8 +11,9 @@ use crate::Node;
 use crate::admin::lists;
 use crate::sandbox::NETNS_DIR;
 
-/// The agent's sockets: it keeps one connection to each endpoint that it has called, as long as that is registered.
-const SOCKET: &str = "agent's file socket";
+/// What the agent keeps of each endpoint that it has called, as long as that is registered: a connection to it, and a netlink
+/// socket in its namespace with the directory of the settings there.
+const KEPT: [(&str, usize); 2] = [("agent's file socket", 2), ("agent's file /proc/sys/net/ipv6/conf", 1)];
 const FILE: &str = "agent's file ";
 /// A Close that an endpoint has still to hear.
 const OWED: &str = "file run/owed/";
@@ -22,6 +23,11 @@ const OWED: &str = "file run/owed/";
 pub struct Leftovers {
     lines: BTreeMap<String, usize>,
     endpoints: usize,
+}
+
+/// So many of these lines may come with an endpoint.
+fn kept(line: &str) -> usize {
+    KEPT.iter().find(|(kept, _)| line == *kept).map_or(0, |(_, count)| *count)
 }
 
 impl Leftovers {
@@ -37,7 +43,7 @@ impl Leftovers {
                 (before, after) if line.ends_with(".sock (deleted)") && after <= before + 1 => None,
                 // A renewed registration brings the socket's file anew, while calls are held by the one before.
                 (before, after) if is_socket_file(line) && after <= before + now.endpoints => None,
-                (before, after) if line == SOCKET && after <= before + now.endpoints => None,
+                (before, after) if after > before && after <= before + kept(line) * now.endpoints => None,
                 // Fewer: those of a call that was just ending, and its Close at the endpoint.
                 (before, after) if (line.starts_with(FILE) || line.starts_with(OWED)) && after < before => None,
                 (before, after) if after > before => Some(format!("+{} {line}", after - before)),

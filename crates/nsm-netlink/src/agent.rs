@@ -55,7 +55,8 @@ impl Netlink {
 
     /// What the agent's own namespace calls another one; from now on it has a number for it.
     pub fn nsid(&self, netns: &Netns) -> Result<Nsid, Error> {
-        if let Some(nsid) = self.known_nsid(netns)? {
+        let by = self.netns().id();
+        if let Some(nsid) = netns.number(by) {
             return Ok(nsid);
         }
         let mut message = nsid_message(netns);
@@ -64,19 +65,19 @@ impl Netlink {
         let request = Request::change(RouteNetlinkMessage::NewNsId(message), 0, Subject::Netns, operation.as_str());
         let answer = lock(&self.0.transport).change(request);
         match answer {
-            // Somebody else was faster.
+            // It has one already.
             Err(Error::Refused(refusal)) if refusal.errno == Errno::EEXIST => {}
             other => other?,
         }
-        self.known_nsid(netns)?
-            .ok_or_else(|| Error::Malformed { operation, detail: "it has no number afterwards".into() })
-    }
-
-    fn known_nsid(&self, netns: &Netns) -> Result<Option<Nsid>, Error> {
-        let operation = format!("read the number of network namespace {}", netns.id());
+        let question = format!("read the number of network namespace {}", netns.id());
         let message = RouteNetlinkMessage::GetNsId(nsid_message(netns));
-        let answer = lock(&self.0.transport).ask(Request::question(message, Subject::Netns, operation))?;
-        Ok(answer.as_deref().and_then(read_nsid))
+        let answer = lock(&self.0.transport).ask(Request::question(message, Subject::Netns, question))?;
+        let nsid = answer
+            .as_deref()
+            .and_then(read_nsid)
+            .ok_or_else(|| Error::Malformed { operation, detail: "it has no number afterwards".into() })?;
+        netns.set_number(by, nsid);
+        Ok(nsid)
     }
 
     /// Whether a number is any namespace's.

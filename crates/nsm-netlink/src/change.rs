@@ -37,7 +37,7 @@ impl NetnsSocket {
         let missing: Vec<_> = config.addresses.iter().copied().filter(|&address| !has_address(address)).collect();
         let v6 = self.expect_v6(missing.iter().copied())?;
         self.apply(missing.into_iter().map(|address| add_address(index, address)).collect())?;
-        self.address_events.wait_for(index, v6);
+        self.wait_for(index, v6);
 
         let routes = self.routes_through(Some(index))?;
         let missing = config.routes.iter().filter(|wanted| !routes.iter().any(|found| wanted.is_met_by(&found.route)));

@@ -65,7 +65,7 @@ impl NetnsSocket {
         changes.extend(config.routes.iter().map(|route| add_route(index, route)));
         changes.extend(config.neighbours.iter().map(|&neighbour| set_neighbour(index, neighbour)));
         self.apply(changes)?;
-        self.address_events.wait_for(index, v6);
+        self.wait_for(index, v6);
         self.add_rules(&config.rules)?;
         self.state_after(index, &config.rules)
     }
@@ -74,7 +74,7 @@ impl NetnsSocket {
     pub(crate) fn expect_v6(&mut self, addresses: impl Iterator<Item = IpNetwork>) -> Result<Vec<IpNetwork>, Error> {
         let v6: Vec<IpNetwork> = addresses.filter(IpNetwork::is_ipv6).collect();
         if !v6.is_empty() {
-            self.address_events.listen()?;
+            self.hear_addresses()?;
         }
         Ok(v6)
     }
@@ -102,7 +102,7 @@ impl NetnsSocket {
     /// Sends all changes; the first one refused is the error.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), Error> {
         let (requests, about): (Vec<_>, Vec<_>) = changes.into_iter().map(|c| (c.request, c.about)).unzip();
-        let answers = self.transport.exchange(&requests)?;
+        let answers = self.transport().exchange(&requests)?;
         for (answer, about) in answers.into_iter().zip(about) {
             answer.map_err(|refusal| about.refused(refusal))?;
         }
@@ -114,7 +114,7 @@ impl NetnsSocket {
         for (at, rule) in rules.iter().enumerate() {
             let (request, about) = (add_rule(rule), About::Rule(rule.clone()));
             // One by one: which of them are ours must be known whatever happens.
-            let outcome = self.transport.exchange(&[request]);
+            let outcome = self.transport().exchange(&[request]);
             let error = match outcome {
                 Ok(mut answers) => match answers.pop() {
                     Some(Err(refusal)) => about.refused(refusal),
@@ -156,7 +156,7 @@ impl NetnsSocket {
 
     /// Sends removals; what is not there any more is fine.
     pub(crate) fn removals(&mut self, requests: &[Request]) -> Result<(), Error> {
-        let answers = self.transport.exchange(requests)?;
+        let answers = self.transport().exchange(requests)?;
         let refused = answers.into_iter().filter_map(Result::err).find(|refusal| !refusal.is_absent());
         refused.map_or(Ok(()), |refusal| Err(Error::Refused(refusal)))
     }

@@ -2,13 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - It was opened by a thread that entered the namespace and ended; the calling thread never leaves its own.
-//! - Its `sysctl` files are the namespace's too, whoever uses them: their directory is opened by the same thread.
-//! - It does not keep the namespace alive for others to enter; the socket itself pins it until dropped.
+//! - What it works with was opened by threads that entered the namespace and ended; the calling thread never leaves its own.
+//! - All sockets of one [`Netns`] and its clones work through one [`Door`], each request of theirs for itself.
+//! - It pins the namespace until dropped.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::sync::{Arc, MutexGuard};
 
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -17,40 +15,54 @@ use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::RuleMessage;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 
+use crate::door::Door;
 use crate::error::Subject;
 use crate::link::Which;
 use crate::transport::{Body, Request, Transport};
 use crate::usable::AddressEvents;
 use crate::{
-    Address, Error, Family, IfIndex, IfName, LinkState, NeighbourEntry, Netns, NetnsId, RouteEntry, Rule, link, message,
+    Address, Error, Family, IfIndex, IfName, IpNetwork, LinkState, NeighbourEntry, Netns, NetnsId, RouteEntry, Rule,
+    link, message,
 };
 
-/// Per-interface settings of IPv6; absent from kernels without it.
-const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
-
-/// A netlink socket inside a namespace, and the door to its IPv6 settings.
+/// Netlink inside a namespace, and the door to its IPv6 settings.
 pub struct NetnsSocket {
-    pub(crate) transport: Transport,
-    netns: NetnsId,
-    /// `None`: no IPv6 in this kernel.
-    ipv6: Option<OwnedFd>,
-    pub(crate) address_events: AddressEvents,
+    netns: Netns,
+    door: Arc<Door>,
+    /// `None` until an IPv6 address is added.
+    address_events: Option<AddressEvents>,
 }
 
 impl NetnsSocket {
-    /// Opens a socket in a namespace.
+    /// Opens a socket in a namespace, or shares the one that a clone of this [`Netns`] has opened.
     pub fn open(netns: &Netns) -> Result<Self, Error> {
-        let open = || Ok::<_, Error>((Transport::open()?, open_ipv6_settings()?, AddressEvents::open()?));
-        let (transport, ipv6, address_events) = netns.run(open)??;
-        Ok(Self { transport, netns: netns.id(), ipv6, address_events })
+        Ok(Self { netns: netns.clone(), door: netns.door()?, address_events: None })
     }
 
     /// The namespace it is in.
     pub fn netns(&self) -> NetnsId {
-        self.netns
+        self.netns.id()
+    }
+
+    /// For one conversation.
+    pub(crate) fn transport(&self) -> MutexGuard<'_, Transport> {
+        self.door.transport()
+    }
+
+    /// Hears of IPv6 addresses from now on.
+    pub(crate) fn hear_addresses(&mut self) -> Result<(), Error> {
+        if self.address_events.is_none() {
+            self.address_events = Some(self.netns.run(AddressEvents::open)??);
+        }
+        Ok(())
+    }
+
+    /// Returns when all of these have been heard of, or after a bounded time.
+    pub(crate) fn wait_for(&self, index: IfIndex, missing: Vec<IpNetwork>) {
+        if let Some(events) = &self.address_events {
+            events.wait_for(index, missing);
+        }
     }
 
     /// The link with an index, if there is one.
@@ -64,12 +76,12 @@ impl NetnsSocket {
     }
 
     fn link_at(&mut self, which: Which<'_>) -> Result<Option<LinkState>, Error> {
-        self.transport.ask(link::get(which, None))?.map(|body| link::read(&body)).transpose()
+        self.transport().ask(link::get(which, None))?.map(|body| link::read(&body)).transpose()
     }
 
     /// All links.
     pub fn links(&mut self) -> Result<Vec<LinkState>, Error> {
-        self.transport.dump(link::get_all())?.iter().map(|body| link::read(body)).collect()
+        self.transport().dump(link::get_all())?.iter().map(|body| link::read(body)).collect()
     }
 
     /// All addresses, IPv4 before IPv6.
@@ -125,7 +137,7 @@ impl NetnsSocket {
     ) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let bodies: Vec<Body> = match self.transport.dump(Request::question(ask(family), subject, operation)) {
+            let bodies: Vec<Body> = match self.transport().dump(Request::question(ask(family), subject, operation)) {
                 // A kernel without IPv6 has no such table.
                 Err(Error::Refused(refusal))
                     if family == Family::V6 && matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) =>
@@ -145,24 +157,6 @@ impl NetnsSocket {
 
     /// Sets an IPv6 setting of one interface. False: there is no such setting, as the kernel or the interface has no IPv6.
     pub(crate) fn set_ipv6(&self, ifname: &str, setting: &str, value: &str) -> Result<bool, Error> {
-        let Some(directory) = &self.ipv6 else { return Ok(false) };
-        let write = || -> io::Result<()> {
-            let path = format!("{ifname}/{setting}");
-            let file = openat(directory, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-            File::from(file).write_all(value.as_bytes())
-        };
-        match write() {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io(format!("set {IPV6_SETTINGS}/{ifname}/{setting} to {value}"), e)),
-        }
-    }
-}
-
-fn open_ipv6_settings() -> Result<Option<OwnedFd>, Error> {
-    match nix::fcntl::open(IPV6_SETTINGS, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Ok(directory) => Ok(Some(directory)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::io(format!("open {IPV6_SETTINGS}"), errno.into())),
+        self.door.set_ipv6(ifname, setting, value)
     }
 }

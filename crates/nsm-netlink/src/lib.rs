@@ -25,6 +25,7 @@ mod change;
 mod config;
 mod configure;
 mod delete;
+mod door;
 mod error;
 mod events;
 mod frame;

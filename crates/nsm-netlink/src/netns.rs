@@ -5,6 +5,7 @@
 //! - A `Netns` *is* a network namespace: whatever file it was made from was asked, and anything else refused before it could be
 //!   opened for real (a FIFO or a device given by a peer is never opened). No question goes to the server of a file system.
 //! - The namespace, and its [`NetnsId`], live at least as long as the handle. Drop it when the work is done: it pins the namespace.
+//! - What is opened inside for one holder serves all clones, and is closed with the last of them.
 //! - [`Netns::run`] never leaves a thread of the caller's in another namespace, whatever the closure does.
 
 use std::ffi::OsString;
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::{fmt, io, thread};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -20,13 +21,30 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, sys};
+use crate::door::Door;
+use crate::events::lock;
+use crate::{Error, Nsid, sys};
 
 /// A network namespace, held open. Clones share the descriptor.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Netns {
     file: Arc<OwnedFd>,
     id: NetnsId,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// What was found out and opened for one holder, for all of them.
+#[derive(Default)]
+struct Shared {
+    door: Option<Arc<Door>>,
+    /// What a namespace calls this one. It does as long as this one lives.
+    number: Option<(NetnsId, Nsid)>,
+}
+
+impl fmt::Debug for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Netns({})", self.id)
+    }
 }
 
 /// Which namespace, among those alive: device and inode of its file. Numbers of dead ones are given again.
@@ -53,7 +71,7 @@ impl Netns {
         let path = path.as_ref();
         let file = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| Error::io(format!("open network namespace {}", path.display()), errno.into()))?;
-        Self::checked(file, &path.display().to_string())
+        Self::checked(file.into(), &path.display().to_string())
     }
 
     /// Takes a descriptor that somebody passed, opened in whatever way, `O_PATH` included.
@@ -61,7 +79,15 @@ impl Netns {
     /// # Errors
     /// [`Error::NotNetns`] when it is a descriptor of something else.
     pub fn from_file(file: impl Into<OwnedFd>) -> Result<Self, Error> {
-        Self::checked(file.into(), "the passed descriptor")
+        Self::from_shared(Arc::new(file.into()))
+    }
+
+    /// The same for a descriptor that others hold too.
+    ///
+    /// # Errors
+    /// [`Error::NotNetns`] when it is a descriptor of something else.
+    pub fn from_shared(file: Arc<OwnedFd>) -> Result<Self, Error> {
+        Self::checked(file, "the passed descriptor")
     }
 
     /// A namespace that is mounted somewhere (`ip netns`, container runtimes) or that some process is in, found by what it is:
@@ -119,7 +145,28 @@ impl Netns {
             .map_err(|errno| Error::io(format!("enter network namespace {}", self.id), errno.into()))
     }
 
-    fn checked(file: OwnedFd, what: &str) -> Result<Self, Error> {
+    /// The way in, opened when it is first asked for.
+    pub(crate) fn door(&self) -> Result<Arc<Door>, Error> {
+        let mut shared = lock(&self.shared);
+        if let Some(door) = &shared.door {
+            return Ok(door.clone());
+        }
+        let door = Arc::new(self.run(Door::open)??);
+        shared.door = Some(door.clone());
+        Ok(door)
+    }
+
+    /// What the namespace `by` calls this one, if that was noted.
+    pub(crate) fn number(&self, by: NetnsId) -> Option<Nsid> {
+        lock(&self.shared).number.filter(|(namespace, _)| *namespace == by).map(|(_, number)| number)
+    }
+
+    /// Notes what the namespace `by` calls this one.
+    pub(crate) fn set_number(&self, by: NetnsId, number: Nsid) {
+        lock(&self.shared).number = Some((by, number));
+    }
+
+    fn checked(file: Arc<OwnedFd>, what: &str) -> Result<Self, Error> {
         let failed = |errno: nix::Error| Error::io(format!("examine {what}"), errno.into());
         let not_netns = |found: &str| Error::NotNetns { what: what.to_owned(), found: found.to_owned() };
         let examined = |error| Error::io(format!("examine {what}"), error);
@@ -127,13 +174,13 @@ impl Netns {
             return Err(not_netns("no namespace"));
         }
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).map_err(failed)?);
-        let file = if flags.contains(OFlag::O_PATH) { reopen(&file).map_err(failed)? } else { file };
+        let file = if flags.contains(OFlag::O_PATH) { Arc::new(reopen(&file).map_err(failed)?) } else { file };
         let kind = sys::namespace_type(file.as_fd()).map_err(examined)?;
         if kind != CloneFlags::CLONE_NEWNET.bits() {
             return Err(not_netns("a namespace of another kind"));
         }
         let stat = fstat(&file).map_err(failed)?;
-        Ok(Self { file: Arc::new(file), id: NetnsId { dev: stat.st_dev, ino: stat.st_ino } })
+        Ok(Self { file, id: NetnsId { dev: stat.st_dev, ino: stat.st_ino }, shared: Arc::default() })
     }
 }
 

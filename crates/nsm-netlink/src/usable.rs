@@ -22,29 +22,19 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// Hears of IPv6 addresses in one namespace.
 pub(crate) struct AddressEvents {
     socket: Socket,
-    listening: bool,
 }
 
 impl AddressEvents {
-    /// Opens a socket in the calling thread's namespace; it hears nothing yet.
+    /// Hears of those in the calling thread's namespace, from now on.
     pub(crate) fn open() -> Result<Self, Error> {
         let open = || -> std::io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 0))?;
             socket.set_non_blocking(true)?;
+            socket.add_membership(libc::RTNLGRP_IPV6_IFADDR)?;
             Ok(socket)
         };
-        Ok(Self { socket: open().map_err(|e| Error::io("open a netlink socket", e))?, listening: false })
-    }
-
-    /// Hears of addresses from now on.
-    pub(crate) fn listen(&mut self) -> Result<(), Error> {
-        if !self.listening {
-            let joined = self.socket.add_membership(libc::RTNLGRP_IPV6_IFADDR);
-            joined.map_err(|e| Error::io("listen for IPv6 addresses", e))?;
-            self.listening = true;
-        }
-        Ok(())
+        Ok(Self { socket: open().map_err(|e| Error::io("listen for IPv6 addresses", e))? })
     }
 
     /// Returns when all of these have been heard of, or after a bounded time.

@@ -25,16 +25,22 @@ use crate::{
 /// Longest ADD, whatever the plugin says.
 const LONGEST: Duration = Duration::from_mins(2);
 
-/// Takes the namespace that the plugin passed with its call.
-pub(super) async fn passed_netns(socket: &Socket, url: &str) -> Result<Netns, Status> {
-    let id = url.parse::<nsm_fdpass::InodeId>().map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let file = socket.inbox.take(id).ok_or_else(|| {
-        Status::invalid_argument(format!("the call names the network namespace {url} and did not pass it"))
-    })?;
-    blocking(move || Netns::from_file(file)).await.map_err(|error| Status::invalid_argument(error.to_string()))
-}
-
 impl Server {
+    /// Takes the namespace that the plugin passed with its call.
+    pub(super) async fn passed_netns(&self, socket: &Socket, url: &str) -> Result<Netns, Status> {
+        let id = url.parse::<nsm_fdpass::InodeId>().map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let file = socket.inbox.take(id).ok_or_else(|| {
+            Status::invalid_argument(format!("the call names the network namespace {url} and did not pass it"))
+        })?;
+        let taken = if id.dev == self.parts.netlink.netns().id().dev {
+            // Of the file system of all namespaces: asking about it waits for nobody.
+            Netns::from_file(file)
+        } else {
+            blocking(move || Netns::from_file(file)).await
+        };
+        taken.map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
     /// Connects, unless it is called off: then nothing is left of it when its turn ends.
     pub(super) async fn add_one(
         &self,
@@ -81,14 +87,7 @@ impl Server {
         called_off: &CancellationToken,
     ) -> Result<AddResponse, Error> {
         let attachment = self.attachment(key, &asked, &netns)?;
-        let prefixes = self.look_into(&attachment, netns.clone()).await?;
-        self.parts
-            .manager
-            .attachments
-            .put(attachment.clone())
-            .await
-            .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
-        failpoint::hit("add.attachment-recorded");
+        let prefixes = self.begin(attachment.clone(), netns.clone()).await?;
         let mut call = Call::new(Duration::ZERO);
         call.deadline = deadline;
         call.note(ForAttachment(key.clone()));
@@ -160,23 +159,36 @@ impl Server {
         })
     }
 
-    /// What the pod has already: its prefixes, which no endpoint should hand out again. A taken name ends it here.
-    async fn look_into(&self, attachment: &Attachment, netns: Netns) -> Result<Vec<String>, Error> {
-        let name = attachment.interface.clone();
+    /// Records what is asked, unless the interface's name is taken. The answer is what the pod has already: its prefixes, which
+    /// no endpoint should hand out again.
+    async fn begin(&self, attachment: Attachment, netns: Netns) -> Result<Vec<String>, Error> {
+        let attachments = self.parts.manager.attachments.clone();
         blocking(move || {
-            let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
-            let mut pod = NetnsSocket::open(&netns).map_err(internal)?;
-            if pod.link_by_name(&name).map_err(internal)?.is_some() {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!("the pod has an interface {name} already: name another one (CNI_IFNAME, or \"interface\" in the configuration), or DEL what made it"),
-                ));
-            }
-            let prefixes = present_prefixes(&mut pod).map_err(|error| Error::new(Kind::Internal, error))?;
-            Ok(prefixes.iter().map(ToString::to_string).collect())
+            let prefixes = look_into(&netns, &attachment.interface)?;
+            attachments
+                .put_blocking(attachment)
+                .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
+            failpoint::hit("add.attachment-recorded");
+            Ok(prefixes)
         })
         .await
     }
+}
+
+/// What the pod has already. A taken name ends it here.
+fn look_into(netns: &Netns, name: &IfName) -> Result<Vec<String>, Error> {
+    let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
+    let mut pod = NetnsSocket::open(netns).map_err(internal)?;
+    if pod.link_by_name(name).map_err(internal)?.is_some() {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "the pod has an interface {name} already: name another one (CNI_IFNAME, or \"interface\" in the configuration), or DEL what made it"
+            ),
+        ));
+    }
+    let prefixes = present_prefixes(&mut pod).map_err(|error| Error::new(Kind::Internal, error))?;
+    Ok(prefixes.iter().map(ToString::to_string).collect())
 }
 
 fn cancelled() -> Error {

@@ -10,7 +10,8 @@ mod present;
 use std::thread;
 
 use nsm_netlink::{
-    IfIndex, IfName, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid, VethEnd, VethPair,
+    IfIndex, IfName, IpNetwork, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid,
+    VethEnd, VethPair,
 };
 use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
 use nsm_sdk::kernel::InterfaceName;
@@ -115,7 +116,7 @@ impl Kernel {
         Ok(made)
     }
 
-    /// Configures both ends, each on a thread of its own. After a failure no rule is left in the pod.
+    /// Configures both ends. After a failure no rule is left in the pod.
     fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &mut NetnsSocket) -> Result<(), Error> {
         let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
             return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
@@ -124,19 +125,30 @@ impl Kernel {
             |error| Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error);
         let at_the_endpoint =
             |error| Error::kernel(Fault::Endpoint, "cannot configure the endpoint's interface", error);
-        let (of_client, of_endpoint) = thread::scope(|both| {
-            let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config));
-            let of_client = client.configure(at_client, &wire.client.config);
-            (of_client, joined(beside))
-        });
+        let waits =
+            [&wire.client, &wire.endpoint].iter().any(|side| side.config.addresses.iter().any(IpNetwork::is_ipv6));
+        let (of_client, of_endpoint) = if waits {
+            // It takes a while until such an address can be used: both ends wait at the same time.
+            thread::scope(|both| {
+                let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config));
+                let of_client = client.configure(at_client, &wire.client.config);
+                (of_client, joined(beside))
+            })
+        } else {
+            // The kernel takes changes of interfaces one at a time, wherever they are.
+            let of_endpoint = endpoint.configure(at_endpoint, &wire.endpoint.config);
+            (client.configure(at_client, &wire.client.config), Ok(of_endpoint))
+        };
         let has_rules = of_client.is_ok();
         let both_up = || {
             of_client.map_err(at_the_pod)?;
             of_endpoint?.map_err(at_the_endpoint)?;
             // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
-            // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
+            // run: a read of the link makes it run (since 6.8), or the first answers would be lost. Who was last read its own.
             endpoint.link(at_endpoint).map_err(at_the_endpoint)?;
-            client.link(at_client).map_err(at_the_pod)?;
+            if waits {
+                client.link(at_client).map_err(at_the_pod)?;
+            }
             Ok(())
         };
         both_up().inspect_err(|_| {
@@ -185,12 +197,9 @@ impl Forwarder for Kernel {
         let wire = kernel(wire)?;
         let client = netns(&agreement.client, "client", Fault::Client)?;
         let endpoint = netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?;
-        let (mut at_client, mut at_endpoint) = thread::scope(|both| {
-            let beside = both.spawn(|| open(endpoint, "endpoint", Fault::Endpoint));
-            let mut at_client = open(client, "client", Fault::Client)?;
-            overlap::check(&mut at_client, None, &wire.client.config, agreement.routes)?;
-            Ok((at_client, joined(beside)??))
-        })?;
+        let mut at_client = open(client, "client", Fault::Client)?;
+        overlap::check(&mut at_client, None, &wire.client.config, agreement.routes)?;
+        let mut at_endpoint = open(endpoint, "endpoint", Fault::Endpoint)?;
         // Before the pair is made: when the kernel's answer is lost it may be there all the same.
         let pair = Unfinished { kernel: self, wire };
         let made = self.create(wire, client, endpoint)?;

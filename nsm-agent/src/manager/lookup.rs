@@ -1,12 +1,6 @@
 //! Endpoints as the manager needs them: something to dial, and a namespace to wire to.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, os::fd::AsFd, path::PathBuf, sync::Arc, time::Duration};
 
 use nsm_netlink::Netns;
 use nsm_proto::{
@@ -23,7 +17,6 @@ use tokio::time::Instant;
 use crate::{
     candidates::{self, Wanted},
     registry::{DIALLED, Directory, Entry, Owner, Reach},
-    state::blocking,
 };
 
 /// Most candidates that one Request asks in turn.
@@ -94,10 +87,11 @@ impl Endpoints {
     }
 
     /// The endpoint of that name.
+    #[expect(clippy::unused_async, reason = "whoever asks must be ready to wait: an endpoint may be another node's")]
     pub async fn endpoint(&self, name: &str) -> Found {
         match self.directory.endpoint(name) {
             None => Found::Gone,
-            Some(entry) => match candidate(&entry).await {
+            Some(entry) => match candidate(&entry) {
                 Ok(candidate) => Found::Ready(candidate),
                 Err(error) => Found::Unreachable(error.to_string()),
             },
@@ -105,9 +99,8 @@ impl Endpoints {
     }
 
     /// The namespace that an endpoint registered from, while it is registered.
-    pub async fn netns(&self, name: &str) -> Option<Netns> {
-        let file = self.directory.endpoint(name)?.netns.clone()?;
-        namespace(file).await.ok()
+    pub fn netns(&self, name: &str) -> Option<Netns> {
+        self.directory.endpoint(name)?.netns.clone()
     }
 
     /// The registration number of an endpoint; none when it is not registered.
@@ -198,7 +191,7 @@ fn at_our_index(mut connection: Connection, id: &str) -> Option<Connection> {
     Some(connection)
 }
 
-async fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
+fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
     let unusable = |why: String| Error::new(Kind::Unavailable, why);
     let target = match &entry.reach {
         Reach::Socket(file) => Target::File(file.clone()),
@@ -208,15 +201,12 @@ async fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
         },
         Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or_default())),
     };
-    let netns = match &entry.netns {
-        Some(file) => Some(namespace(file.clone()).await.map_err(unusable)?),
-        None => None,
-    };
     let trusted = entry.owner == Owner::Operator;
-    Ok(Candidate { name: entry.message.name.clone(), place: entry.place(), target, netns, trusted })
-}
-
-async fn namespace(file: Arc<OwnedFd>) -> Result<Netns, String> {
-    let duplicate = file.try_clone().map_err(|error| error.to_string())?;
-    blocking(move || Netns::from_file(duplicate)).await.map_err(|error| error.to_string())
+    Ok(Candidate {
+        name: entry.message.name.clone(),
+        place: entry.place(),
+        target,
+        netns: entry.netns.clone(),
+        trusted,
+    })
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use nsm_netlink::Netns;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use prost::Message;
 use tokio::{sync::watch, time::Instant};
@@ -42,7 +43,7 @@ pub struct Entry {
     /// How it is dialled.
     pub reach: Reach,
     /// The network namespace of the process that registered it.
-    pub netns: Option<Arc<OwnedFd>>,
+    pub netns: Option<Netns>,
     /// The process that passed its own socket, whose end is the endpoint's.
     pub(super) process: Option<i64>,
     pub(super) place: u64,

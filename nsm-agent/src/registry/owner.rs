@@ -3,6 +3,7 @@
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::SystemTime};
 
 use nsm_fdpass::{InodeId, Peer};
+use nsm_netlink::Netns;
 
 /// To whom a registered object belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ pub struct Registrant {
     /// The process at the other end of the socket.
     pub process: Option<Arc<Peer>>,
     /// The network namespace of that process.
-    pub netns: Option<Arc<OwnedFd>>,
+    pub netns: Option<Netns>,
     /// The file that the endpoint's `inode://` URL names: its listening socket.
     pub socket: Option<Arc<OwnedFd>>,
     /// How long the registration lasts.

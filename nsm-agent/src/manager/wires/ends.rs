@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use nsm_netlink::Netns;
+use nsm_fdpass::InodeId;
+use nsm_netlink::{Netns, NetnsId};
 use nsm_proto::{
     connection::{Connection, Mechanism},
     mechanism::{INODE_URL, KERNEL, LOCAL, MEMIF},
@@ -111,7 +112,10 @@ impl Wires {
         candidate: &Candidate,
         answered: &Mechanism,
     ) -> Result<Option<Netns>, Error> {
-        let passed = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
+        let passed: Option<InodeId> = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
+        if let Some(registered) = candidate.netns.as_ref().filter(|netns| passed.is_some_and(|id| is(netns, id))) {
+            return Ok(Some(registered.clone()));
+        }
         match passed.and_then(|id| request.call.files.get(id)) {
             Some(file) => {
                 let netns = reopened(file)
@@ -162,6 +166,11 @@ impl Wires {
         }
         found
     }
+}
+
+/// Whether a namespace that is held, so that its number is nobody else's, is that file.
+fn is(netns: &Netns, file: InodeId) -> bool {
+    netns.id() == NetnsId { dev: file.dev, ino: file.ino }
 }
 
 async fn reopened(file: Arc<std::os::fd::OwnedFd>) -> Result<Netns, String> {

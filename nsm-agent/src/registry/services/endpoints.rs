@@ -7,6 +7,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
 use nsm_fdpass::{InodeId, Outbox};
+use nsm_netlink::Netns;
 use nsm_proto::registry::{
     NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
     network_service_endpoint_registry_server::NetworkServiceEndpointRegistry,
@@ -43,10 +44,12 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
         let _place = request.extensions().get::<InFlight>().cloned();
+        // The kernel's own descriptor, asked about: nothing here waits.
+        let netns = connection.peer.netns.as_ref().map(|netns| Netns::from_shared(netns.fd.clone())).transpose();
         let by = Registrant {
             owner: caller::owner(&connection, self.host)?,
             process: Some(connection.peer.clone()),
-            netns: connection.peer.netns.as_ref().map(|netns| netns.fd.clone()),
+            netns: netns.map_err(|error| Status::internal(error.to_string()))?,
             socket: caller::socket(&connection, &request.get_ref().url)?,
             term: Term::Renewed { token: token_expires(&request)? },
         };
