@@ -1,7 +1,10 @@
 //! Find and the choice of candidates among many endpoints.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use nsm_lab::Node;
 use nsm_proto::admin::ExplainRequest;
 use nsm_proto::admin::admin_client::AdminClient;
@@ -15,8 +18,16 @@ use crate::report::{Goal, Report};
 /// Endpoints of one service: what a Find returns is the same whatever else is registered.
 const PER_SERVICE: usize = 10;
 
+/// Calls of one figure.
+const CALLS: u32 = 10;
+/// Before each figure, so that the two agents are measured over more than a moment.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Two agents, one with ten endpoints and one with all: asked in turn, so that the machine's moods are the same for both.
 pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    // On two processors a call takes half as long again when the agent happens to run on the other one than its caller, and
+    // agents tend to stay where they are: that would be measured.
+    let _here = OnOneProcessor::enter()?;
     let (small, large) = (Node::start("scale-small")?, Node::start("scale-large")?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (few, many) = runtime.block_on(async {
@@ -24,9 +35,15 @@ pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> 
         small.register(1).await?;
         large.register(size.endpoints / PER_SERVICE).await?;
         let (mut few, mut many) = (Samples::default(), Samples::default());
-        for _ in 0..size.n {
-            small.measure(&mut few).await?;
-            large.measure(&mut many).await?;
+        for turn in 0..size.n {
+            // Neither is always the first.
+            if turn % 2 == 0 {
+                small.measure(&mut few).await?;
+                large.measure(&mut many).await?;
+            } else {
+                large.measure(&mut many).await?;
+                small.measure(&mut few).await?;
+            }
         }
         anyhow::Ok((few, many))
     })?;
@@ -41,7 +58,31 @@ pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Milliseconds of each Find and of each choice.
+/// This thread, and what it starts, on one processor until it is dropped.
+struct OnOneProcessor {
+    before: CpuSet,
+}
+
+impl OnOneProcessor {
+    fn enter() -> anyhow::Result<Self> {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this)?;
+        let first = (0..CpuSet::count()).find(|cpu| before.is_set(*cpu).unwrap_or_default());
+        let mut one = CpuSet::new();
+        one.set(first.context("no processor")?)?;
+        sched_setaffinity(this, &one)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for OnOneProcessor {
+    fn drop(&mut self) {
+        // It was so a moment ago.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
+    }
+}
+
+/// Milliseconds of a Find and of a choice.
 #[derive(Default)]
 struct Samples {
     finds: Vec<f64>,
@@ -84,26 +125,41 @@ impl Lab {
         Ok(())
     }
 
-    /// One Find and one choice.
+    /// One figure of Find and one of the choice.
     async fn measure(&mut self, samples: &mut Samples) -> anyhow::Result<()> {
+        tokio::time::sleep(PAUSE).await;
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            self.find().await?;
+        }
+        samples.finds.push(each(began));
+        tokio::time::sleep(PAUSE).await;
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            let query = ExplainRequest { network_service: "service-0".into(), ..ExplainRequest::default() };
+            self.admin.explain(query).await?;
+        }
+        samples.choices.push(each(began));
+        Ok(())
+    }
+
+    async fn find(&mut self) -> anyhow::Result<()> {
         let template = NetworkServiceEndpoint {
             network_service_names: vec!["service-0".into()],
             ..NetworkServiceEndpoint::default()
         };
         let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(template), watch: false };
-        let began = Instant::now();
         let mut found = self.registry.find(query).await?.into_inner();
         let mut count = 0;
         while found.message().await?.is_some() {
             count += 1;
         }
-        samples.finds.push(began.elapsed().as_secs_f64() * 1000.0);
         anyhow::ensure!(count == PER_SERVICE, "Find returned {count} endpoints");
-
-        let query = ExplainRequest { network_service: "service-0".into(), ..ExplainRequest::default() };
-        let began = Instant::now();
-        self.admin.explain(query).await?;
-        samples.choices.push(began.elapsed().as_secs_f64() * 1000.0);
         Ok(())
     }
+}
+
+/// Milliseconds of each call.
+fn each(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0 / f64::from(CALLS)
 }
