@@ -127,6 +127,10 @@ fn open() -> io::Result<Socket> {
         setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
     }
     socket.set_listen_all_namespaces(true)?;
+    // Each ADD changes links a dozen times. Without the filter such news come too, and are skipped here.
+    if let Err(error) = sys::let_through(sys::descriptor(&socket), &[libc::RTM_DELLINK, libc::RTM_DELNSID]) {
+        tracing::debug!(%error, "network events are not filtered");
+    }
     socket.bind_auto()?;
     socket.add_membership(libc::RTNLGRP_LINK)?;
     socket.add_membership(libc::RTNLGRP_NSID)?;

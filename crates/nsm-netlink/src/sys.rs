@@ -1,7 +1,7 @@
-//! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, asking a namespace's
-//! descriptor which kind it is, and a file on which device it is. The only module of the crate with `unsafe`.
+//! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, filtering datagrams, asking
+//! a namespace's descriptor which kind it is, and a file on which device it is. The only module of the crate with `unsafe`.
 
-#![expect(unsafe_code, reason = "recvmsg with a netlink control message, an ioctl and statx; wrapped safely here")]
+#![expect(unsafe_code, reason = "recvmsg with a netlink control message, a socket filter, an ioctl and statx; wrapped safely here")]
 
 use std::io;
 use std::mem;
@@ -81,6 +81,37 @@ pub(crate) fn device(file: BorrowedFd<'_>) -> io::Result<libc::dev_t> {
         return Err(io::Error::last_os_error());
     }
     Ok(libc::makedev(found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// Lets only messages of these kinds through to a netlink socket: others wake nobody.
+pub(crate) fn let_through(socket: BorrowedFd<'_>, kinds: &[u16]) -> io::Result<()> {
+    // Classic BPF, see `networking/filter.rst` of the kernel; these codes are of its `uapi/linux/bpf_common.h`.
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Where a netlink header has its kind, which the filter's load takes for a number in network order.
+    const KIND_AT: u32 = 4;
+    let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    let mut program = vec![step(LOAD_HALF, 0, KIND_AT)];
+    for (at, kind) in kinds.iter().enumerate() {
+        let left = u8::try_from(kinds.len() - at).map_err(io::Error::other)?;
+        program.push(step(JUMP_IF_EQUAL, left, u16::from_be_bytes(kind.to_ne_bytes()).into()));
+    }
+    program.push(step(RETURN, 0, 0));
+    program.push(step(RETURN, 0, u32::MAX));
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: `filter` says how long `program` is; the kernel copies both during the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            socklen::<libc::sock_fprog>(),
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn socklen<T>() -> libc::socklen_t {

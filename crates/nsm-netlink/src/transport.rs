@@ -186,18 +186,26 @@ impl Transport {
         }
     }
 
+    /// The next datagram from the kernel. Others could send without end: the deadline holds for what they send too.
     fn receive(&mut self, operation: &str, until: Instant) -> Result<usize, Error> {
         loop {
-            if !readable(&self.socket, until).map_err(|e| Error::io(operation, e))? {
-                return Err(Error::Timeout { operation: operation.to_owned(), after: self.deadline });
-            }
             match sys::receive(sys::descriptor(&self.socket), &mut self.buffer) {
-                Ok(received) if !received.from_kernel => {}
+                Ok(received) if !received.from_kernel => {
+                    if Instant::now() >= until {
+                        return Err(Error::Timeout { operation: operation.to_owned(), after: self.deadline });
+                    }
+                }
                 Ok(received) if received.truncated => {
                     return Err(malformed(operation, "the answer does not fit the buffer"));
                 }
                 Ok(received) => return Ok(received.len),
-                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Rare: the kernel answers within `send`.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if !readable(&self.socket, until).map_err(|e| Error::io(operation, e))? {
+                        return Err(Error::Timeout { operation: operation.to_owned(), after: self.deadline });
+                    }
+                }
                 Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     return Err(Error::Overrun { operation: operation.to_owned() });
                 }
