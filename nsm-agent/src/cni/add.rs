@@ -14,16 +14,24 @@ use nsm_sdk::{Call, Error, Kind, Request, serve::Connection as Socket};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Server, result};
+use super::{Server, notes::Note, result};
 use crate::{
     failpoint,
     forwarder::kernel::present_prefixes,
     manager::{CalledOff, ForAttachment, Slot},
-    state::{Attachment, AttachmentKey, Pod, RoutePolicy, blocking},
+    state::{Attachment, AttachmentKey, Pod, Records, RoutePolicy, blocking},
 };
 
 /// Longest ADD, whatever the plugin says.
 const LONGEST: Duration = Duration::from_mins(2);
+
+/// How an ADD begins.
+enum Begun {
+    /// It is recorded. The pod's prefixes, which no endpoint should hand out again.
+    Recorded(Vec<String>),
+    /// First a DEL of the same attachment has to be worked off.
+    Owed(Note),
+}
 
 impl Server {
     /// Takes the namespace that the plugin passed with its call.
@@ -61,7 +69,9 @@ impl Server {
                 )));
             }
         };
-        self.work_off_note(key).await?;
+        if self.parts.manager.attachments.get(key).is_some() {
+            self.work_off_note(key).await?;
+        }
         if let Some(known) = self.parts.manager.attachments.get(key) {
             return Err(Status::already_exists(format!(
                 "attachment {key} exists, in network {:?}: DEL it first",
@@ -87,7 +97,16 @@ impl Server {
         called_off: &CancellationToken,
     ) -> Result<AddResponse, Error> {
         let attachment = self.attachment(key, &asked, &netns)?;
-        let prefixes = self.begin(attachment.clone(), netns.clone()).await?;
+        let prefixes = match self.begin(attachment.clone(), netns.clone()).await? {
+            Begun::Recorded(prefixes) => prefixes,
+            Begun::Owed(note) => {
+                let failed = |status: Status| Error::new(Kind::of(status.code()), status.message().to_owned());
+                self.settle(key, note).await.map_err(failed)?;
+                let (attachments, attachment, netns) =
+                    (self.parts.manager.attachments.clone(), attachment.clone(), netns.clone());
+                blocking(move || record(&attachments, attachment, &netns)).await?
+            }
+        };
         let mut call = Call::new(Duration::ZERO);
         call.deadline = deadline;
         call.note(ForAttachment(key.clone()));
@@ -159,23 +178,37 @@ impl Server {
         })
     }
 
-    /// Records what is asked, unless the interface's name is taken. The answer is what the pod has already: its prefixes, which
-    /// no endpoint should hand out again.
-    async fn begin(&self, attachment: Attachment, netns: Netns) -> Result<Vec<String>, Error> {
-        let attachments = self.parts.manager.attachments.clone();
-        blocking(move || {
-            let prefixes = look_into(&netns, &attachment.interface)?;
-            attachments
-                .put_blocking(attachment)
-                .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
-            failpoint::hit("add.attachment-recorded");
-            Ok(prefixes)
+    /// Works off the DEL that is still owed for the same key, or it would end the new attachment.
+    async fn work_off_note(&self, key: &AttachmentKey) -> Result<(), Status> {
+        let (notes, of) = (self.parts.notes.clone(), key.clone());
+        match blocking(move || notes.find(&of)).await {
+            Some(note) => self.settle(key, note).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Records what is asked, unless a DEL is owed or the interface's name is taken.
+    async fn begin(&self, attachment: Attachment, netns: Netns) -> Result<Begun, Error> {
+        let (attachments, notes) = (self.parts.manager.attachments.clone(), self.parts.notes.clone());
+        blocking(move || match notes.find(&attachment.key) {
+            Some(note) => Ok(Begun::Owed(note)),
+            None => record(&attachments, attachment, &netns).map(Begun::Recorded),
         })
         .await
     }
 }
 
-/// What the pod has already. A taken name ends it here.
+/// Records what is asked. The answer is what the pod has already.
+fn record(attachments: &Records<Attachment>, attachment: Attachment, netns: &Netns) -> Result<Vec<String>, Error> {
+    let prefixes = look_into(netns, &attachment.interface)?;
+    attachments
+        .put_blocking(attachment)
+        .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
+    failpoint::hit("add.attachment-recorded");
+    Ok(prefixes)
+}
+
+/// The prefixes that the pod has already. A taken name ends it here.
 fn look_into(netns: &Netns, name: &IfName) -> Result<Vec<String>, Error> {
     let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
     let mut pod = NetnsSocket::open(netns).map_err(internal)?;

@@ -22,15 +22,8 @@ impl Server {
         if note.is_owed() { self.settle(&key, note).await.map_err(|status| (key, status)) } else { Ok(()) }
     }
 
-    /// An ADD works off the DEL that is still owed for the same key first, or it would end the new attachment.
-    pub(super) async fn work_off_note(&self, key: &AttachmentKey) -> Result<(), Status> {
-        match self.parts.notes.find(key).await {
-            Some(note) => self.settle(key, note).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn settle(&self, key: &AttachmentKey, note: Note) -> Result<(), Status> {
+    /// Ends what a note is about, and then the note, for whoever has the attachment's turn.
+    pub(super) async fn settle(&self, key: &AttachmentKey, note: Note) -> Result<(), Status> {
         let found = self.end(key).await?;
         note.settle().await;
         tracing::info!(container = key.container_id, ifname = key.ifname, found, "owed DEL done");

@@ -79,9 +79,9 @@ impl Folder {
         Ok(Self { path, reported: Arc::default() })
     }
 
-    /// The note about this attachment.
-    pub async fn find(&self, key: &AttachmentKey) -> Option<Note> {
-        self.notes().await.into_iter().find(|note| note.key == *key)
+    /// The note about this attachment. Blocking.
+    pub fn find(&self, key: &AttachmentKey) -> Option<Note> {
+        read(&self.0).into_iter().find(|note| note.key == *key)
     }
 
     async fn notes(&self) -> Vec<Note> {
