@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod manager;
 pub mod metrics;
+mod netns;
 pub mod node;
 pub mod privileges;
 

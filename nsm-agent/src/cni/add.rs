@@ -1,6 +1,6 @@
 //! ADD: record what is asked, connect through the client chain, answer what was made.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use nsm_cni_types::{Mechanism, RESERVED_LABELS};
 use nsm_netlink::{IfName, Mac, Mtu, Netns, NetnsSocket};
@@ -19,6 +19,7 @@ use crate::{
     failpoint,
     forwarder::kernel::present_prefixes,
     manager::{CalledOff, ForAttachment, Slot},
+    netns::passed,
     state::{Attachment, AttachmentKey, Pod, Records, RoutePolicy, blocking},
 };
 
@@ -40,12 +41,7 @@ impl Server {
         let file = socket.inbox.take(id).ok_or_else(|| {
             Status::invalid_argument(format!("the call names the network namespace {url} and did not pass it"))
         })?;
-        let taken = if id.dev == self.parts.netlink.netns().id().dev {
-            // Of the file system of all namespaces: asking about it waits for nobody.
-            Netns::from_file(file)
-        } else {
-            blocking(move || Netns::from_file(file)).await
-        };
+        let taken = passed(Arc::new(file), self.parts.netlink.netns().id()).await;
         taken.map_err(|error| Status::invalid_argument(error.to_string()))
     }
 

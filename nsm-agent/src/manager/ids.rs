@@ -41,6 +41,11 @@ impl Ids {
         Arc::new(Self { space: Uuid::new_v5(&Uuid::NAMESPACE_OID, boot_id.as_bytes()), own_netns })
     }
 
+    /// The agent's own namespace.
+    pub fn own_netns(&self) -> NetnsId {
+        self.own_netns
+    }
+
     /// Who makes this call.
     pub fn owner(&self, call: &Call) -> Result<Owner, Error> {
         if let Some(ForAttachment(key)) = call.noted() {

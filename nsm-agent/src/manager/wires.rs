@@ -258,27 +258,31 @@ impl Wires {
         let Some(record) = self.connections.get(&id.to_owned()) else { return Ok(()) };
         self.owed.ends(&record).await;
         failpoint::hit("del.closing-recorded");
-        let mut ending = self.links.end(id);
-        if let Some(wire) = record.wire.clone() {
-            let client = self.netns_with_rules(&record, &wire, at_hand).await;
-            let forwarders = self.forwarders.clone();
-            // The guards go along: this may be given up while the kernel still works.
-            let undo = move || (forwarders.of(&wire).undo(&wire, client.as_ref()), ending, working);
-            let (undone, still_ending, _still_working) = blocking(undo).await;
-            ending = still_ending;
-            undone.map_err(|error| {
-                tracing::error!(connection = id, %error, "the wire stays: tried again soon");
-                self.links.left(id);
-                Error::new(Kind::Internal, error)
-            })?;
-        }
-        failpoint::hit("del.wire-deleted");
-        self.hops.forget(id);
-        if let Err(error) = self.connections.remove(&record.id).await {
-            tracing::error!(connection = id, %error, "a record of a connection that ended stays");
-        }
-        self.links.unwatch(id);
-        drop(ending);
+        let ending = self.links.end(id);
+        let client = match &record.wire {
+            Some(wire) => self.netns_with_rules(&record, wire, at_hand).await,
+            None => None,
+        };
+        let (forwarders, connections) = (self.forwarders.clone(), self.connections.clone());
+        let (hops, links) = (self.hops.clone(), self.links.clone());
+        // In one job, and the guards go along: this may be given up while the kernel still works.
+        let undo = move || -> Result<(), crate::forwarder::Error> {
+            let _guards = (ending, working);
+            if let Some(wire) = &record.wire {
+                forwarders.of(wire).undo(wire, client.as_ref()).inspect_err(|error| {
+                    tracing::error!(connection = record.id, %error, "the wire stays: tried again soon");
+                    links.left(&record.id);
+                })?;
+            }
+            failpoint::hit("del.wire-deleted");
+            hops.forget(&record.id);
+            if let Err(error) = connections.remove_blocking(&record.id) {
+                tracing::error!(connection = record.id, %error, "a record of a connection that ended stays");
+            }
+            links.unwatch(&record.id);
+            Ok(())
+        };
+        blocking(undo).await.map_err(|error| Error::new(Kind::Internal, error))?;
         failpoint::hit("del.connection-removed");
         self.owed.deliver();
         Ok(())

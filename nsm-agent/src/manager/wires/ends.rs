@@ -13,6 +13,7 @@ use nsm_sdk::{Error, Kind, Request};
 use super::{Candidate, Wires};
 use crate::{
     forwarder::{Agreement, End, Wire},
+    netns::passed,
     state::{Attachment, Connected, Owner, RoutePolicy, blocking},
 };
 
@@ -92,7 +93,8 @@ impl Wires {
             };
         }
         let Some(file) = request.call.files.of(wanted)? else { return Ok(None) };
-        let netns = reopened(file).await.map_err(|error| client_fault(Kind::Invalid, error))?;
+        let netns =
+            passed(file, self.ids.own_netns()).await.map_err(|error| client_fault(Kind::Invalid, error.to_string()))?;
         if *owner == Owner::Pod(netns.id()) || self.ids.acts_for_others(owner) {
             return Ok(Some(netns));
         }
@@ -112,13 +114,13 @@ impl Wires {
         candidate: &Candidate,
         answered: &Mechanism,
     ) -> Result<Option<Netns>, Error> {
-        let passed: Option<InodeId> = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
-        if let Some(registered) = candidate.netns.as_ref().filter(|netns| passed.is_some_and(|id| is(netns, id))) {
+        let named: Option<InodeId> = answered.parameters.get(INODE_URL).and_then(|url| url.parse().ok());
+        if let Some(registered) = candidate.netns.as_ref().filter(|netns| named.is_some_and(|id| is(netns, id))) {
             return Ok(Some(registered.clone()));
         }
-        match passed.and_then(|id| request.call.files.get(id)) {
+        match named.and_then(|id| request.call.files.get(id)) {
             Some(file) => {
-                let netns = reopened(file)
+                let netns = passed(file, self.ids.own_netns())
                     .await
                     .map_err(|error| Error::new(Kind::Refused, format!("endpoint {}: {error}", candidate.name)))?;
                 let own = candidate.netns.as_ref().is_some_and(|registered| registered.id() == netns.id());
@@ -171,11 +173,6 @@ impl Wires {
 /// Whether a namespace that is held, so that its number is nobody else's, is that file.
 fn is(netns: &Netns, file: InodeId) -> bool {
     netns.id() == NetnsId { dev: file.dev, ino: file.ino }
-}
-
-async fn reopened(file: Arc<std::os::fd::OwnedFd>) -> Result<Netns, String> {
-    let duplicate = file.try_clone().map_err(|error| error.to_string())?;
-    blocking(move || Netns::from_file(duplicate)).await.map_err(|error| error.to_string())
 }
 
 fn client_fault(kind: Kind, what: String) -> Error {
