@@ -84,6 +84,8 @@ fn creation(pair: &VethPair<'_>) -> Request {
         message.attributes.push(LinkAttribute::NetNsFd(end.netns.as_fd().as_raw_fd()));
         message.attributes.extend(pair.mtu.map(|mtu| LinkAttribute::Mtu(mtu.get())));
         message.attributes.extend(pair.group.map(LinkAttribute::Group));
+        // Else the kernel makes one for each processor and takes all but one back, waiting for RCU with its lock held.
+        message.attributes.extend([LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)]);
         message
     };
     let [first, second] = &pair.ends;
