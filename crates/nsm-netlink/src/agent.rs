@@ -14,12 +14,12 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use crate::delete::Workers;
 use crate::error::Subject;
 use crate::events::{Events, lock, read_nsid};
 use crate::link::Which;
 use crate::transport::{Request, Transport};
 use crate::veth::{self, VethLink, VethPair};
+use crate::workers::Workers;
 use crate::{Error, IfIndex, IfName, LinkEvent, LinkState, Netns, Nsid, link};
 
 /// The agent's own namespace: pairs, deletions and events in all others. Cheap to clone.

@@ -18,8 +18,7 @@
 //! - Between look and deletion (microseconds) the namespace's number is not given to another namespace with a link of the same
 //!   index. Whoever holds the namespace open is sure of that.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::Instant;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -27,15 +26,9 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Subject;
-use crate::events::{Place, Woken, lock};
+use crate::events::{Place, Woken};
 use crate::transport::{DEADLINE, Request, Transport};
 use crate::{Error, IfIndex, LinkState, Mac, Netlink, Netns, Nsid};
-
-/// Workers at a time. They sleep in the kernel and share its barrier; beyond this, callers wait for one.
-const WORKERS: usize = 128;
-
-/// A worker is a few calls deep.
-const WORKER_STACK: usize = 256 * 1024;
 
 /// By which a link is known to be the one that was made: what a record of it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,16 +94,10 @@ impl Netlink {
         let peer = link.peer.map(|index| (link.peer_nsid.unwrap_or(identity.nsid), index));
         let waiter = self.events().expect([identity.place()].into_iter().chain(peer));
         let worker = Worker { netns: self.netns().clone(), place: identity.place() };
-        let (slot, answered) = (self.workers().take(until), Arc::clone(&waiter));
-        let slot = slot.ok_or_else(|| timed_out(identity))?;
-        thread::Builder::new()
-            .name("link-deletion".into())
-            .stack_size(WORKER_STACK)
-            .spawn(move || {
-                answered.answered(worker.run());
-                drop(slot);
-            })
-            .map_err(|e| Error::io("start a thread", e))?;
+        let answered = Arc::clone(&waiter);
+        if !self.workers().run(until, move || answered.answered(worker.run()))? {
+            return Err(timed_out(identity));
+        }
 
         loop {
             let woken = waiter.wait(until);
@@ -142,7 +129,7 @@ fn operation((nsid, index): Place) -> String {
     format!("delete interface {index} of network namespace {nsid}")
 }
 
-/// Sends one deletion and waits for the kernel's answer, in a thread of its own.
+/// Sends one deletion and waits for the kernel's answer, in a thread that is made for that.
 struct Worker {
     netns: Netns,
     place: Place,
@@ -157,36 +144,5 @@ impl Worker {
         message.attributes.push(LinkAttribute::IfNetnsId(nsid.get()));
         let request = Request::change(RouteNetlinkMessage::DelLink(message), 0, Subject::Link, operation(self.place));
         Transport::open()?.change(request)
-    }
-}
-
-/// A bounded number of workers.
-#[derive(Clone, Default)]
-pub(crate) struct Workers(Arc<(Mutex<usize>, Condvar)>);
-
-/// The right to have one worker; given back when dropped.
-pub(crate) struct Slot(Workers);
-
-impl Workers {
-    fn take(&self, until: Instant) -> Option<Slot> {
-        let (busy, freed) = &*self.0;
-        let left = until.saturating_duration_since(Instant::now());
-        let full = |busy: &mut usize| *busy >= WORKERS;
-        let (mut busy, timeout) =
-            freed.wait_timeout_while(lock(busy), left, full).unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() {
-            return None;
-        }
-        *busy += 1;
-        drop(busy);
-        Some(Slot(self.clone()))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let (busy, freed) = &*self.0.0;
-        *lock(busy) -= 1;
-        freed.notify_one();
     }
 }

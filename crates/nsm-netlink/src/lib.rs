@@ -43,6 +43,7 @@ mod transport;
 mod units;
 mod usable;
 mod veth;
+mod workers;
 
 pub use agent::Netlink;
 pub use config::{Address, Family, LinkConfig, Neighbour, NeighbourEntry, PortRange, Route, RouteEntry, Rule};
