@@ -17,7 +17,9 @@ use nix::errno::Errno;
 
 use crate::error::Subject;
 use crate::transport::Request;
-use crate::{Error, IfIndex, IpNetwork, LinkConfig, LinkState, Neighbour, NetnsSocket, Refusal, Route, Rule, message};
+use crate::{
+    Error, IfIndex, IpNetwork, LinkConfig, LinkState, Neighbour, NetnsSocket, Refusal, Route, Rule, VethLink, message,
+};
 
 /// One change, with what it is about: so that a refusal can name it.
 pub(crate) struct Change {
@@ -58,7 +60,25 @@ impl NetnsSocket {
         config.check()?;
         let link = self.link(index)?.ok_or(Error::NoLink(index))?;
         self.prepare_ipv6(&link.name, config)?;
+        self.add_all(index, config)?;
+        self.state_after(index, &config.rules)
+    }
 
+    /// The same for an end of a pair that was made a moment ago, without looking at it before and after.
+    ///
+    /// # Errors
+    /// As [`NetnsSocket::configure`].
+    pub fn configure_made(&mut self, link: &VethLink, config: &LinkConfig) -> Result<(), Error> {
+        config.check()?;
+        if !self.refuse_advertisements(link.name.as_str())? || config.has_v6() {
+            // Without IPv6, or renamed meanwhile.
+            let found = self.link(link.index)?.ok_or(Error::NoLink(link.index))?;
+            self.prepare_ipv6(&found.name, config)?;
+        }
+        self.add_all(link.index, config)
+    }
+
+    fn add_all(&mut self, index: IfIndex, config: &LinkConfig) -> Result<(), Error> {
         let v6 = self.expect_v6(config.addresses.iter().copied())?;
         let mut changes = settings(index, config);
         changes.extend(config.addresses.iter().map(|&address| add_address(index, address)));
@@ -66,8 +86,7 @@ impl NetnsSocket {
         changes.extend(config.neighbours.iter().map(|&neighbour| set_neighbour(index, neighbour)));
         self.apply(changes)?;
         self.wait_for(index, v6);
-        self.add_rules(&config.rules)?;
-        self.state_after(index, &config.rules)
+        self.add_rules(&config.rules)
     }
 
     /// The IPv6 ones among addresses to be added; from now on their coming is heard.
@@ -90,13 +109,18 @@ impl NetnsSocket {
 
     /// Settings that must be right before the link is up.
     pub(crate) fn prepare_ipv6(&self, ifname: &str, config: &LinkConfig) -> Result<(), Error> {
-        self.set_ipv6(ifname, "accept_ra", "0")?;
+        self.refuse_advertisements(ifname)?;
         if config.has_v6() && !self.set_ipv6(ifname, "disable_ipv6", "0")? {
             return Err(Error::Invalid(format!(
                 "interface {ifname} has no IPv6 in this kernel or with this MTU; it needs 1280"
             )));
         }
         Ok(())
+    }
+
+    /// False: the link has no IPv6, or is called otherwise.
+    fn refuse_advertisements(&self, ifname: &str) -> Result<bool, Error> {
+        self.set_ipv6(ifname, "accept_ra", "0")
     }
 
     /// Sends all changes; the first one refused is the error.

@@ -11,7 +11,7 @@ use std::thread;
 
 use nsm_netlink::{
     IfIndex, IfName, IpNetwork, LinkConfig, LinkIdentity, Mac, Mtu, Netlink, Netns, NetnsId, NetnsSocket, Nsid,
-    VethEnd, VethPair,
+    VethEnd, VethLink, VethPair,
 };
 use nsm_proto::mechanism::{INTERFACE_NAME, MTU};
 use nsm_sdk::kernel::InterfaceName;
@@ -93,7 +93,7 @@ impl Kernel {
         })
     }
 
-    fn create(&self, wire: &Wire, client: &Netns, endpoint: &Netns) -> Result<Wire, Error> {
+    fn create(&self, wire: &Wire, client: &Netns, endpoint: &Netns) -> Result<[VethLink; 2], Error> {
         let pair = VethPair {
             ends: [
                 VethEnd { netns: client, name: wire.client.name.clone(), mac: wire.client.mac },
@@ -102,25 +102,23 @@ impl Kernel {
             mtu: wire.client.config.mtu,
             group: Some(GROUP),
         };
-        let [client_link, endpoint_link] = self.netlink.create_veth(&pair).map_err(|error| {
+        self.netlink.create_veth(&pair).map_err(|error| {
             let fault = match &error {
                 nsm_netlink::Error::NameTaken { netns, .. } if *netns == wire.endpoint.netns => Fault::Endpoint,
                 _ if error.is_conflict() || error.is_gone() => Fault::Client,
                 _ => Fault::Node,
             };
             Error::kernel(fault, "cannot make the veth pair", error)
-        })?;
-        let mut made = wire.clone();
-        made.client.index = Some(client_link.index);
-        made.endpoint.index = Some(endpoint_link.index);
-        Ok(made)
+        })
     }
 
     /// Configures both ends. After a failure no rule is left in the pod.
-    fn configure(wire: &Wire, client: &mut NetnsSocket, endpoint: &mut NetnsSocket) -> Result<(), Error> {
-        let (Some(at_client), Some(at_endpoint)) = (wire.client.index, wire.endpoint.index) else {
-            return Err(Error::new(Fault::Node, "the veth pair has no indexes"));
-        };
+    fn configure(
+        wire: &Wire,
+        [at_client, at_endpoint]: &[VethLink; 2],
+        client: &mut NetnsSocket,
+        endpoint: &mut NetnsSocket,
+    ) -> Result<(), Error> {
         let at_the_pod =
             |error| Error::kernel(Fault::Endpoint, "cannot configure the pod's interface as the endpoint asks", error);
         let at_the_endpoint =
@@ -130,25 +128,23 @@ impl Kernel {
         let (of_client, of_endpoint) = if waits {
             // It takes a while until such an address can be used: both ends wait at the same time.
             thread::scope(|both| {
-                let beside = both.spawn(|| endpoint.configure(at_endpoint, &wire.endpoint.config));
-                let of_client = client.configure(at_client, &wire.client.config);
+                let beside = both.spawn(|| endpoint.configure_made(at_endpoint, &wire.endpoint.config));
+                let of_client = client.configure_made(at_client, &wire.client.config);
                 (of_client, joined(beside))
             })
         } else {
             // The kernel takes changes of interfaces one at a time, wherever they are.
-            let of_endpoint = endpoint.configure(at_endpoint, &wire.endpoint.config);
-            (client.configure(at_client, &wire.client.config), Ok(of_endpoint))
+            let of_endpoint = endpoint.configure_made(at_endpoint, &wire.endpoint.config);
+            (client.configure_made(at_client, &wire.client.config), Ok(of_endpoint))
         };
         let has_rules = of_client.is_ok();
         let both_up = || {
             of_client.map_err(at_the_pod)?;
             of_endpoint?.map_err(at_the_endpoint)?;
             // The end that was up first got its carrier just now and drops what it sends until the kernel's link watch has
-            // run: a read of the link makes it run (since 6.8), or the first answers would be lost. Who was last read its own.
-            endpoint.link(at_endpoint).map_err(at_the_endpoint)?;
-            if waits {
-                client.link(at_client).map_err(at_the_pod)?;
-            }
+            // run: a read of the link makes it run (since 6.8), or the first answers would be lost.
+            is_there(endpoint, at_endpoint.index).map_err(at_the_endpoint)?;
+            is_there(client, at_client.index).map_err(at_the_pod)?;
             Ok(())
         };
         both_up().inspect_err(|_| {
@@ -202,11 +198,13 @@ impl Forwarder for Kernel {
         let mut at_endpoint = open(endpoint, "endpoint", Fault::Endpoint)?;
         // Before the pair is made: when the kernel's answer is lost it may be there all the same.
         let pair = Unfinished { kernel: self, wire };
-        let made = self.create(wire, client, endpoint)?;
+        let links = self.create(wire, client, endpoint)?;
         failpoint::hit("add.wire-created");
-        Self::configure(&made, &mut at_client, &mut at_endpoint)?;
+        Self::configure(wire, &links, &mut at_client, &mut at_endpoint)?;
         std::mem::forget(pair);
         failpoint::hit("add.wire-configured");
+        let mut made = wire.clone();
+        [made.client.index, made.endpoint.index] = links.map(|link| Some(link.index));
         Ok(super::Wire::Kernel(Box::new(made)))
     }
 
@@ -345,6 +343,10 @@ impl Drop for Unfinished<'_> {
             tracing::error!(%error, "an interface of a failed connection stays; the next start of the agent removes it");
         }
     }
+}
+
+fn is_there(socket: &mut NetnsSocket, index: IfIndex) -> Result<(), nsm_netlink::Error> {
+    socket.link(index)?.map(drop).ok_or(nsm_netlink::Error::NoLink(index))
 }
 
 /// What a thread beside this one did.
