@@ -126,8 +126,9 @@ impl Agent {
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks };
+        let watched = notes.watch();
         agent.serve(cni_socket, nsm_socket, &netlink, node).await;
-        agent.tasks.spawn(notes.run(agent.cni.clone(), agent.stop.clone()));
+        agent.tasks.spawn(watched.run(agent.cni.clone(), agent.stop.clone()));
         Ok(agent)
     }
 

@@ -9,6 +9,8 @@ use crate::tools::Tool;
 /// One suite.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
+    /// Suites that run before it also when only this one is asked for.
+    pub(crate) after: &'static [&'static str],
     pub(crate) needs: &'static [Tool],
     pub(crate) bound: Duration,
     pub(crate) counts: Counts,
@@ -28,6 +30,7 @@ pub(crate) enum Counts {
 pub(crate) const LINTS: &[Suite] = &[
     Suite {
         name: "format",
+        after: &[],
         needs: &[Tool::Rustfmt],
         bound: Duration::from_mins(5),
         counts: Counts::Whole,
@@ -35,6 +38,7 @@ pub(crate) const LINTS: &[Suite] = &[
     },
     Suite {
         name: "clippy",
+        after: &[],
         needs: &[Tool::Clippy],
         bound: Duration::from_hours(1),
         counts: Counts::Whole,
@@ -42,6 +46,7 @@ pub(crate) const LINTS: &[Suite] = &[
     },
     Suite {
         name: "docs",
+        after: &[],
         needs: &[],
         bound: Duration::from_hours(1),
         counts: Counts::Whole,
@@ -53,6 +58,7 @@ pub(crate) const LINTS: &[Suite] = &[
     },
     Suite {
         name: "deny",
+        after: &[],
         needs: &[Tool::CargoDeny],
         bound: Duration::from_mins(10),
         counts: Counts::Whole,
@@ -64,6 +70,7 @@ pub(crate) const LINTS: &[Suite] = &[
 pub(crate) const TESTS: &[Suite] = &[
     Suite {
         name: "build",
+        after: &[],
         needs: &[],
         bound: Duration::from_hours(1),
         counts: Counts::Whole,
@@ -71,6 +78,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "unit",
+        after: &[],
         needs: &[],
         bound: Duration::from_hours(1),
         counts: Counts::Printed,
@@ -89,6 +97,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "doctests",
+        after: &[],
         needs: &[],
         bound: Duration::from_mins(30),
         counts: Counts::Printed,
@@ -96,6 +105,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "lab",
+        after: &["build"],
         needs: &[],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
@@ -103,6 +113,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "faults",
+        after: &["build"],
         needs: &[],
         bound: Duration::from_mins(30),
         counts: Counts::Printed,
@@ -110,6 +121,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "cnitool",
+        after: &["build"],
         needs: &[Tool::Go, Tool::Cnitool],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
@@ -117,6 +129,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "go-peers",
+        after: &["build"],
         needs: &[Tool::Go],
         bound: Duration::from_mins(40),
         counts: Counts::Printed,
@@ -124,6 +137,7 @@ pub(crate) const TESTS: &[Suite] = &[
     },
     Suite {
         name: "bench-smoke",
+        after: &["build"],
         needs: &[Tool::Go, Tool::ReferencePlugins],
         bound: Duration::from_hours(1),
         counts: Counts::Whole,

@@ -60,15 +60,14 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<bool> {
             filter => filters.push(filter),
         }
     }
-    let chosen: Vec<&Suite> = all
-        .iter()
-        .copied()
-        .filter(|suite| filters.is_empty() || filters.iter().any(|filter| suite.name.contains(filter)))
-        .collect();
+    let is_asked = |suite: &&Suite| filters.is_empty() || filters.iter().any(|filter| suite.name.contains(filter));
+    let before: Vec<&str> = all.iter().copied().filter(is_asked).flat_map(|suite| suite.after).copied().collect();
+    let mut chosen: Vec<&Suite> = all.iter().copied().filter(is_asked).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = all.iter().map(|suite| suite.name).collect();
         bail!("no suite is called {}: expected some of {}", filters.join(", "), names.join(", "));
     }
+    chosen = all.into_iter().filter(|suite| is_asked(suite) || before.contains(&suite.name)).collect();
     Ok(run_suites(&chosen, options))
 }
 

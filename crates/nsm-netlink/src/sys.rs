@@ -1,7 +1,10 @@
 //! The system calls that no library wraps safely: reading a netlink datagram with its ancillary data, filtering datagrams, asking
 //! a namespace's descriptor which kind it is, and a file on which device it is. The only module of the crate with `unsafe`.
 
-#![expect(unsafe_code, reason = "recvmsg with a netlink control message, a socket filter, an ioctl and statx; wrapped safely here")]
+#![expect(
+    unsafe_code,
+    reason = "recvmsg with a netlink control message, a socket filter, an ioctl and statx; wrapped safely here"
+)]
 
 use std::io;
 use std::mem;

@@ -40,7 +40,7 @@ impl Server {
         };
         let forwarders = self.parts.manager.wires.forwarders.clone();
         let seen = wire.clone();
-        let registered = self.parts.manager.endpoints.netns(&record.endpoint).await;
+        let registered = self.parts.manager.endpoints.netns(&record.endpoint);
         let look = move || {
             let forwarder = forwarders.of(&seen);
             match forwarder.inspect(&seen, Some(&netns))? {

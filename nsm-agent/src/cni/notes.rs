@@ -38,6 +38,15 @@ pub struct Folder {
     reported: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
+/// Tells when a note has come.
+type Changes = inotify::EventStream<[u8; 1024]>;
+
+/// The folder of the notes, watched.
+pub struct Watched {
+    folder: Folder,
+    changes: io::Result<Changes>,
+}
+
 /// A note in the folder.
 #[derive(Debug)]
 pub struct Note {
@@ -81,7 +90,7 @@ impl Folder {
 
     /// The note about this attachment. Blocking.
     pub fn find(&self, key: &AttachmentKey) -> Option<Note> {
-        read(&self.0).into_iter().find(|note| note.key == *key)
+        self.read().into_iter().find(|note| note.key == *key)
     }
 
     async fn notes(&self) -> Vec<Note> {
@@ -89,9 +98,14 @@ impl Folder {
         blocking(move || folder.read()).await
     }
 
+    /// Hears of notes from now on.
+    pub fn watch(&self) -> Watched {
+        Watched { folder: self.clone(), changes: self.changes() }
+    }
+
     /// Works off what is there and what comes, until `stop`.
-    pub async fn run(self, server: Server, stop: CancellationToken) {
-        let mut changes = match self.changes() {
+    async fn work(self, changes: io::Result<Changes>, server: Server, stop: CancellationToken) {
+        let mut changes = match changes {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "owed DELs are not watched: each ADD and start of the agent still works them off");
@@ -117,7 +131,7 @@ impl Folder {
         }
     }
 
-    fn changes(&self) -> io::Result<inotify::EventStream<[u8; 1024]>> {
+    fn changes(&self) -> io::Result<Changes> {
         let inotify = Inotify::init()?;
         inotify.watches().add(&self.path, WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE)?;
         inotify.into_event_stream([0; 1024])
@@ -180,6 +194,13 @@ impl Folder {
                 "a note about an owed DEL has format {format}, this agent knows up to {FORMAT}: left alone, for an agent of the plugin's version"
             );
         }
+    }
+}
+
+impl Watched {
+    /// Works off what is there and what comes, until `stop`.
+    pub async fn run(self, server: Server, stop: CancellationToken) {
+        self.folder.work(self.changes, server, stop).await;
     }
 }
 

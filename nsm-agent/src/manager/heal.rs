@@ -138,7 +138,7 @@ impl Healer {
         loop {
             self.manager.owed.deliver();
             let records = self.manager.wires.connections.all();
-            self.resume(&records).await;
+            self.resume(&records);
             let mut still = HashMap::new();
             for record in records.iter().filter(|record| record.phase == Phase::Up) {
                 if let Some(trouble) = self.endpoint_trouble(record) {
@@ -158,13 +158,13 @@ impl Healer {
     }
 
     /// Connections from before a restart whose endpoint is back: it is asked which of them it still has.
-    async fn resume(&self, records: &[Arc<Connected>]) {
+    fn resume(&self, records: &[Arc<Connected>]) {
         let mut returned: HashMap<&str, Vec<&Connected>> = HashMap::new();
         for record in records.iter().filter(|record| self.places.awaits(&record.id)) {
             returned.entry(&record.endpoint).or_default().push(record);
         }
         for (endpoint, records) in returned {
-            let candidate = match self.manager.endpoints.endpoint(endpoint).await {
+            let candidate = match self.manager.endpoints.endpoint(endpoint) {
                 Found::Ready(candidate) => candidate,
                 Found::Gone | Found::Unreachable(_) => continue,
             };

@@ -87,8 +87,7 @@ impl Endpoints {
     }
 
     /// The endpoint of that name.
-    #[expect(clippy::unused_async, reason = "whoever asks must be ready to wait: an endpoint may be another node's")]
-    pub async fn endpoint(&self, name: &str) -> Found {
+    pub fn endpoint(&self, name: &str) -> Found {
         match self.directory.endpoint(name) {
             None => Found::Gone,
             Some(entry) => match candidate(&entry) {
@@ -109,11 +108,11 @@ impl Endpoints {
     }
 
     /// The endpoint that a client of this service names.
-    pub async fn named(&self, service: &str, endpoint: &str) -> Result<Candidate, Error> {
+    pub fn named(&self, service: &str, endpoint: &str) -> Result<Candidate, Error> {
         let wanted = Wanted { service, labels: &BTreeMap::new(), endpoint };
         let entry = candidates::candidates(&self.directory, wanted)?.next();
         let entry = entry.ok_or_else(|| Error::new(Kind::Internal, "an endpoint that is named is no candidate"))?;
-        self.opened(&entry).await
+        self.opened(&entry)
     }
 
     /// Endpoints that would do for these labels, in the order in which to ask them: each is opened when it is asked.
@@ -146,8 +145,8 @@ impl Endpoints {
     }
 
     /// What it takes to ask an endpoint.
-    pub async fn opened(&self, entry: &Arc<Entry>) -> Result<Candidate, Error> {
-        candidate(entry).await
+    pub fn opened(&self, entry: &Arc<Entry>) -> Result<Candidate, Error> {
+        candidate(entry)
     }
 
     /// What the endpoint has of a connection of ours, each with the endpoint's segment, by which it can be closed: asked of the

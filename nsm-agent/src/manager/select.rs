@@ -38,12 +38,12 @@ impl Element for Select {
             request.connection.payload.clone_from(&service.payload);
         }
         if let Some(known) = known {
-            let candidate = self.reachable(&known.endpoint).await?;
+            let candidate = self.reachable(&known.endpoint)?;
             return ask(request, candidate, next).await;
         }
         if !request.connection.network_service_endpoint_name.is_empty() {
             let asked = &request.connection;
-            let candidate = self.endpoints.named(&asked.network_service, &asked.network_service_endpoint_name).await?;
+            let candidate = self.endpoints.named(&asked.network_service, &asked.network_service_endpoint_name)?;
             self.owed.settled(&request.connection.id, &candidate.name, SETTLE).await;
             return ask(request, candidate, next).await;
         }
@@ -56,8 +56,8 @@ impl Element for Select {
 }
 
 impl Select {
-    async fn reachable(&self, name: &str) -> Result<Candidate, Error> {
-        match self.endpoints.endpoint(name).await {
+    fn reachable(&self, name: &str) -> Result<Candidate, Error> {
+        match self.endpoints.endpoint(name) {
             Found::Ready(candidate) => Ok(candidate),
             Found::Gone => {
                 Err(Error::new(Kind::NotFound, format!("endpoint {name:?} is not registered: nsmctl get nse")))
@@ -75,7 +75,7 @@ impl Select {
         for entry in candidates {
             left -= 1;
             let name = entry.message.name.clone();
-            let candidate = match self.endpoints.opened(&entry).await {
+            let candidate = match self.endpoints.opened(&entry) {
                 Ok(candidate) => candidate,
                 Err(error) => {
                     failures.push((name, error));

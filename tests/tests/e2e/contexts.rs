@@ -22,6 +22,13 @@ fn generous(node: &Node) -> anyhow::Result<Endpoint> {
     Endpoint::of(SERVICE).program("nsm-generous").start(node)
 }
 
+/// A configuration of a pod that lets the endpoint have its web traffic.
+fn trusting(node: &Node) -> serde_json::Value {
+    let mut conf = node.conf(SERVICE);
+    conf["allowDefaultRoute"] = json!(true);
+    conf
+}
+
 /// The rules of the pod that look into a table of the agent's.
 fn rules(pod: &Pod) -> anyhow::Result<Vec<Rule>> {
     let rules = NetnsSocket::open(&Netns::open(pod.namespace().path())?)?.rules()?;
@@ -39,7 +46,7 @@ pub(crate) fn policies_of_a_pod_end_with_del() -> anyhow::Result<()> {
     let _endpoint = generous(&node)?;
     let pod = node.pod("client")?;
     let before = node.leftovers()?;
-    let conf = node.conf(SERVICE);
+    let conf = trusting(&node);
     let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     let found = rules(&pod)?;
     ensure!(has_the_policy(&found), "{found:?}");
@@ -102,7 +109,7 @@ pub(crate) fn name_servers_are_in_the_result() -> anyhow::Result<()> {
     let _endpoint = generous(&node)?;
     let pod = node.pod("client")?;
     for version in ["0.3.1", "1.1.0"] {
-        let mut conf = node.conf(SERVICE);
+        let mut conf = trusting(&node);
         conf["cniVersion"] = version.into();
         let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
         let dns = json!({"nameservers": ["10.200.0.53"], "search": ["corp.example"]});
@@ -131,7 +138,7 @@ pub(crate) fn what_the_pod_reaches_is_not_given_again() -> anyhow::Result<()> {
     let mut endpoint = Endpoint::of(SERVICE).program("nsm-generous").cidr("172.16.1.0/24").start(&node)?;
     let pod = node.pod("client")?;
     main_network(&node, &pod, "172.16.1.2/25", Vec::new())?;
-    let conf = node.conf(SERVICE);
+    let conf = trusting(&node);
     let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     let above = |address: &IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[3] >= 128);
     ensure!(added.addresses()?.iter().all(above), "{}", added.json);
@@ -151,7 +158,7 @@ pub(crate) fn a_pod_with_thousands_of_routes_is_served() -> anyhow::Result<()> {
         Ok(Route::on_link(IpNetwork::from(IpAddr::from([10, 9, high, low]))))
     };
     main_network(&node, &pod, "10.10.0.2/24", (0..1500).map(route).collect::<anyhow::Result<_>>()?)?;
-    let conf = node.conf(SERVICE);
+    let conf = trusting(&node);
     let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     pod.ping(added.peer(false)?)?;
     ensure!(node.agent_log().contains("more prefixes than a Request names"), "it is told");
@@ -170,7 +177,7 @@ fn is_asked_again(signal: Signal) -> anyhow::Result<()> {
     let mut endpoint = generous(&node)?;
     let [first, second] = [node.pod("first")?, node.pod("second")?];
     let before = node.leftovers()?;
-    let conf = node.conf(SERVICE);
+    let conf = trusting(&node);
     let added = node.cni().add(&first, IFNAME, &conf)?.ok()?;
     let client = nsc(&node, &second, "10m")?;
     eventually("two connections", SOON, || Ok(served(&mut endpoint)), |count| *count == 2)?;

@@ -99,7 +99,7 @@ async fn deliver_one(owed: &OwedClose, ways: &Ways) -> bool {
     if owed.until <= SystemTime::now() {
         return true;
     }
-    let candidate = match ways.endpoints.endpoint(&owed.endpoint).await {
+    let candidate = match ways.endpoints.endpoint(&owed.endpoint) {
         Found::Ready(candidate) => candidate,
         // Its process may live and register again, unless it is known to have ended: then its connections have, too.
         Found::Gone => return !ways.endpoints.directory().may_return(&owed.endpoint),
