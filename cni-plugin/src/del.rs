@@ -37,7 +37,10 @@ pub(crate) async fn end(call: &Call, socket: &Path) -> Result<(), Error> {
     };
     // The agent decided, unless it says that it could not: then the note is its own reminder.
     if let Failure::Answered(status) = &failure
-        && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        && !matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted
+        )
     {
         return Err(failure.error(socket, PATIENCE));
     }

@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use heal::Healer;
-use heal::{Refreshes, Told};
+use heal::{Mailbox, Refreshes, Told};
 pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};
 pub use owed::{Owed, OwedClose, Ways};
@@ -141,17 +141,18 @@ impl Manager {
             parts;
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
-        let (tell, by_endpoints) = mpsc::unbounded_channel();
-        let hops = NextHops::new(peers.clone(), name.clone(), move |event| drop(tell.send(event)));
+        let by_endpoints = Arc::new(Mailbox::default());
+        let told = by_endpoints.clone();
+        let hops = NextHops::new(peers.clone(), name.clone(), move |event| told.put(event));
         let (refreshes, by_refreshes) = mpsc::unbounded_channel();
-        let wires =
-            Arc::new(Wires::new(connections.clone(), attachments.clone(), forwarders, owed.clone(), ids.clone(), hops));
+        let turns = Turns::default();
+        let wires = Arc::new(Wires::new(connections, attachments.clone(), forwarders, owed.clone(), ids.clone(), hops));
         let to_endpoint = chain![Token::client(tokens.clone()), path::Verify, Connect::noted(peers)];
         let behind_begin = chain![
             Token::server(tokens.clone()),
             monitor.clone(),
             expiry.clone(),
-            Select { endpoints: endpoints.clone(), connections, owed: owed.clone() },
+            Select { endpoints: endpoints.clone(), wires: wires.clone() },
             Shared(wires.clone()),
             to_endpoint.clone(),
         ];
@@ -166,7 +167,7 @@ impl Manager {
             Refreshes(refreshes),
             refresh.clone(),
             Token::client(tokens),
-            InProcess { attachments: attachments.clone() },
+            InProcess { attachments: attachments.clone(), turns: turns.clone() },
             serving.clone()
         ];
         let attaching = chain![Path::client(name), attached.clone(), behind_attached.clone()];
@@ -180,7 +181,7 @@ impl Manager {
             owed,
             endpoints,
             attachments,
-            turns: Turns::default(),
+            turns,
             behind_begin,
             behind_attached,
             refresh,
@@ -209,6 +210,8 @@ impl Manager {
     /// Ends an attachment, for whoever has its turn; false when there was none. Where its wire cannot be taken away its record
     /// stays, so that the next DEL finds it.
     pub async fn detach(&self, key: &AttachmentKey) -> Result<bool, Error> {
+        // A refresh or heal may wait for an endpoint that hangs.
+        self.turns.at(key).end();
         let Some(attachment) = self.attachments.get(key) else { return Ok(false) };
         let call = Call::default();
         call.note(ForAttachment(key.clone()));
@@ -261,7 +264,12 @@ impl<E: Element> Element for Shared<E> {
 /// What the socket's edge does for other processes: says who calls, and hands over the token.
 struct InProcess {
     attachments: Records<Attachment>,
+    turns: Turns,
 }
+
+/// Keeps an attachment's slot while an event of its connection runs: the end of the attachment calls the event off.
+#[derive(Debug, Clone)]
+struct Held(#[expect(dead_code, reason = "held until it is dropped")] Arc<Slot>);
 
 impl InProcess {
     fn introduce(&self, call: &Call, connection: &Connection) {
@@ -274,6 +282,14 @@ impl InProcess {
             && let Some(attachment) = self.attachments.find(|attachment| attachment.client_id == connection.id)
         {
             call.note(ForAttachment(attachment.key.clone()));
+        }
+        // An ADD brings its own.
+        if call.noted::<CalledOff>().is_none()
+            && let Some(ForAttachment(key)) = call.noted()
+        {
+            let slot = self.turns.at(&key);
+            call.note(CalledOff(slot.ended()));
+            call.note(Held(slot));
         }
     }
 }

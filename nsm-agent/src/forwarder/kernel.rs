@@ -128,9 +128,11 @@ impl Kernel {
         let (of_client, of_endpoint) = if waits {
             // It takes a while until such an address can be used: both ends wait at the same time.
             thread::scope(|both| {
-                let beside = both.spawn(|| endpoint.configure_made(at_endpoint, &wire.endpoint.config));
+                let thread = thread::Builder::new().name("veth-end".into());
+                let beside = thread.spawn_scoped(both, || endpoint.configure_made(at_endpoint, &wire.endpoint.config));
                 let of_client = client.configure_made(at_client, &wire.client.config);
-                (of_client, joined(beside))
+                let failed = |error| Error::new(Fault::Node, format!("cannot start a thread: {error}"));
+                (of_client, beside.map_err(failed).and_then(joined))
             })
         } else {
             // The kernel takes changes of interfaces one at a time, wherever they are.

@@ -7,12 +7,14 @@
 //! gets an UPDATE with state DOWN and decides itself. A connection whose pod has gone without DEL is closed. A wire that could not
 //! be taken away is tried again until it is gone.
 
+mod mailbox;
+mod patients;
 mod places;
 mod refreshes;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,8 +22,11 @@ use std::{
 use nsm_proto::connection::State;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::places::Places;
-pub(super) use self::{refreshes::Refreshes, watch::Told};
+pub(super) use self::{mailbox::Mailbox, refreshes::Refreshes, watch::Told};
+use self::{
+    patients::{Begin, Patients, longer},
+    places::Places,
+};
 use super::Manager;
 use crate::{
     forwarder::Finding,
@@ -33,6 +38,7 @@ use crate::{
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
+
 /// The healer. Clones share it.
 #[derive(Clone)]
 pub struct Healer {
@@ -40,8 +46,9 @@ pub struct Healer {
     metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Connections that are being healed; true: something was heard of them meanwhile.
-    healing: Arc<Mutex<HashMap<ConnectionId, bool>>>,
+    healing: Arc<Patients>,
+    /// Connections that their endpoints asked to refresh, until it is done.
+    refreshing: Arc<Mutex<HashSet<ConnectionId>>>,
     places: Arc<Places>,
 }
 
@@ -77,12 +84,12 @@ impl Healer {
     pub(super) fn new(manager: Manager, metrics: Metrics, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let old = manager.wires.connections.all().into_iter().map(|record| record.id.clone());
         let places = Arc::new(Places::before(old));
-        Self { manager, metrics, tasks, stop, healing: Arc::default(), places }
+        Self { manager, metrics, tasks, stop, healing: Arc::default(), refreshing: Arc::default(), places }
     }
 
     /// Whether a connection is being healed.
     pub fn heals(&self, id: &str) -> bool {
-        self.healing().contains_key(id)
+        self.healing.contains(id)
     }
 
     /// A connection that is up and that nobody is taking down.
@@ -104,47 +111,41 @@ impl Healer {
     }
 
     fn heal_attachment(&self, connection: &str, key: &AttachmentKey, endpoint: &str, trouble: Trouble) {
-        if self.manager.attachments.get(key).is_none() || self.is_healing(connection) {
+        if self.manager.attachments.get(key).is_none() {
             return;
         }
+        let Some(begin) = self.healing.begin(connection) else { return };
         tracing::warn!(connection, endpoint, why = trouble.text(), "connection lost: healing");
-        self.tasks.spawn(self.clone().heal(connection.to_owned(), key.clone(), trouble));
+        self.tasks.spawn(self.clone().heal(connection.to_owned(), key.clone(), trouble, begin));
     }
 
-    /// Whether somebody heals it already, who then looks again; otherwise it is the caller's to heal.
-    fn is_healing(&self, id: &str) -> bool {
-        let mut healing = self.healing();
-        let known = healing.get_mut(id).map(|heard| *heard = true).is_some();
-        if !known {
-            healing.insert(id.to_owned(), false);
-        }
-        known
-    }
-
-    async fn heal(self, id: ConnectionId, key: AttachmentKey, first: Trouble) {
+    async fn heal(self, id: ConnectionId, key: AttachmentKey, first: Trouble, begin: Begin) {
         let started = Instant::now();
         let mut changes = self.manager.endpoints.directory().changes();
-        let mut pause = FIRST;
-        let mut tried = false;
+        let (mut pause, mut at_once) = match begin {
+            Begin::AtOnce => (FIRST, true),
+            Begin::After(pause) => (pause, false),
+        };
         let mut trouble = Some(first);
         loop {
             if trouble.is_none() {
-                if self.is_over(&id) {
+                if self.healing.is_over(&id, pause) {
                     return;
                 }
                 trouble = self.trouble(&id).await;
                 continue;
             }
             changes.borrow_and_update();
-            if tried {
-                // A success that did not hold is no reason to hurry either.
+            if !at_once {
+                // A change of the registry may help, but must not be what sets the pace.
+                let floor = (pause / 4).max(FIRST);
                 let waiting = async {
-                    tokio::time::sleep(FIRST).await;
-                    let _ = tokio::time::timeout(pause.saturating_sub(FIRST), changes.changed()).await;
+                    tokio::time::sleep(floor).await;
+                    let _ = tokio::time::timeout(pause.saturating_sub(floor), changes.changed()).await;
                 };
                 tokio::select! {
                     () = self.stop.cancelled() => break,
-                    () = waiting => pause = (pause * 2).min(LONGEST),
+                    () = waiting => pause = longer(pause),
                 }
                 // Somebody else may have made it again meanwhile: a refresh.
                 trouble = self.trouble(&id).await;
@@ -152,7 +153,7 @@ impl Healer {
                     continue;
                 }
             }
-            tried = true;
+            at_once = false;
             let reselected = match self.manager.attached.events(&key.client_id()) {
                 Some(events) => events.reselect(|_| true).await,
                 None => Ok(None),
@@ -166,7 +167,12 @@ impl Healer {
                     trouble = None;
                 }
                 // It was closed.
-                Ok(None) => trouble = None,
+                Ok(None) => {
+                    if self.healing.is_over(&id, FIRST) {
+                        break;
+                    }
+                    trouble = self.trouble(&id).await;
+                }
                 Err(error) => {
                     tracing::warn!(connection = id, %error, "connection not healed yet");
                     // Its end is what the next look finds.
@@ -174,17 +180,7 @@ impl Healer {
                 }
             }
         }
-        self.healing().remove(&id);
-    }
-
-    /// Ends the healing of a connection, unless something was heard of it since it was last looked at.
-    fn is_over(&self, id: &str) -> bool {
-        let mut healing = self.healing();
-        match healing.get_mut(id) {
-            Some(heard) if *heard => *heard = false,
-            _ => drop(healing.remove(id)),
-        }
-        !healing.contains_key(id)
+        self.healing.forget(&id);
     }
 
     /// What is wrong with a connection of the CNI plugin, as far as can be seen.
@@ -221,7 +217,7 @@ impl Healer {
         then.filter(|then| *then != now).map(|_| Trouble::EndpointAnew)
     }
 
-    fn healing(&self) -> MutexGuard<'_, HashMap<ConnectionId, bool>> {
-        self.healing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refreshing(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.refreshing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 pub struct ForAttachment(pub AttachmentKey);
 
 /// In an in-process call: cancelled when nobody wants its answer any more.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CalledOff(pub CancellationToken);
 
 /// Derives ids.

@@ -124,10 +124,11 @@ impl Owed {
             (&other.connection_id, &other.endpoint) == (&owed.connection_id, &owed.endpoint)
                 && other.at_endpoint() == owed.at_endpoint()
         };
-        if let Some(other) = self.inner.records.find(same) {
+        if let Some(other) = self.all().into_iter().find(same) {
             owed.id.clone_from(&other.id);
         }
         self.make_room(&owed.owner).await;
+        self.unrecorded().remove(&owed.id);
         if let Err(error) = self.inner.records.put(owed.clone()).await {
             tracing::warn!(endpoint = owed.endpoint, %error, "a Close owed to an endpoint is kept in memory only");
             self.unrecorded().insert(owed.id.clone(), owed);
@@ -140,11 +141,14 @@ impl Owed {
             Owner::Pod(_) | Owner::Host { .. } => true,
         };
         let of_owner = |owed: &OwedClose| owed.owner == *owner;
-        if !bounded || self.inner.records.count(of_owner) < OF_ONE_PEER {
+        if !bounded {
             return;
         }
-        let oldest = self.all().into_iter().filter(of_owner).min_by_key(|owed| owed.until);
-        if let Some(oldest) = oldest {
+        let theirs: Vec<OwedClose> = self.all().into_iter().filter(of_owner).collect();
+        if theirs.len() < OF_ONE_PEER {
+            return;
+        }
+        if let Some(oldest) = theirs.into_iter().min_by_key(|owed| owed.until) {
             tracing::info!(%owner, endpoint = oldest.endpoint, "too many owed Closes of one peer: the oldest is left to expire");
             self.settle(&oldest).await;
         }
@@ -194,6 +198,10 @@ impl Owed {
     }
 
     async fn settle(&self, owed: &OwedClose) {
+        // The same may be owed anew meanwhile.
+        if self.all().iter().any(|now| now.id == owed.id && now.until != owed.until) {
+            return;
+        }
         self.unrecorded().remove(&owed.id);
         if let Err(error) = self.inner.records.remove(&owed.id).await {
             tracing::warn!(endpoint = owed.endpoint, %error, "a Close that was delivered stays recorded");

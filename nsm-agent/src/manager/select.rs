@@ -3,14 +3,14 @@
 //! Guarantees: a refresh goes to the endpoint that serves the connection and to no other. For a new connection each candidate
 //! is tried once, in the order that the registry gives, with a share of the time that is left; the error names them all.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use nsm_proto::connection::{Connection, State};
 use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
 
-use super::{Candidate, Endpoints, Found, Owed, wires::ClientFault};
-use crate::state::{Connected, Phase, Records};
+use super::{CalledOff, Candidate, Endpoints, Found, Wires, wires::ClientFault};
+use crate::state::Phase;
 
 /// Longest try of an endpoint while another one is left.
 const SHARE: Duration = Duration::from_secs(5);
@@ -21,10 +21,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub struct Select {
     /// Where endpoints are found.
     pub endpoints: Endpoints,
-    /// The connections of this node.
-    pub connections: Records<Connected>,
-    /// Ends that endpoints have still to hear.
-    pub owed: Owed,
+    /// The connections of this node, and what endpoints have still to hear of others.
+    pub wires: Arc<Wires>,
 }
 
 #[async_trait]
@@ -32,7 +30,8 @@ impl Element for Select {
     async fn request(&self, mut request: Request, next: Next) -> Result<Connection, Error> {
         // A client that wants another endpoint does not get its old one, also when the old wire could not be undone yet.
         let moves = request.connection.state() == State::ReselectRequested;
-        let known = self.connections.get(&request.connection.id).filter(|known| known.phase == Phase::Up && !moves);
+        let known = self.wires.connections.get(&request.connection.id);
+        let known = known.filter(|known| known.phase == Phase::Up && !moves && !self.wires.is_left(known));
         let service = self.endpoints.service(&request.connection.network_service)?;
         if request.connection.payload.is_empty() {
             request.connection.payload.clone_from(&service.payload);
@@ -44,7 +43,7 @@ impl Element for Select {
         if !request.connection.network_service_endpoint_name.is_empty() {
             let asked = &request.connection;
             let candidate = self.endpoints.named(&asked.network_service, &asked.network_service_endpoint_name)?;
-            self.owed.settled(&request.connection.id, &candidate.name, SETTLE).await;
+            self.settled(&request, &candidate.name).await?;
             return ask(request, candidate, next).await;
         }
         self.first_that_serves(request, next).await
@@ -66,10 +65,16 @@ impl Select {
         }
     }
 
+    /// Waits until this endpoint has heard of the connection's end before, for a while.
+    async fn settled(&self, request: &Request, endpoint: &str) -> Result<(), Error> {
+        let bound = SETTLE.min(request.call.remaining() / 2);
+        unless_called_off(request, self.wires.owed.settled(&request.connection.id, endpoint, bound)).await
+    }
+
     async fn first_that_serves(&self, request: Request, next: Next) -> Result<Connection, Error> {
         let labels = &request.connection.labels;
-        let candidates =
-            self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline).await?;
+        let candidates = self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline);
+        let candidates = unless_called_off(&request, candidates).await??;
         let mut left = candidates.len();
         let mut failures: Vec<(String, Error)> = Vec::new();
         for entry in candidates {
@@ -82,7 +87,7 @@ impl Select {
                     continue;
                 }
             };
-            self.owed.settled(&request.connection.id, &name, SETTLE).await;
+            self.settled(&request, &name).await?;
             let mut attempt = request.clone();
             if left > 0 {
                 let share = (attempt.call.remaining() / 2).min(SHARE);
@@ -104,6 +109,12 @@ impl Select {
         }
         Err(all_failed(&request.connection.network_service, failures))
     }
+}
+
+async fn unless_called_off<T>(request: &Request, work: impl Future<Output = T>) -> Result<T, Error> {
+    let CalledOff(called_off) = request.call.noted().unwrap_or_default();
+    let done = called_off.run_until_cancelled(work).await;
+    done.ok_or_else(|| Error::new(Kind::Cancelled, "called off"))
 }
 
 async fn ask(request: Request, candidate: Candidate, next: Next) -> Result<Connection, Error> {

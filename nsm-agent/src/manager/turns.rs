@@ -1,7 +1,8 @@
 //! Whose turn it is at an attachment.
 //!
 //! Guarantees: operations on one attachment run one after another, whoever begins them: the CNI plugin, an owed DEL, GC, the
-//! healer. A DEL calls off the ADDs that came before it, and none that comes later.
+//! healer. A DEL calls off the ADDs that came before it, and none that comes later; whoever ends an attachment calls off its
+//! refresh or heal that waits for an endpoint.
 
 use std::{
     collections::HashMap,
@@ -25,6 +26,8 @@ pub struct Slot {
     turn: tokio::sync::Mutex<()>,
     /// Cancelled and replaced by each DEL.
     deleted: Mutex<CancellationToken>,
+    /// Cancelled and replaced by each end.
+    events: Mutex<CancellationToken>,
 }
 
 impl Turns {
@@ -52,8 +55,22 @@ impl Slot {
         std::mem::take(&mut *self.deleted()).cancel();
     }
 
+    /// For a refresh or a heal, which hold the slot: cancelled by the first end of the attachment from now on.
+    pub fn ended(&self) -> CancellationToken {
+        self.events().child_token()
+    }
+
+    /// For whoever ends the attachment: calls off its refresh or heal.
+    pub fn end(&self) {
+        std::mem::take(&mut *self.events()).cancel();
+    }
+
     fn deleted(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
         self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,6 +90,16 @@ mod tests {
         let after = slot.called_off();
         assert!(before.is_cancelled());
         assert!(!after.is_cancelled());
+    }
+
+    #[test]
+    fn an_end_calls_off_events_and_no_add() {
+        let turns = Turns::default();
+        let slot = turns.at(&key());
+        let (add, refresh) = (slot.called_off(), slot.ended());
+        turns.at(&key()).end();
+        assert!(refresh.is_cancelled());
+        assert!(!add.is_cancelled() && !slot.ended().is_cancelled());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a record is written before the endpoint is asked, and again with the planned wire before the kernel is touched.
 //! Whatever fails after the endpoint was asked, the endpoint is told so, now or as soon as it can be reached. A refresh that
-//! changes nothing touches nothing; one that fails leaves the wire as it is. Close answers when the wire is gone and does not
+//! changes nothing touches nothing; one that fails in place leaves the wire as it is. Close answers when the wire is gone and does not
 //! wait for the endpoint.
 
 mod attempt;
@@ -81,7 +81,7 @@ impl Element for Wires {
         let known = self
             .connections
             .get(&request.connection.id)
-            .filter(|known| known.phase == Phase::Up && known.endpoint == candidate.name);
+            .filter(|known| known.phase == Phase::Up && known.endpoint == candidate.name && !self.is_left(known));
         let owner =
             self.ids.owner(&request.call).or_else(|error| known.as_ref().map(|k| k.owner.clone()).ok_or(error))?;
         let client = self.client(&request, &owner).await?;
@@ -101,6 +101,7 @@ impl Element for Wires {
                 Ok(connection)
             }
             Err(error) => {
+                let _working = self.links.work_at(&request.connection.id).await;
                 attempt.undo().await;
                 Err(error)
             }
@@ -136,14 +137,21 @@ impl Wires {
     }
 
     /// Tries again to take wires away, `pause` after that failed; returns when it has tried all that there were.
-    pub(super) async fn clear_leftovers(&self, pause: Duration, is_in_use: impl Fn(&str) -> bool) {
+    pub(super) async fn clear_leftovers(&self, pause: Duration) {
         self.links.leftovers().await;
         tokio::time::sleep(pause).await;
-        for id in self.links.take_leftovers() {
-            if !is_in_use(&id) && self.end(&id, None).await.is_ok() {
+        for id in self.links.all_left() {
+            if self.connections.get(&id).is_none() {
+                self.links.gone(&id);
+            } else if self.end_if(&id, None, |record| self.links.is_left(record)).await.is_ok() {
                 tracing::info!(connection = id, "a wire that had stayed is gone");
             }
         }
+    }
+
+    /// Whether the connection has ended, and only its wire could not be taken away yet.
+    pub(super) fn is_left(&self, record: &Connected) -> bool {
+        self.links.is_left(record)
     }
 
     /// Watches the interfaces of a wire from before a restart.
@@ -155,13 +163,15 @@ impl Wires {
     async fn attempt(&self, asking: &Asking<'_>, asked: &Connection) -> Result<Attempt, Error> {
         let id = &asking.request.connection.id;
         self.has_room(&asking.owner, 1)?;
-        // A wire of this connection that could not be taken away goes first: its record is about to be written over.
-        if let Some(left) = self.connections.get(id)
-            && let Some(wire) = left.wire.clone()
-        {
-            let (forwarders, client) = (self.forwarders.clone(), asking.client.netns.clone());
-            let undone = blocking(move || forwarders.of(&wire).undo(&wire, client.as_ref())).await;
-            undone.map_err(|error| Error::new(Kind::Internal, error))?;
+        // What is left of this connection goes first: its record is about to be written over.
+        if let Some(left) = self.connections.get(id) {
+            self.owed.came_to_nothing(&left, left.endpoint_side.decoded()).await;
+            if let Some(wire) = left.wire.clone() {
+                let (forwarders, client) = (self.forwarders.clone(), asking.client.netns.clone());
+                let undone = blocking(move || forwarders.of(&wire).undo(&wire, client.as_ref())).await;
+                undone.map_err(|error| Error::new(Kind::Internal, error))?;
+            }
+            self.links.gone(id);
         }
         let record = Connected {
             id: id.clone(),
@@ -254,8 +264,22 @@ impl Wires {
     /// Takes the wire away and leaves word for the endpoint. Harmless for an id that is not known. `at_hand`: the client's
     /// namespace, if somebody holds it.
     pub async fn end(&self, id: &str, at_hand: Option<Netns>) -> Result<(), Error> {
+        self.end_if(id, at_hand, |_| true).await
+    }
+
+    /// The same, if the record is still the one that is meant when nobody else works at the wire.
+    async fn end_if(
+        &self,
+        id: &str,
+        at_hand: Option<Netns>,
+        is_meant: impl FnOnce(&Connected) -> bool,
+    ) -> Result<(), Error> {
+        let record = |id: &str| self.connections.get(&id.to_owned());
+        // Whoever asked forgets the connection now, however far this comes.
+        let mut unended = Unended { links: &self.links, record: record(id) };
         let working = self.links.work_at(id).await;
-        let Some(record) = self.connections.get(&id.to_owned()) else { return Ok(()) };
+        unended.record = record(id).filter(|record| is_meant(record));
+        let Some(record) = unended.record.clone() else { return Ok(()) };
         self.owed.ends(&record).await;
         failpoint::hit("del.closing-recorded");
         let ending = self.links.end(id);
@@ -271,7 +295,6 @@ impl Wires {
             if let Some(wire) = &record.wire {
                 forwarders.of(wire).undo(wire, client.as_ref()).inspect_err(|error| {
                     tracing::error!(connection = record.id, %error, "the wire stays: tried again soon");
-                    links.left(&record.id);
                 })?;
             }
             failpoint::hit("del.wire-deleted");
@@ -279,10 +302,11 @@ impl Wires {
             if let Err(error) = connections.remove_blocking(&record.id) {
                 tracing::error!(connection = record.id, %error, "a record of a connection that ended stays");
             }
-            links.unwatch(&record.id);
+            links.gone(&record.id);
             Ok(())
         };
         blocking(undo).await.map_err(|error| Error::new(Kind::Internal, error))?;
+        unended.record = None;
         failpoint::hit("del.connection-removed");
         self.owed.deliver();
         Ok(())
@@ -299,6 +323,20 @@ impl Wires {
         }
         let what = format!("{owner} holds {CONNECTIONS} connections, the most for one peer: close some first");
         Err(Error::new(Kind::Exhausted, ClientFault(what)))
+    }
+}
+
+/// An end that is not done: given up or failed, it is tried again later.
+struct Unended<'a> {
+    links: &'a Links,
+    record: Option<Arc<Connected>>,
+}
+
+impl Drop for Unended<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.links.left(&record);
+        }
     }
 }
 

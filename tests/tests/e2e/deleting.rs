@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use nsm_lab::{Endpoint, Node, Program, binary};
+use nsm_lab::{Endpoint, Node, Program, binary, eventually};
 
 use crate::{IFNAME, SERVICE};
+
+const BOUND: Duration = Duration::from_secs(15);
 
 pub(crate) fn twice_before_and_after_everything() -> anyhow::Result<()> {
     let node = Node::start("node-1")?;
@@ -155,5 +157,28 @@ pub(crate) fn a_wire_that_is_ready_too_late() -> anyhow::Result<()> {
     let added = node.cni().add(&pod, IFNAME, &conf)?;
     ensure!(added.exit != 0, "{}", added.json);
     node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+    node.nothing_left(&before)
+}
+
+/// The endpoint hangs in a refresh of the connection: DEL calls that off and does not wait.
+pub(crate) fn while_a_refresh_hangs() -> anyhow::Result<()> {
+    let mut node = Node::create("node-1")?;
+    // A refresh comes after a fifth of the life at the earliest, and may take a third of it.
+    node.set("NSM_MAX_TOKEN_LIFETIME_SECONDS", "10").set("NSM_LOG_LEVEL", "info,nsm_sdk=debug").start_agent()?;
+    let mut endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let conf = node.conf(SERVICE);
+    node.cni().add(&pod, IFNAME, &conf)?.ok()?;
+    endpoint.program().signal(Signal::SIGSTOP)?;
+    // The first try has failed, the next one is under way or about to be.
+    eventually("a refresh that hangs", BOUND, || Ok(node.agent_log()), |log| log.contains("failed duration_ms"))?;
+    for _ in 0..3 {
+        let deleted = node.cni().del(&pod, IFNAME, &conf)?.ok()?;
+        ensure!(deleted.took < Duration::from_millis(700), "DEL took {:?}", deleted.took);
+    }
+    ensure!(node.connections()?.is_empty(), "{:?}", node.connections()?);
+    ensure!(node.dir().join("cni.sock.owed").read_dir()?.count() == 0, "DEL left a note instead of working");
+    endpoint.program().signal(Signal::SIGCONT)?;
     node.nothing_left(&before)
 }

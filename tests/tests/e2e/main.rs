@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         deleting::an_add_whose_plugin_was_killed,
         deleting::a_request_that_ran_out_of_time,
         deleting::a_wire_that_is_ready_too_late,
+        deleting::while_a_refresh_hangs,
         deleting::beside_an_endpoint_that_hangs,
         deleting::a_namespace_that_vanishes_is_noticed,
         check::whole_is_well,

@@ -252,13 +252,17 @@ impl Shared {
                 let Some(watched) = hop.watched.get_mut(&id) else { continue };
                 heard.insert(id.clone());
                 let change = change(event.r#type(), connection.state());
-                watched.up = !matches!(change, Some(Change::Down | Change::Deleted));
-                changes.extend(change.map(|change| HopEvent { id, change }));
+                let was_up =
+                    std::mem::replace(&mut watched.up, !matches!(change, Some(Change::Down | Change::Deleted)));
+                // What is down already is no news, however often it is said.
+                let news = change.filter(|_| was_up || watched.up);
+                changes.extend(news.map(|change| HopEvent { id, change }));
             }
             if event.r#type() == ConnectionEventType::InitialStateTransfer {
                 for id in before.into_iter().flatten().filter(|id| !heard.contains(*id)) {
-                    if let Some(watched) = hop.watched.get_mut(id) {
-                        watched.up = false;
+                    if let Some(watched) = hop.watched.get_mut(id)
+                        && std::mem::replace(&mut watched.up, false)
+                    {
                         changes.push(HopEvent { id: id.clone(), change: Change::Deleted });
                     }
                 }

@@ -9,12 +9,11 @@ use std::{
 
 use nsm_netlink::{LinkEvent, Netlink};
 use nsm_proto::connection::State;
-use nsm_sdk::heal::{Change, HopEvent};
+use nsm_sdk::heal::Change;
 use tokio::sync::mpsc;
 
-use super::{Healer, LONGEST, Trouble, refreshes::NotRefreshed};
+use super::{Healer, LONGEST, Trouble, mailbox::Mailbox, refreshes::NotRefreshed};
 use crate::{
-    candidates,
     manager::Found,
     state::{AttachmentKey, Connected, ConnectionId, Owner, Phase},
 };
@@ -25,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// What the healer hears from chains.
 pub(in crate::manager) struct Told {
     /// What endpoints say of their connections.
-    pub(in crate::manager) by_endpoints: mpsc::UnboundedReceiver<HopEvent>,
+    pub(in crate::manager) by_endpoints: Arc<Mailbox>,
     /// Refreshes that failed.
     pub(in crate::manager) by_refreshes: mpsc::UnboundedReceiver<NotRefreshed>,
 }
@@ -108,18 +107,20 @@ impl Healer {
     }
 
     /// What endpoints say of their connections.
-    async fn watch_endpoints(self, mut told: mpsc::UnboundedReceiver<HopEvent>) {
+    async fn watch_endpoints(self, told: Arc<Mailbox>) {
         loop {
-            let event = tokio::select! {
+            let words = tokio::select! {
                 () = self.stop.cancelled() => return,
-                event = told.recv() => match event { Some(event) => event, None => return },
+                words = told.take() => words,
             };
-            let Some(record) = self.standing(&event.id) else { continue };
-            match event.change {
-                Change::Down => self.lost(&record, Trouble::SaidDown),
-                Change::Deleted => drop(self.tasks.spawn(self.clone().deleted(record))),
-                Change::Lost => self.lost(&record, Trouble::Silent),
-                Change::RefreshRequested => self.refresh(&record),
+            for (id, change) in words {
+                let Some(record) = self.standing(&id) else { continue };
+                match change {
+                    Change::Down => self.lost(&record, Trouble::SaidDown),
+                    Change::Deleted => drop(self.tasks.spawn(self.clone().deleted(record))),
+                    Change::Lost => self.lost(&record, Trouble::Silent),
+                    Change::RefreshRequested => self.refresh(&record),
+                }
             }
         }
     }
@@ -141,12 +142,16 @@ impl Healer {
                 None
             }
         };
-        if let Some(events) = events {
-            let id = record.id.clone();
+        // One at a time, however often it asks.
+        if let Some(events) = events
+            && self.refreshing().insert(record.id.clone())
+        {
+            let (id, healer) = (record.id.clone(), self.clone());
             self.tasks.spawn(async move {
                 if let Err(error) = events.request(|_| true).await {
                     tracing::warn!(connection = id, %error, "a refresh that the endpoint asked for failed");
                 }
+                healer.refreshing().remove(&id);
             });
         }
     }
@@ -174,11 +179,10 @@ impl Healer {
 
     /// Wires that could not be taken away.
     async fn watch_leftovers(self) {
-        let is_in_use = |id: &str| self.manager.begin.last(id).is_some();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = self.manager.wires.clear_leftovers(LONGEST, is_in_use) => {}
+                () = self.manager.wires.clear_leftovers(LONGEST) => {}
             }
         }
     }
@@ -193,10 +197,8 @@ impl Healer {
 
     fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
         let Some(attachment) = self.manager.attachments.get(key) else { return false };
-        let directory = self.manager.endpoints.directory();
-        candidates::explain(directory, &attachment.network_service, &attachment.labels).is_ok_and(|explained| {
-            explained.endpoints.iter().any(|verdict| verdict.candidate && verdict.name != record.endpoint)
-        })
+        let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels);
+        foreseen.is_ok_and(|entries| entries.iter().any(|entry| entry.message.name != record.endpoint))
     }
 
     async fn watch_links(self, mut told: mpsc::UnboundedReceiver<Lost>) {

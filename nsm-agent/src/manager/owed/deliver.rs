@@ -24,6 +24,8 @@ use crate::{
 const DELIVERY: Duration = Duration::from_secs(5);
 /// Pause before an endpoint that did not answer is asked again, unless something happens before.
 const RETRY: Duration = Duration::from_secs(2);
+/// The least such pause.
+const LEAST: Duration = Duration::from_millis(200);
 /// Most Closes that one endpoint hears at the same time.
 const AT_ONCE: usize = 8;
 
@@ -63,11 +65,14 @@ impl Owed {
     async fn deliver_all(&self, endpoint: String, ways: &Ways) -> String {
         let mut wake = self.inner.wake.subscribe();
         // One whose file stays must not be delivered over and over.
-        let mut done = HashSet::new();
+        let mut done: HashSet<(String, SystemTime)> = HashSet::new();
         loop {
             wake.borrow_and_update();
-            let owed: Vec<OwedClose> =
-                self.all().into_iter().filter(|owed| owed.endpoint == endpoint && !done.contains(&owed.id)).collect();
+            let owed: Vec<OwedClose> = self
+                .all()
+                .into_iter()
+                .filter(|owed| owed.endpoint == endpoint && !done.contains(&(owed.id.clone(), owed.until)))
+                .collect();
             if owed.is_empty() {
                 return endpoint;
             }
@@ -76,18 +81,20 @@ impl Owed {
                 if settled {
                     self.settle(&owed).await;
                 }
-                (owed.id, settled)
+                ((owed.id, owed.until), settled)
             });
             let mut deliveries = stream::iter(deliveries).buffer_unordered(AT_ONCE);
             let mut left = false;
-            while let Some((id, settled)) = deliveries.next().await {
+            while let Some((this, settled)) = deliveries.next().await {
                 if settled {
-                    done.insert(id);
+                    done.insert(this);
                 } else {
                     left = true;
                 }
             }
             if left {
+                // Something may have changed for it; others' news must not be what sets the pace.
+                tokio::time::sleep(LEAST).await;
                 let _ = tokio::time::timeout(RETRY, wake.changed()).await;
             }
         }

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use nsm_netlink::Mac;
@@ -33,7 +34,8 @@ struct State {
     standing: HashMap<Mac, ConnectionId>,
     ending: HashSet<ConnectionId>,
     busy: HashSet<ConnectionId>,
-    left: HashSet<ConnectionId>,
+    /// With when they were asked for: a later connection of the same id is another one.
+    left: HashMap<ConnectionId, SystemTime>,
 }
 
 impl Links {
@@ -82,9 +84,21 @@ impl Links {
     }
 
     /// The wire of a connection that has ended could not be taken away: it is tried again later.
-    pub(super) fn left(&self, id: &str) {
-        self.state().left.insert(id.to_owned());
+    pub(super) fn left(&self, record: &Connected) {
+        self.state().left.insert(record.id.clone(), record.since);
         self.0.left.notify_one();
+    }
+
+    /// Whether this is the record of a wire that could not be taken away, and no connection any more.
+    pub(super) fn is_left(&self, record: &Connected) -> bool {
+        self.state().left.get(&record.id) == Some(&record.since)
+    }
+
+    /// The wire has gone after all.
+    pub(super) fn gone(&self, id: &str) {
+        let mut state = self.state();
+        state.left.remove(id);
+        state.standing.retain(|_, of| of != id);
     }
 
     /// Waits for wires that could not be taken away.
@@ -93,8 +107,8 @@ impl Links {
     }
 
     /// The connections whose wires could not be taken away until now.
-    pub(super) fn take_leftovers(&self) -> HashSet<ConnectionId> {
-        std::mem::take(&mut self.state().left)
+    pub(super) fn all_left(&self) -> Vec<ConnectionId> {
+        self.state().left.keys().cloned().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

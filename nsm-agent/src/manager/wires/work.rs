@@ -121,7 +121,7 @@ impl Work {
             && let Err(error) = self.forwarders.of(wire).undo(wire, client)
         {
             tracing::error!(connection = record.id, %error, "the wire of a failed connection stays: tried again soon");
-            self.links.left(&record.id);
+            self.links.left(record);
             return;
         }
         self.links.unwatch(&record.id);
