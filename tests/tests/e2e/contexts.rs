@@ -32,7 +32,7 @@ fn trusting(node: &Node) -> serde_json::Value {
 /// The rules of the pod that look into a table of the agent's.
 fn rules(pod: &Pod) -> anyhow::Result<Vec<Rule>> {
     let rules = NetnsSocket::open(&Netns::open(pod.namespace().path())?)?.rules()?;
-    Ok(rules.into_iter().filter(|rule| rule.table >= 0x4e53_0000).collect())
+    Ok(rules.into_iter().filter(|rule| rule.table >> 24 == 0x4e).collect())
 }
 
 /// The one rule that the endpoint's policy stands for.
