@@ -5,14 +5,16 @@ use std::{
     path::Path,
 };
 
-use crate::{agent::Agent, cli, error::Error, manifest, manifest::Object};
+use nsm_objects::Object;
+
+use crate::{agent::Agent, cli, error::Error, kind::Kind};
 
 /// Applies every object, in the order of the documents.
 pub(crate) async fn run(agent: &Agent, args: &cli::Apply, out: &mut impl Write) -> Result<(), Error> {
     let objects = read_all(&args.file)?;
     let mut client = agent.connect().await?;
     for object in objects {
-        let name = object.kind().qualified(object.name());
+        let name = Kind::of(&object).qualified(object.name());
         let applied = match object {
             Object::Service(service) => client.apply_network_service(agent.request(service)).await,
             Object::Endpoint(endpoint) => client.apply_endpoint(agent.request(endpoint)).await,
@@ -37,7 +39,7 @@ pub(crate) fn read_all(files: &[impl AsRef<Path>]) -> Result<Vec<Object>, Error>
     let mut objects = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
         let text = read(path).map_err(|error| Error::Read { path: path.to_owned(), error })?;
-        let parsed = manifest::parse(&text);
+        let parsed = nsm_objects::parse(&text);
         objects.extend(parsed.map_err(|error| Error::Manifest { source_name: path.display().to_string(), error })?);
     }
     Ok(objects)

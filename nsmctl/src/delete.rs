@@ -14,7 +14,7 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Delete, out: &mut impl Write)
         doomed.extend(args.names.iter().map(|name| (kind, name.clone())));
     }
     for object in apply::read_all(&args.file)? {
-        doomed.push((object.kind(), object.name().to_owned()));
+        doomed.push((Kind::of(&object), object.name().to_owned()));
     }
     if doomed.is_empty() {
         return Err(Error::Usage("what to delete? nsmctl delete KIND NAME, or -f FILE".to_owned()));

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{kind::UnknownKind, manifest};
+use crate::kind::UnknownKind;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub(crate) enum Error {
         /// File or standard input.
         source_name: String,
         /// What is wrong with it.
-        error: manifest::Error,
+        error: nsm_objects::Error,
     },
     /// A file cannot be read.
     #[error("cannot read {}: {error}", path.display())]

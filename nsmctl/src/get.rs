@@ -12,7 +12,7 @@ use crate::{
     cli::{self, Format},
     error::Error,
     kind::Kind,
-    object, output,
+    output,
     rows::{self, Listed},
 };
 
@@ -59,7 +59,7 @@ fn write(kind: Kind, listed: &[Listed], args: &cli::Get, headings: bool, out: &m
     let whole = || -> Value {
         match listed {
             [one] if args.names.len() == 1 => one.object.clone(),
-            all => object::list(&all.iter().map(|listed| listed.object.clone()).collect::<Vec<_>>()),
+            all => nsm_objects::list(&all.iter().map(|listed| listed.object.clone()).collect::<Vec<_>>()),
         }
     };
     let (all, narrow) = rows::headings(kind);

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use nsm_objects::Object;
 use nsm_proto::admin;
 
 /// What a command is about.
@@ -18,11 +19,19 @@ pub(crate) enum Kind {
 pub(crate) struct UnknownKind(String);
 
 impl Kind {
+    /// The kind of a document's object.
+    pub(crate) fn of(object: &Object) -> Self {
+        match object {
+            Object::Service(_) => Self::Service,
+            Object::Endpoint(_) => Self::Endpoint,
+        }
+    }
+
     /// As documents and `-o json` call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Service => "NetworkService",
-            Self::Endpoint => "NetworkServiceEndpoint",
+            Self::Service => nsm_objects::SERVICE,
+            Self::Endpoint => nsm_objects::ENDPOINT,
             Self::Connection => "Connection",
         }
     }

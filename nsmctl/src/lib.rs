@@ -17,7 +17,6 @@ pub mod fuzzing;
 mod get;
 mod kind;
 mod labels;
-mod manifest;
 mod object;
 mod output;
 mod plan;

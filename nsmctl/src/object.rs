@@ -1,88 +1,30 @@
-//! Objects as kubectl writes them: `apiVersion`, `kind`, `metadata`, `spec` in the v1 spelling.
+//! What is shown of an object, in the form of a document: `apiVersion`, `kind`, `metadata`, `spec`, and what the agent knows as `status`.
 
+use nsm_objects::time;
 use nsm_proto::{
     admin::{ConnectionInfo, Endpoint},
     connectioncontext::{ConnectionContext, Route},
-    registry::{Match, NetworkService, NetworkServiceEndpoint},
+    registry::NetworkService,
 };
-use prost_types::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
 
-/// Group and version of our objects.
-pub(crate) const API_VERSION: &str = "networkservicemesh.io/v1";
-
-/// A list as kubectl writes it.
-pub(crate) fn list(items: &[Value]) -> Value {
-    json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
-}
-
 /// A network service.
 pub(crate) fn service(service: &NetworkService) -> Value {
-    let mut spec = Map::new();
-    spec.insert("payload".into(), json!(service.payload));
-    if !service.matches.is_empty() {
-        spec.insert("matches".into(), service.matches.iter().map(of_match).collect());
-    }
-    whole(Kind::Service, &service.name, &spec, None)
-}
-
-fn of_match(found: &Match) -> Value {
-    let mut object = Map::new();
-    if !found.source_selector.is_empty() {
-        object.insert("source_selector".into(), json!(found.source_selector));
-    }
-    let routes = found.routes.iter().map(|route| {
-        let mut object = Map::new();
-        object.insert("destination_selector".into(), json!(route.destination_selector));
-        if route.weight != 0 {
-            object.insert("weight".into(), json!(route.weight));
-        }
-        Value::Object(object)
-    });
-    let routes: Vec<Value> = routes.collect();
-    if !routes.is_empty() {
-        object.insert("routes".into(), json!(routes));
-    }
-    if found.fallthrough {
-        object.insert("fallthrough".into(), json!(true));
-    }
-    if let Some(metadata) = &found.metadata {
-        object.insert("metadata".into(), json!({ "labels": metadata.labels }));
-    }
-    Value::Object(object)
+    nsm_objects::document(Kind::Service.name(), &service.name, &nsm_objects::service_spec(service))
 }
 
 /// An endpoint, with what the agent knows about it as `status`.
 pub(crate) fn endpoint(shown: &Endpoint) -> Value {
-    let none = NetworkServiceEndpoint::default();
-    let endpoint = shown.endpoint.as_ref().unwrap_or(&none);
-    let mut spec = Map::new();
-    spec.insert("network_service_names".into(), json!(endpoint.network_service_names));
-    let labels = endpoint.network_service_labels.iter();
-    let labels: Map<_, _> = labels.map(|(name, of)| (name.clone(), json!({ "labels": of.labels }))).collect();
-    if !labels.is_empty() {
-        spec.insert("network_service_labels".into(), Value::Object(labels));
-    }
-    if !endpoint.url.is_empty() {
-        spec.insert("url".into(), json!(endpoint.url));
-    }
-    for (key, time) in [
-        ("expiration_time", endpoint.expiration_time),
-        ("initial_registration_time", endpoint.initial_registration_time),
-    ] {
-        if let Some(time) = time {
-            spec.insert(key.into(), self::time(time));
-        }
-    }
+    let endpoint = shown.endpoint.clone().unwrap_or_default();
     let status = json!({
         "owner": shown.owner,
         "reachable": shown.unreachable.is_empty(),
         "reason": shown.unreachable,
         "connections": shown.connections,
     });
-    whole(Kind::Endpoint, &endpoint.name, &spec, Some(status))
+    with_status(Kind::Endpoint, &endpoint.name, &nsm_objects::endpoint_spec(&endpoint), status)
 }
 
 /// A connection; its message under the field names of NSM v1.
@@ -111,7 +53,7 @@ pub(crate) fn connection(info: &ConnectionInfo) -> Value {
         "pod_name": info.pod_name, "pod_namespace": info.pod_namespace, "owner": info.owner,
         "since": info.since.map(time), "endpoint_ifname": info.endpoint_ifname, "network": info.network,
     });
-    whole(Kind::Connection, &connection.id, &spec, Some(status))
+    with_status(Kind::Connection, &connection.id, &spec, status)
 }
 
 fn context(context: &ConnectionContext) -> Value {
@@ -140,16 +82,8 @@ fn context(context: &ConnectionContext) -> Value {
     Value::Object(object)
 }
 
-fn time(time: Timestamp) -> Value {
-    json!({ "seconds": time.seconds, "nanos": time.nanos })
-}
-
-fn whole(kind: Kind, name: &str, spec: &Map<String, Value>, status: Option<Value>) -> Value {
-    let mut object = json!({
-        "apiVersion": API_VERSION, "kind": kind.name(), "metadata": { "name": name }, "spec": spec,
-    });
-    if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
-        object.insert("status".into(), status);
-    }
+fn with_status(kind: Kind, name: &str, spec: &Map<String, Value>, status: Value) -> Value {
+    let mut object = nsm_objects::document(kind.name(), name, spec);
+    object["status"] = status;
     object
 }

@@ -8,6 +8,7 @@ use super::fields::{Fields, Wrong};
 
 /// Reads an endpoint.
 pub(super) fn read(name: String, mut spec: Fields<'_>) -> Result<NetworkServiceEndpoint, Wrong> {
+    let name = spec.name(name)?;
     let mut names = spec.texts(&["network_service_names", "networkServiceNames"])?;
     let single = spec.optional_text(&["networkServiceName"])?;
     if !single.is_empty() {

@@ -4,20 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::Error;
-
-/// A wrong value and its place.
-#[derive(Debug)]
-pub(super) struct Wrong {
+/// A value that makes no sense where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {value}: expected {expected}")]
+pub struct Wrong {
     place: String,
     value: String,
     expected: String,
-}
-
-impl Wrong {
-    pub(super) fn in_document(self, document: usize) -> Error {
-        Error::Value { document, place: self.place, value: self.value, expected: self.expected }
-    }
 }
 
 /// The keys of one object.
@@ -43,7 +36,11 @@ impl<'a> Fields<'a> {
     fn take(&mut self, keys: &[&'static str]) -> Result<Option<(&'a Value, String)>, Wrong> {
         self.known.extend(keys);
         let Some(object) = self.object else { return Ok(None) };
-        let mut found = keys.iter().filter_map(|key| object.get(*key).map(|value| (value, self.at(key))));
+        let found = keys.iter().filter_map(|key| object.get(*key).map(|value| (value, self.at(key))));
+        // Of several, those that say nothing do not count.
+        let (nulls, mut found): (Vec<_>, Vec<_>) = found.partition(|(value, _)| value.is_null());
+        found.extend(nulls.into_iter().take(usize::from(found.is_empty())));
+        let mut found = found.into_iter();
         let first = found.next();
         match (first, found.next()) {
             (Some((_, first)), Some((value, second))) => {
@@ -157,14 +154,20 @@ impl<'a> Fields<'a> {
         self.at(key)
     }
 
-    /// `spec.name`, where it is written, is the name of the metadata.
-    pub(super) fn same_name(&mut self, name: &str) -> Result<(), Wrong> {
-        match self.take(&["name"])? {
-            Some((value, place)) if value.as_str() != Some(name) => {
-                Err(wrong(&place, value, &format!("{name:?} as in metadata")))
-            }
-            Some(_) | None => Ok(()),
+    /// The object's name: `spec.name` where it is written, as metadata cannot hold every name; else that of the metadata.
+    pub(super) fn name(&mut self, of_metadata: String) -> Result<String, Wrong> {
+        match self.optional_text(&["name"])? {
+            name if name.is_empty() => Ok(of_metadata),
+            name => self.check_name("name", &name).map(|()| name),
         }
+    }
+
+    /// Whether an object may be called so.
+    pub(super) fn check_name(&self, key: &str, name: &str) -> Result<(), Wrong> {
+        if name.is_empty() || name.len() > 253 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(self.wrong(key, &name.into(), "a name of 1 to 253 bytes without blanks"));
+        }
+        Ok(())
     }
 
     pub(super) fn ignore(&mut self, keys: &[&'static str]) {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{read::Error, *};
 
 const V1: &str = "
 apiVersion: networkservicemesh.io/v1
@@ -96,7 +96,7 @@ fn nonsense_is_refused_by_name() {
             "spec.matches[0].routes[0].weight: -1: expected a whole number",
         ),
         ("{ matches: [], match: [] }", "only one of it and"),
-        ("{ name: other }", "spec.name: \"other\": expected \"s\" as in metadata"),
+        ("{ name: a b }", "spec.name: \"a b\": expected a name of 1 to 253 bytes"),
     ] {
         assert!(refused(spec).contains(text), "{spec}: {}", refused(spec));
     }
@@ -109,11 +109,24 @@ fn nonsense_is_refused_by_name() {
 #[test]
 fn what_is_written_is_read_again() {
     let secure = service(V1);
-    let written = crate::object::service(&secure).to_string();
-    assert_eq!(service(&written), secure);
-    let mut yaml = Vec::new();
-    crate::output::yaml(&crate::object::service(&secure), &mut yaml).unwrap();
-    assert_eq!(service(&String::from_utf8(yaml).unwrap()), secure);
+    let written = crate::document(SERVICE, "secure", &crate::service_spec(&secure));
+    assert_eq!(service(&written.to_string()), secure);
+    assert_eq!(service(&serde_saphyr::to_string(&written).unwrap()), secure);
+}
+
+#[test]
+fn a_spelling_that_says_nothing_contradicts_nothing() {
+    let spec = serde_json::json!({ "matches": null, "match": [ { "fallthrough": true } ] });
+    assert_eq!(crate::service("s", &spec).unwrap().matches.len(), 1);
+    assert!(crate::service("s", &serde_json::json!({ "matches": null, "match": null })).is_ok());
+}
+
+#[test]
+fn a_name_that_metadata_cannot_hold_stands_in_the_spec() {
+    let spec = serde_json::json!({ "name": "Firewall_1", "network_service_names": ["secure"] });
+    assert_eq!(crate::endpoint("firewall-1-5f0c", &spec).unwrap().name, "Firewall_1");
+    let spec = serde_json::json!({ "payload": "TEA" });
+    assert_eq!(crate::service("s", &spec).unwrap_err().to_string(), "spec.payload: \"TEA\": expected IP or ETHERNET");
 }
 
 proptest! {

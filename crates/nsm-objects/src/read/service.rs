@@ -7,6 +7,7 @@ use super::fields::{Fields, Wrong};
 
 /// Reads a service. In the 2019 spelling `match` and `destination` are mere headings, or hold what stands beside them in v1.
 pub(super) fn read(name: String, mut spec: Fields<'_>) -> Result<NetworkService, Wrong> {
+    let name = spec.name(name)?;
     let payload = spec.optional_text(&["payload"])?;
     if !["", nsm_proto::payload::IP, nsm_proto::payload::ETHERNET].contains(&payload.as_str()) {
         return Err(spec.wrong("payload", &payload.into(), "IP or ETHERNET"));
