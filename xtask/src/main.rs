@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod crds;
 mod demo;
 mod dist;
 mod lint;
@@ -23,6 +24,7 @@ cargo xtask VERB
   test --list                 the suites
   lint                        format, clippy, documentation, licences and dependencies
   bench [ARGUMENT…]           release binaries, then conformance/bench with these arguments
+  crds                        writes deploy/crds.yaml from the Rust types of crates/nsm-crds
   dist                        the shipped binaries, in the target directory's release/
 ";
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         "test" => test::test(rest),
         "lint" => Ok(lint::lint()),
         "bench" => bench::bench(rest),
+        "crds" => crds::crds(),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
