@@ -8,7 +8,8 @@
 //! - An endpoint goes when its time is over, or at once when it passed its own socket and its process ends; never because
 //!   a connection was closed.
 //!
-//! A backend keeps a [`Directory`] up to date and implements the five verbs of [`Registry`].
+//! A backend keeps a [`Directory`] up to date and implements the five verbs of [`Registry`]. [`Registrar`] has the rules and asks
+//! something that keeps objects: a database file ([`Embedded`]).
 
 mod check;
 mod directory;
@@ -20,6 +21,7 @@ pub(crate) mod offers;
 mod owner;
 mod process;
 mod record;
+mod registrar;
 pub mod services;
 mod store;
 mod template;
@@ -41,6 +43,7 @@ pub(crate) use directory::State;
 pub use directory::{Directory, Entry, Reach, Service, Standing};
 pub use embedded::{Embedded, Settings};
 pub use owner::{Owner, Registrant, Term};
+pub use registrar::Registrar;
 pub use store::OpenError;
 pub use watch::{Change, Watch};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 use clap::Parser;
 use nsm_agent::{
     admin::{Admin, Node},
-    registry::{Embedded, Registry, Settings},
+    registry::{Embedded, Registrar, Registry, Settings},
 };
 use nsm_fdpass::{Permissions, bind};
 use nsm_proto::{
@@ -59,7 +59,7 @@ impl Node for Node1 {
 /// An agent as nsmctl sees it.
 struct Agent {
     dir: TempDir,
-    registry: Embedded,
+    registry: Registrar,
     server: tokio::task::JoinHandle<()>,
 }
 

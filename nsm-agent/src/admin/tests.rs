@@ -19,7 +19,7 @@ use tonic::{Code, transport::Server};
 
 use super::*;
 use crate::registry::{
-    Embedded, Reach, Settings,
+    Embedded, Reach, Registrar, Settings,
     services::{Endpoints, NetworkServices},
 };
 
@@ -53,7 +53,7 @@ impl Node for Empty {
 /// An agent's registry and admin service on a socket.
 struct Agent {
     dir: TempDir,
-    registry: Embedded,
+    registry: Registrar,
     server: tokio::task::JoinHandle<()>,
 }
 

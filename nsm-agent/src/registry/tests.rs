@@ -46,7 +46,7 @@ fn settings(dir: &Path) -> Settings {
     Settings { dir: dir.to_owned(), max_life: Duration::from_mins(1) }
 }
 
-async fn open(dir: &TempDir) -> Embedded {
+async fn open(dir: &TempDir) -> Registrar {
     Embedded::open(settings(dir.path())).await.unwrap()
 }
 
@@ -276,7 +276,7 @@ async fn a_full_disk_is_said_and_changes_nothing() {
     assert!(registry.directory().service("before").is_some());
     full.store(false, Ordering::SeqCst);
     registry.register_service(service("after"), peer(1)).await.unwrap();
-    let known = |registry: &Embedded| -> Vec<String> {
+    let known = |registry: &Registrar| -> Vec<String> {
         let all = registry.directory().find_services(&NetworkService::default()).unwrap();
         all.iter().map(|service| service.message.name.clone()).collect()
     };

@@ -13,10 +13,7 @@ use tokio::time::Instant;
 
 use super::{Inner, left_until};
 use crate::{
-    registry::{
-        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, listener::listener, record,
-        store::Table,
-    },
+    registry::{Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, listener::listener},
     state::blocking,
 };
 
@@ -76,12 +73,10 @@ impl Inner {
         }
         entry.place = old.as_ref().map_or_else(|| self.directory.state().next_place(), |old| old.place);
         let renewal = old.as_ref().is_some_and(|old| is_renewal(old, &entry));
-        let record = record::of_endpoint(&entry);
         if renewal {
-            self.store.put_off(Table::Endpoints, &name, Some(record));
+            self.backing.renewed(&entry);
         } else {
-            let before = old.as_deref().map(record::of_endpoint);
-            self.store.write(Table::Endpoints, &name, Some(record), before).await?;
+            self.backing.put_endpoint(&entry, old.as_deref()).await?;
         }
         let object = Arc::new(entry);
         let came_back = old.as_ref().is_some_and(|old| old.standing() == Standing::Returning);
@@ -178,7 +173,7 @@ impl Inner {
         if !by.may_change(old.owner) {
             return Err(Error::NotYours { what: "endpoint", name: name.to_owned(), owner: old.owner });
         }
-        self.store.write(Table::Endpoints, name, None, Some(record::of_endpoint(&old))).await?;
+        self.backing.remove_endpoint(&old).await?;
         self.forget(name);
         if by != old.owner {
             // Its process was not asked, and lives.
@@ -192,8 +187,8 @@ impl Inner {
     async fn withdraw(&self, name: &str, why: Why, meant: impl FnOnce(&Entry) -> bool + Send) {
         let _gate = self.gate(name).await;
         let found = self.directory.state().stored_endpoint(name).cloned();
-        if found.is_some_and(|entry| meant(&entry)) {
-            self.store.put_off(Table::Endpoints, name, None);
+        if let Some(entry) = found.filter(|entry| meant(entry)) {
+            self.backing.withdrawn(&entry);
             self.forget(name);
             match why {
                 Why::ProcessEnded => {}

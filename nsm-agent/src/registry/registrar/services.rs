@@ -6,7 +6,7 @@ use nsm_proto::registry::NetworkService;
 use prost::Message;
 
 use super::Inner;
-use crate::registry::{Error, Outcome, Owner, Registered, Service, record, store::Table};
+use crate::registry::{Error, Outcome, Owner, Registered, Service};
 
 impl Inner {
     pub(super) async fn register_service(
@@ -48,8 +48,7 @@ impl Inner {
         {
             return Ok(Registered { object: old.clone(), outcome: Outcome::Unchanged });
         }
-        let before = old.as_deref().map(record::of_service);
-        self.store.write(Table::Services, &name, Some(record::of_service(&service)), before).await?;
+        self.backing.put_service(&service, old.as_deref()).await?;
         let object = Arc::new(service);
         self.directory.put_service(&object);
         let outcome = if old.is_some() { Outcome::Changed } else { Outcome::Created };
@@ -63,7 +62,7 @@ impl Inner {
         if !by.may_change(old.owner) && !self.is_abandoned(&old) {
             return Err(Error::NotYours { what: "network service", name: name.to_owned(), owner: old.owner });
         }
-        self.store.write(Table::Services, name, None, Some(record::of_service(&old))).await?;
+        self.backing.remove_service(&old).await?;
         self.directory.take_service(name);
         tracing::info!(service = name, %by, "network service unregistered");
         Ok(true)
