@@ -20,13 +20,13 @@ use tonic::{service::InterceptorLayer, transport::Server as Tonic};
 use crate::{
     admin::Admin,
     cni,
-    config::Settings,
+    config::{RegistryKind, Settings},
     forwarder::{Forwarders, kernel::Kernel},
     http,
     manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
     metrics::Metrics,
     node::ThisNode,
-    registry::{self, Embedded, Registrar, Registry},
+    registry::{self, Embedded, Kubernetes, Registrar, Registry},
     selftest::SelfTest,
     share::{CALLS, CALLS_IN_ALL, InFlight, Shares, WATCHES},
     state::{self, Connected, Records, blocking},
@@ -68,8 +68,7 @@ impl Agent {
         let nsm_socket = bind(&settings.nsm_socket, nsm_permissions)?;
         let stored = blocking(move || load(&run_dir, &boot)).await?;
         let netlink = blocking(Netlink::open).await.context("cannot talk to the kernel")?;
-        let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION };
-        let registry = Arc::new(Embedded::open(embedded).await?);
+        let registry = Arc::new(open_registry(&settings, &boot_id, stored.attachments.clone()).await?);
         let metrics = Metrics::new();
         let name = settings.node_name();
         let peers = Peers::new();
@@ -188,6 +187,30 @@ impl Agent {
         self.tasks.close();
         if tokio::time::timeout(bound, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "some peers did not let go of their calls in time");
+        }
+    }
+}
+
+async fn open_registry(
+    settings: &Settings,
+    boot_id: &str,
+    attachments: Records<state::Attachment>,
+) -> anyhow::Result<Registrar> {
+    match settings.registry {
+        RegistryKind::Embedded => {
+            let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION };
+            Ok(Embedded::open(embedded).await?)
+        }
+        RegistryKind::Kubernetes => {
+            let kubernetes = registry::KubernetesSettings {
+                kubeconfig: settings.kubeconfig.clone(),
+                namespace: settings.namespace.clone(),
+                node: settings.node_name().into(),
+                boot_id: boot_id.to_owned(),
+                lease: Duration::from_secs(settings.lease_seconds),
+                max_life: REGISTRATION,
+            };
+            Ok(Kubernetes::open(kubernetes, Arc::new(attachments)).await?)
         }
     }
 }

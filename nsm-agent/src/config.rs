@@ -55,6 +55,19 @@ pub struct Settings {
     #[arg(long, env = "NSM_REGISTRY", value_name = "KIND", default_value = "embedded")]
     pub registry: RegistryKind,
 
+    /// Whom to ask for `--registry kubernetes`. Default: the cluster that the agent is a pod of.
+    #[arg(long, env = "NSM_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the agents' leases and of objects that belong to no pod. Default: the agent's pod's, or the kubeconfig's.
+    #[arg(long, env = "NSM_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+
+    /// How long this node's endpoints outlive the agent's last sign of life, in seconds; the same for all agents.
+    #[arg(long, env = "NSM_LEASE_SECONDS", value_name = "SECONDS", default_value_t = 40,
+          value_parser = clap::value_parser!(u64).range(4..=3600))]
+    pub lease_seconds: u64,
+
     /// This node's name: a label of its clients and the agent's name on paths. Default: the host name.
     #[arg(long, env = "NSM_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -95,6 +108,18 @@ pub struct Settings {
 pub enum RegistryKind {
     /// In this agent, durable in the state directory.
     Embedded,
+    /// Objects of a Kubernetes cluster.
+    Kubernetes,
+}
+
+impl RegistryKind {
+    /// As the setting calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
 }
 
 /// Shape of log lines.

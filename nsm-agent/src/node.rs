@@ -42,7 +42,7 @@ impl ThisNode {
         let info = InfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             node_name: settings.node_name(),
-            registry: "embedded".into(),
+            registry: settings.registry.name().into(),
             nsm_socket: settings.nsm_socket.display().to_string(),
             state_dir: settings.state_dir.display().to_string(),
             run_dir: settings.run_dir.display().to_string(),

@@ -9,13 +9,15 @@
 //!   a connection was closed.
 //!
 //! A backend keeps a [`Directory`] up to date and implements the five verbs of [`Registry`]. [`Registrar`] has the rules and asks
-//! something that keeps objects: a database file ([`Embedded`]).
+//! something that keeps objects: a database file ([`Embedded`]) or
+//! an API server ([`Kubernetes`]).
 
 mod check;
 mod directory;
 mod embedded;
 #[doc(hidden)]
 pub mod fuzzing;
+mod kubernetes;
 mod listener;
 pub(crate) mod offers;
 mod owner;
@@ -42,6 +44,7 @@ pub(crate) use directory::DIALLED;
 pub(crate) use directory::State;
 pub use directory::{Directory, Entry, Reach, Service, Standing};
 pub use embedded::{Embedded, Settings};
+pub use kubernetes::{Kubernetes, OpenError as KubernetesError, Pods, Settings as KubernetesSettings};
 pub use owner::{Owner, Registrant, Term};
 pub use registrar::Registrar;
 pub use store::OpenError;
@@ -158,6 +161,15 @@ pub enum Error {
         /// What the disk or the database said.
         cause: String,
     },
+    /// Nobody answers who keeps the objects.
+    #[error("the Kubernetes API server did not take it, try again: {0}")]
+    Away(String),
+    /// This agent may not do that.
+    #[error("this agent may not do that in Kubernetes (deploy/rbac.yaml says what it needs): {0}")]
+    Forbidden(String),
+    /// The definition does not allow it.
+    #[error("the Kubernetes API server refuses it: {0}")]
+    Refused(String),
     /// The agent is ending.
     #[error("the registry is shutting down: try again when the agent is back")]
     ShuttingDown,
@@ -167,12 +179,12 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Invalid { .. } | Self::OtherDomain(_) | Self::NotPassed(_) => Kind::Invalid,
+            Self::Invalid { .. } | Self::OtherDomain(_) | Self::NotPassed(_) | Self::Refused(_) => Kind::Invalid,
             Self::Taken { .. } => Kind::Conflict,
-            Self::NotYours { .. } => Kind::Denied,
+            Self::NotYours { .. } | Self::Forbidden(_) => Kind::Denied,
             Self::TooMuch { .. } | Self::DiskFull { .. } => Kind::Exhausted,
             Self::Disk { .. } => Kind::Internal,
-            Self::ShuttingDown => Kind::Unavailable,
+            Self::ShuttingDown | Self::Away(_) => Kind::Unavailable,
         }
     }
 }

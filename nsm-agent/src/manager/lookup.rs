@@ -198,7 +198,7 @@ fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
             Some(path) => Target::Unix(PathBuf::from(path)),
             None => return Err(unusable(entry.unreachable().unwrap_or_default())),
         },
-        Reach::Lost => return Err(unusable(entry.unreachable().unwrap_or_default())),
+        Reach::Lost | Reach::Elsewhere(_) => return Err(unusable(entry.unreachable().unwrap_or_default())),
     };
     let trusted = entry.owner == Owner::Operator;
     Ok(Candidate {

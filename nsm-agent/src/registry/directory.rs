@@ -59,6 +59,20 @@ pub enum Reach {
     Url,
     /// Not until it registers again: the agent restarted, and its socket's file was lost with the old process.
     Lost,
+    /// Not by this agent: it is of the named node, or where none is named, of no node's agent.
+    Elsewhere(Arc<str>),
+}
+
+impl Reach {
+    /// Whether both are dialled in the same way.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Socket(one), Self::Socket(other)) => Arc::ptr_eq(one, other),
+            (Self::Elsewhere(one), Self::Elsewhere(other)) => one == other,
+            (Self::Url, Self::Url) | (Self::Lost, Self::Lost) => true,
+            (Self::Socket(_) | Self::Url | Self::Lost | Self::Elsewhere(_), _) => false,
+        }
+    }
 }
 
 /// Whether an endpoint can be dialled.
@@ -86,6 +100,7 @@ impl Entry {
     pub fn standing(&self) -> Standing {
         match self.reach {
             Reach::Lost => Standing::Returning,
+            Reach::Elsewhere(_) => Standing::Foreign,
             Reach::Url if !self.message.url.starts_with(DIALLED) => Standing::Foreign,
             Reach::Socket(_) | Reach::Url => Standing::Reachable,
         }
@@ -98,9 +113,16 @@ impl Entry {
             Standing::Returning => {
                 Some("its socket was lost when the agent restarted; it comes back when it registers again".to_owned())
             }
-            Standing::Foreign => {
-                Some(format!("its URL {:?} is none that this agent dials: expected {DIALLED}PATH", self.message.url))
-            }
+            Standing::Foreign => Some(match &self.reach {
+                Reach::Elsewhere(node) if node.is_empty() => {
+                    "no node's agent has registered it, and this version dials endpoints of its own node only"
+                        .to_owned()
+                }
+                Reach::Elsewhere(node) => format!("it is on node {node}; this version connects within a node only"),
+                Reach::Socket(_) | Reach::Url | Reach::Lost => {
+                    format!("its URL {:?} is none that this agent dials: expected {DIALLED}PATH", self.message.url)
+                }
+            }),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Entry, Error, OpenError, Service, record,
+    Entry, Error, OpenError, Reach, Service, record,
     registrar::{Backing, Registrar, left_until},
     store::{Contents, PUT_OFF, Store, Table},
 };
@@ -65,7 +65,8 @@ fn restore(registry: &Registrar, store: &Store, contents: Contents) {
                     continue;
                 }
                 let left = left.map(|left| Duration::from_secs_f64(left).min(registry.max_life() + PUT_OFF));
-                registry.restore_endpoint(endpoint, owner, left);
+                let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
+                registry.restore_endpoint(endpoint, owner, reach, left);
             }
             Err(error) => tracing::error!(endpoint = name, %error, "record of an endpoint is damaged: left out"),
         }

@@ -10,6 +10,8 @@ use nsm_netlink::Netns;
 pub enum Owner {
     /// Root in the agent's own network namespace: may change everything.
     Operator,
+    /// Another node, another registry, another boot: who it was there is not known here.
+    Elsewhere,
     /// A user in a network namespace: a pod, usually. The same after a restart of its process.
     Peer {
         /// Its network namespace.
@@ -30,6 +32,7 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operator => write!(f, "operator"),
+            Self::Elsewhere => write!(f, "another node"),
             Self::Peer { netns, uid } => write!(f, "user {uid} in network namespace {}", netns.ino),
         }
     }

@@ -21,6 +21,8 @@ struct OwnerRecord {
 impl From<Owner> for OwnerRecord {
     fn from(owner: Owner) -> Self {
         match owner {
+            // Nobody's namespace, should the record ever be read.
+            Owner::Elsewhere => Self::default(),
             Owner::Operator => Self { operator: true, ..Self::default() },
             Owner::Peer { netns, uid } => Self { operator: false, netns_dev: netns.dev, netns_ino: netns.ino, uid },
         }

@@ -5,7 +5,10 @@
 //! with [`Registrar::shutdown`].
 
 mod endpoints;
+mod foreign;
 mod services;
+
+pub(super) use foreign::Foreign;
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
@@ -108,9 +111,14 @@ impl Registrar {
     }
 
     /// Puts an endpoint of an earlier life of this agent back; it lasts for so long.
-    pub(super) fn restore_endpoint(&self, endpoint: NetworkServiceEndpoint, owner: Owner, left: Option<Duration>) {
+    pub(super) fn restore_endpoint(
+        &self,
+        endpoint: NetworkServiceEndpoint,
+        owner: Owner,
+        reach: Reach,
+        left: Option<Duration>,
+    ) {
         let deadline = left.map(|left| Instant::now() + left);
-        let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
         let place = self.0.directory.state().next_place();
         let entry = Entry { message: endpoint.into(), owner, reach, netns: None, process: None, place, deadline };
         self.0.directory.put_endpoint(&Arc::new(entry));

@@ -198,7 +198,7 @@ impl Inner {
         }
     }
 
-    fn forget(&self, name: &str) {
+    pub(super) fn forget(&self, name: &str) {
         if let Some(pid) = self.directory.take_endpoint(name).and_then(|entry| entry.process) {
             self.processes.remove(pid, name);
         }

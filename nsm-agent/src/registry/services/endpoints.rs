@@ -123,7 +123,7 @@ impl Finder {
     fn gone(&self, last: &NetworkServiceEndpoint) -> NetworkServiceEndpointResponse {
         match self.owner {
             Owner::Operator => response(last.clone(), true),
-            Owner::Peer { .. } => response(without_place(last), true),
+            Owner::Peer { .. } | Owner::Elsewhere => response(without_place(last), true),
         }
     }
 }

@@ -1,0 +1,207 @@
+//! What a name stands for: from the objects that were seen to the directory.
+//!
+//! Guarantee: a name is looked at under the gate of its writers, so that what a registration has just written is known.
+
+use std::{sync::Arc, time::Duration};
+
+use nsm_proto::registry::NetworkServiceEndpoint;
+use tokio::time::Instant;
+
+use super::{Kubernetes, ORPHANED, Ours, Seen, Unsettled, names, objects::Found, told, withdrawals};
+use crate::registry::{
+    Owner, Reach, Service,
+    registrar::{Foreign, Registrar, left_until},
+};
+
+/// Longest wait before something is said about a service.
+const SPEAK: Duration = Duration::from_secs(2);
+
+impl Kubernetes {
+    /// Looks at a name.
+    pub(super) async fn settle(self: &Arc<Self>, registrar: &Registrar, name: &Unsettled) {
+        match name {
+            Unsettled::Service(name) => self.settle_service(registrar, name).await,
+            Unsettled::Endpoint(name) => self.settle_endpoint(registrar, name).await,
+        }
+    }
+
+    async fn settle_service(self: &Arc<Self>, registrar: &Registrar, name: &str) {
+        let _gate = registrar.gate(name).await;
+        let first = self.seen().services.named(name).find(|found| found.message.is_ok()).cloned();
+        let message = first.as_ref().and_then(|found| found.message.clone().ok());
+        match message {
+            Some(message) => {
+                let registrant = first.as_ref().and_then(|found| found.registrant.as_deref());
+                registrar.put_service(Service { message, owner: self.owner(registrant) });
+            }
+            None => registrar.take_service(name),
+        }
+        self.speak(name);
+    }
+
+    /// Who registered an object: nobody's registration is an operator's word.
+    fn owner(&self, registrant: Option<&str>) -> Owner {
+        let Some(registrant) = registrant else { return Owner::Operator };
+        names::owner(&self.settings.boot_id, registrant).unwrap_or(Owner::Elsewhere)
+    }
+
+    /// Has said what is to be said about the services of a name, if nobody else does.
+    fn speak(self: &Arc<Self>, name: &str) {
+        let mut seen = self.seen();
+        let silent: Vec<_> = seen.services.named(name).map(|found| found.key.clone()).collect();
+        for key in silent {
+            if outstanding(&seen, name, &key).is_some() && seen.speaking.insert(key.clone()) {
+                let (cluster, name) = (self.clone(), name.to_owned());
+                self.spawn(async move {
+                    loop {
+                        tokio::time::sleep(SPEAK.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0)).await;
+                        let next = outstanding(&cluster.seen(), &name, &key);
+                        let Some((found, told)) = next else { break };
+                        match told::say(&cluster.server, &found, &told).await {
+                            Ok(()) => break,
+                            Err(error) => {
+                                tracing::debug!(service = name, ?error, "nothing can be said about it yet");
+                                tokio::time::sleep(super::jitter(Duration::from_secs(30))).await;
+                            }
+                        }
+                    }
+                    cluster.seen().speaking.remove(&key);
+                });
+            }
+        }
+    }
+
+    async fn settle_endpoint(&self, registrar: &Registrar, name: &str) {
+        let _gate = registrar.gate(name).await;
+        let (ours, first, orphans) = {
+            let seen = self.seen();
+            let ours = seen.ours.get(name).cloned();
+            let is_ours =
+                |found: &Arc<Found<NetworkServiceEndpoint>>| ours.as_ref().is_some_and(|ours| ours.key == found.key);
+            let mine = |found: &Arc<Found<_>>| self.is_of_this_node(found.node.as_deref());
+            let first =
+                seen.endpoints.named(name).find(|found| if mine(found) { is_ours(found) } else { lives(&seen, found) });
+            let orphans = seen.endpoints.named(name).filter(|found| mine(found) && !is_ours(found));
+            (ours.clone(), first.cloned(), orphans.map(|found| found.key.clone()).collect::<Vec<_>>())
+        };
+        for key in orphans {
+            self.withdrawals.push(key, ORPHANED);
+        }
+        match (ours, first) {
+            (Some(ours), Some(first)) if first.key == ours.key => {
+                if first.generation > ours.generation
+                    && let Ok(message) = &first.message
+                {
+                    registrar.edit_endpoint(message);
+                    let known = Ours { key: ours.key, generation: first.generation };
+                    self.seen().ours.insert(name.into(), known);
+                }
+            }
+            (Some(ours), first) => {
+                let there = self.seen().endpoints.get(&ours.key).is_some();
+                self.seen().ours.remove(name);
+                if there {
+                    tracing::warn!(endpoint = name, object = %ours.key, "an older endpoint has this name: this one is withdrawn");
+                    self.withdrawals.push(ours.key, Duration::ZERO);
+                }
+                registrar.drop_endpoint(name);
+                put_foreign(registrar, first.as_deref());
+            }
+            (None, Some(first)) => put_foreign(registrar, Some(&first)),
+            (None, None) => registrar.drop_foreign(name),
+        }
+    }
+
+    /// The first look: endpoints of this node's earlier agent have their time to come back, others of it go.
+    pub(super) async fn recover(self: &Arc<Self>, registrar: &Registrar) {
+        let found: Vec<_> = self.seen().endpoints.all().cloned().collect();
+        for found in found.into_iter().filter(|found| self.is_of_this_node(found.node.as_deref())) {
+            let owner = found.registrant.as_deref().and_then(|text| names::owner(&self.settings.boot_id, text));
+            match (owner, &found.message) {
+                (Some(owner), Ok(message)) if !self.seen().ours.contains_key(&found.name) => {
+                    let ours = Ours { key: found.key.clone(), generation: found.generation };
+                    self.seen().ours.insert(found.name.clone(), ours);
+                    let left = Some(registrar.max_life());
+                    registrar.restore_endpoint((**message).clone(), owner, Reach::Lost, left);
+                }
+                _ => self.withdrawals.push(found.key.clone(), Duration::ZERO),
+            }
+        }
+        let names: Vec<_> = {
+            let seen = self.seen();
+            let services = seen.services.names().into_iter().map(Unsettled::Service);
+            services.chain(seen.endpoints.names().into_iter().map(Unsettled::Endpoint)).collect()
+        };
+        for name in names {
+            self.settle(registrar, &name).await;
+        }
+    }
+}
+
+/// Shows another's endpoint, if there is one.
+fn put_foreign(registrar: &Registrar, found: Option<&Found<NetworkServiceEndpoint>>) {
+    let Some(found) = found else { return };
+    let Ok(message) = &found.message else { return };
+    let reach = match &found.node {
+        Some(node) => Reach::Elsewhere(node.clone()),
+        // Whoever may write objects must not choose sockets of this node.
+        None if message.url.starts_with("unix://") || message.url.is_empty() => Reach::Elsewhere("".into()),
+        None => Reach::Url,
+    };
+    let owner = if found.node.is_some() || found.registrant.is_some() { Owner::Elsewhere } else { Owner::Operator };
+    let deadline = found.node.is_none().then(|| deadline(message)).flatten();
+    registrar.put_foreign(Foreign { message: message.clone(), owner, reach, deadline });
+}
+
+/// Whether somebody keeps another's endpoint alive.
+fn lives(seen: &Seen, found: &Found<NetworkServiceEndpoint>) -> bool {
+    let Ok(message) = &found.message else { return false };
+    match &found.node {
+        Some(node) => seen.nodes.lives(node),
+        None => deadline(message).is_none_or(|deadline| deadline > Instant::now()),
+    }
+}
+
+/// What is still to be said about the service of that key.
+fn outstanding(
+    seen: &Seen,
+    name: &str,
+    key: &super::Key,
+) -> Option<(Arc<Found<nsm_proto::registry::NetworkService>>, super::objects::Told)> {
+    let found = seen.services.get(key)?;
+    let first = seen.services.named(name).find(|found| found.message.is_ok());
+    let told = told::verdict(found, first.map(|first| &**first));
+    (found.told.as_ref() != Some(&told)).then(|| (found.clone(), told))
+}
+
+fn deadline(message: &NetworkServiceEndpoint) -> Option<Instant> {
+    let left = left_until(message.expiration_time?);
+    // A thousand years are enough, and can be added to any time.
+    Some(Instant::now() + Duration::from_secs_f64(left.clamp(0.0, 3e10)))
+}
+
+/// Deletes what is to be withdrawn, one at a time.
+pub(super) async fn withdraw(cluster: Arc<Kubernetes>, registrar: Registrar) {
+    loop {
+        let key = cluster.withdrawals.next().await;
+        let found = cluster.seen().endpoints.get(&key).cloned();
+        let name = found.as_ref().map(|found| found.name.clone());
+        let _gate = registrar.gate(name.as_deref().unwrap_or(&key.name)).await;
+        let taken = cluster.seen().ours.values().any(|ours| ours.key == key);
+        if taken {
+            continue;
+        }
+        let uid = found.as_ref().map(|found| &*found.uid);
+        match cluster.server.delete(&cluster.server.endpoints, &key, uid).await {
+            Ok(()) => {
+                if let Some(uid) = uid {
+                    cluster.seen().endpoints.remove(&key, uid);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(object = %key, %error, "not withdrawn yet");
+                cluster.withdrawals.push(key, super::jitter(withdrawals::AGAIN));
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What is said about network services: a condition `Accepted` on the object, an event where the definition has no status.
+//!
+//! Every agent sees the same and would say the same. Each waits for a moment of its own before it speaks, and does not when
+//! another has spoken: a service costs a write or two, however many nodes there are, and nothing at rest.
+
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
+    jiff,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use nsm_proto::registry::NetworkService;
+use serde_json::json;
+
+use super::{
+    api::{Failure, Server, bounded},
+    objects::{Found, Key, Told},
+};
+
+/// Type of the condition.
+pub(super) const ACCEPTED: &str = "Accepted";
+
+/// What is to be said about a service, given the one of its name that counts.
+pub(super) fn verdict(service: &Found<NetworkService>, counts: Option<&Found<NetworkService>>) -> Told {
+    match (&service.message, counts) {
+        (Err(why), _) => Told { accepted: false, reason: "Invalid".into(), message: why.clone() },
+        (Ok(_), Some(first)) if first.key != service.key => Told {
+            accepted: false,
+            reason: "NameTaken".into(),
+            message: format!(
+                "network service {:?} of namespace {} is older and counts: take another name, or delete one of the two",
+                service.name, first.key.namespace
+            ),
+        },
+        (Ok(_), _) => Told {
+            accepted: true,
+            reason: "Accepted".into(),
+            message: format!("network service {:?} is found from all namespaces", service.name),
+        },
+    }
+}
+
+/// Says it.
+pub(super) async fn say(server: &Server, service: &Found<NetworkService>, told: &Told) -> Result<(), Failure> {
+    let condition = json!({
+        "type": ACCEPTED,
+        "status": if told.accepted { "True" } else { "False" },
+        "reason": told.reason,
+        "message": told.message,
+        "observedGeneration": service.generation,
+        "lastTransitionTime": Time(jiff::Timestamp::now()),
+    });
+    // The uid: a precondition, so that the verdict about one object is not written on its successor.
+    let patch = json!({ "metadata": { "uid": &*service.uid }, "status": { "conditions": [condition] } });
+    let api: Api<kube::api::DynamicObject> =
+        Api::namespaced_with(server.client.clone(), &service.key.namespace, &server.services);
+    match bounded(api.patch_status(&service.key.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+        // The object itself is missing, or another has its place: the next event tells.
+        Err(Failure::Conflict(_)) => Ok(()),
+        Err(Failure::Missing(why)) if why.contains(&*service.key.name) => Ok(()),
+        Err(Failure::Missing(_)) if told.accepted => Ok(()),
+        Err(Failure::Missing(_)) => event(server, service, told).await,
+        done => done.map(drop),
+    }
+}
+
+async fn event(server: &Server, service: &Found<NetworkService>, told: &Told) -> Result<(), Failure> {
+    let Key { namespace, name } = &service.key;
+    let now = jiff::Timestamp::now();
+    let event = Event {
+        // The same event of another agent has the same name.
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{}.{}", told.reason.to_lowercase(), service.uid)),
+            namespace: Some(namespace.to_string()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some(nsm_objects::API_VERSION.into()),
+            kind: Some(nsm_objects::SERVICE.into()),
+            name: Some(name.to_string()),
+            namespace: Some(namespace.to_string()),
+            uid: Some(service.uid.to_string()),
+            ..ObjectReference::default()
+        },
+        type_: Some("Warning".into()),
+        reason: Some(told.reason.clone()),
+        message: Some(told.message.clone()),
+        source: Some(EventSource { component: Some("nsm-agent".into()), host: None }),
+        event_time: Some(MicroTime(now)),
+        reporting_component: Some("networkservicemesh.io/nsm-agent".into()),
+        reporting_instance: Some("nsm-agent".into()),
+        action: Some("Register".into()),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        ..Event::default()
+    };
+    let events: Api<Event> = Api::namespaced(server.client.clone(), namespace);
+    match bounded(events.create(&PostParams::default(), &event)).await {
+        Err(Failure::Conflict(_)) => Ok(()),
+        done => done.map(drop),
+    }
+}

@@ -1,0 +1,194 @@
+//! The three watches: services and endpoints of all namespaces, leases of the agents' own.
+//!
+//! Guarantees: a list is read in pages and only when a watch cannot go on from where it was, after a pause of random length. Of
+//! each object is kept what `objects.rs` keeps.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject},
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config, Event},
+    },
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Kubernetes, Registrar, State, Unsettled, api, names};
+
+/// Objects of one page.
+const PAGE: u32 = 500;
+/// How often names of lost nodes are looked at together.
+const BATCH: usize = 256;
+/// Shortest time between two lines of the log about a watch that does not work.
+const QUIET: Duration = Duration::from_secs(30);
+
+enum Seen {
+    Service(Event<DynamicObject>),
+    Endpoint(Event<DynamicObject>),
+    Lease(Event<PartialObjectMeta<Lease>>),
+    Failed(&'static str, watcher::Error),
+}
+
+/// Follows the cluster until the end.
+pub(super) async fn run(cluster: Arc<Kubernetes>, registrar: Registrar, mut names: UnboundedReceiver<Unsettled>) {
+    let objects = |kind: &ApiResource| -> Api<DynamicObject> { Api::all_with(cluster.server.client.clone(), kind) };
+    let config = || Config::default().page_size(PAGE);
+    let services = watcher::watcher(objects(&cluster.server.services), config()).default_backoff();
+    let endpoints = watcher::watcher(objects(&cluster.server.endpoints), config()).default_backoff();
+    let leases: Api<PartialObjectMeta<Lease>> = Api::namespaced(cluster.server.client.clone(), &cluster.namespace);
+    let leases = watcher::watcher(leases, config().labels(&format!("{}=true", names::AGENT))).default_backoff();
+    let mut all = stream::select_all([
+        marked(services, "networkservices", Seen::Service),
+        marked(endpoints, "networkserviceendpoints", Seen::Endpoint),
+        marked(leases, "leases", Seen::Lease),
+    ]);
+    let mut listing = Listing::default();
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            Some(seen) = all.next() => {
+                cluster.take(seen, &mut listing);
+                if !listing.complete && listing.done == [true; 3] {
+                    listing.complete = true;
+                    cluster.recover(&registrar).await;
+                    tracing::info!("the registry in Kubernetes has been read");
+                    cluster.state.send_replace(State::Ready);
+                }
+            }
+            _ = names.recv_many(&mut batch, BATCH), if listing.complete => {
+                let once: HashSet<Unsettled> = batch.drain(..).collect();
+                for name in once {
+                    cluster.settle(&registrar, &name).await;
+                }
+            }
+        }
+    }
+}
+
+fn marked<E: 'static>(
+    events: impl Stream<Item = Result<E, watcher::Error>> + Send + 'static,
+    what: &'static str,
+    mark: fn(E) -> Seen,
+) -> futures::stream::BoxStream<'static, Seen> {
+    events.map(move |event| event.map_or_else(|error| Seen::Failed(what, error), mark)).boxed()
+}
+
+/// How far the first lists are, and what the current list of leases has.
+#[derive(Default)]
+struct Listing {
+    done: [bool; 3],
+    complete: bool,
+    nodes: HashSet<String>,
+    last_line: Option<Instant>,
+}
+
+impl Kubernetes {
+    fn take(&self, event: Seen, listing: &mut Listing) {
+        match event {
+            Seen::Service(event) => {
+                let mut seen = self.seen();
+                let names = match event {
+                    Event::Init => {
+                        seen.services.begin();
+                        Vec::new()
+                    }
+                    Event::InitApply(object) | Event::Apply(object) => seen.services.put(api::service(&object)),
+                    Event::InitDone => {
+                        listing.done[0] = true;
+                        seen.services.end()
+                    }
+                    Event::Delete(object) => {
+                        let uid = object.uid().unwrap_or_default();
+                        seen.services.remove(&api::key(&object), &uid).into_iter().collect()
+                    }
+                };
+                drop(seen);
+                names.into_iter().map(Unsettled::Service).for_each(|name| self.unsettle(name));
+            }
+            Seen::Endpoint(event) => {
+                let mut seen = self.seen();
+                let names = match event {
+                    Event::Init => {
+                        seen.endpoints.begin();
+                        Vec::new()
+                    }
+                    Event::InitApply(object) | Event::Apply(object) => seen.endpoints.put(api::endpoint(&object)),
+                    Event::InitDone => {
+                        listing.done[1] = true;
+                        seen.endpoints.end()
+                    }
+                    Event::Delete(object) => {
+                        let uid = object.uid().unwrap_or_default();
+                        seen.endpoints.remove(&api::key(&object), &uid).into_iter().collect()
+                    }
+                };
+                drop(seen);
+                names.into_iter().map(Unsettled::Endpoint).for_each(|name| self.unsettle(name));
+            }
+            Seen::Lease(event) => self.take_lease(event, listing),
+            Seen::Failed(what, error) => {
+                let why = format!("{what}: {}", api::chain(&error));
+                if listing.last_line.is_none_or(|last| last.elapsed() > QUIET) {
+                    listing.last_line = Some(Instant::now());
+                    tracing::warn!(
+                        error = why,
+                        "the Kubernetes API server cannot be watched: what was seen last is served"
+                    );
+                }
+                self.state.send_if_modified(|state| match state {
+                    State::Reading(last) => {
+                        *last = why;
+                        true
+                    }
+                    State::Ready => false,
+                });
+            }
+        }
+    }
+
+    fn take_lease(&self, event: Event<PartialObjectMeta<Lease>>, listing: &mut Listing) {
+        let node = |lease: &PartialObjectMeta<Lease>| lease.annotations().get(names::NODE).cloned();
+        let mut seen = self.seen();
+        let changed = match event {
+            Event::Init => {
+                listing.nodes.clear();
+                Vec::new()
+            }
+            Event::InitApply(lease) | Event::Apply(lease) => {
+                let Some(node) = node(&lease) else { return };
+                let changed = seen.nodes.observed(&node, &lease.resource_version().unwrap_or_default(), Instant::now());
+                listing.nodes.insert(node);
+                changed
+            }
+            Event::InitDone => {
+                listing.done[2] = true;
+                let absent = seen.nodes.absent(&listing.nodes);
+                absent.iter().filter_map(|node| seen.nodes.deleted(node)).collect()
+            }
+            Event::Delete(lease) => node(&lease).and_then(|node| seen.nodes.deleted(&node)).into_iter().collect(),
+        };
+        for node in &changed {
+            let lives = seen.nodes.lives(node);
+            if listing.complete {
+                tracing::info!(%node, lives, "the lease of a node tells whether its endpoints count");
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let of_changed =
+            seen.endpoints.all().filter(|found| found.node.as_ref().is_some_and(|node| changed.contains(node)));
+        let names: Vec<_> = of_changed.map(|found| found.name.clone()).collect();
+        drop(seen);
+        names.into_iter().map(Unsettled::Endpoint).for_each(|name| self.unsettle(name));
+    }
+}
