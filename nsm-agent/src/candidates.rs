@@ -47,6 +47,9 @@ pub enum Error {
     /// No such service.
     #[error("network service {0:?} is not registered: nsmctl get networkservices")]
     NoService(String),
+    /// Nobody knows yet: the agent has just started.
+    #[error("network service {0:?} cannot be looked up: the registry has not been read yet; try again")]
+    Reading(String),
     /// `service@domain`.
     #[error(transparent)]
     OtherDomain(#[from] crate::registry::Error),
@@ -94,7 +97,7 @@ impl Error {
             Self::OtherDomain(error) => error.kind(),
             Self::NoService(_) | Self::NoEndpoint { .. } | Self::NoSuchEndpoint(_) => Kind::NotFound,
             Self::OffersOther { .. } => Kind::Invalid,
-            Self::Unreachable { .. } => Kind::Unavailable,
+            Self::Unreachable { .. } | Self::Reading(_) => Kind::Unavailable,
         }
     }
 
@@ -106,6 +109,7 @@ impl Error {
             | Self::NoEndpoint { .. }
             | Self::NoSuchEndpoint(_)
             | Self::OffersOther { .. } => false,
+            Self::Reading(_) => true,
             Self::Unreachable { returning, .. } => *returning,
         }
     }
@@ -250,7 +254,8 @@ pub fn service(directory: &Directory, name: &str) -> Result<Arc<Service>, Error>
 
 fn registered(state: &State, name: &str) -> Result<Arc<Service>, Error> {
     crate::registry::own_domain([name])?;
-    state.service(name).cloned().ok_or_else(|| Error::NoService(name.to_owned()))
+    let unknown = if state.is_reading() { Error::Reading } else { Error::NoService };
+    state.service(name).cloned().ok_or_else(|| unknown(name.to_owned()))
 }
 
 /// The candidates for a client, whose turn is over with it. There is at least one.

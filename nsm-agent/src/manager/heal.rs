@@ -212,7 +212,10 @@ impl Healer {
     }
 
     fn endpoint_trouble(&self, record: &Connected) -> Option<Trouble> {
-        let Some(now) = self.manager.endpoints.place(&record.endpoint) else { return Some(Trouble::EndpointGone) };
+        let Some(now) = self.manager.endpoints.place(&record.endpoint) else {
+            let known = !self.manager.endpoints.directory().is_reading();
+            return known.then_some(Trouble::EndpointGone);
+        };
         let then = record.place.or_else(|| self.places.of(&record.id));
         then.filter(|then| *then != now).map(|_| Trouble::EndpointAnew)
     }

@@ -89,6 +89,7 @@ impl Endpoints {
     /// The endpoint of that name.
     pub fn endpoint(&self, name: &str) -> Found {
         match self.directory.endpoint(name) {
+            None if self.directory.is_reading() => Found::Unreachable("the registry has not been read yet".to_owned()),
             None => Found::Gone,
             Some(entry) => match candidate(&entry) {
                 Ok(candidate) => Found::Ready(candidate),

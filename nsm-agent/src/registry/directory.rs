@@ -157,6 +157,8 @@ pub struct State {
     pub(super) service_watchers: Watchers<Service>,
     pub(super) endpoint_watchers: Watchers<Entry>,
     pub(super) closed: bool,
+    /// What is registered is not all known yet.
+    reading: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -265,7 +267,24 @@ impl Directory {
 
     /// Whether an endpoint that is not registered may know of its connections still.
     pub fn may_return(&self, name: &str) -> bool {
-        self.state().absent.get(name).is_some_and(|since| since.elapsed() < ABSENCE)
+        let state = self.state();
+        state.reading || state.absent.get(name).is_some_and(|since| since.elapsed() < ABSENCE)
+    }
+
+    /// What is registered has yet to be read: until [`Directory::complete`], what is missing is not known to be gone.
+    pub(super) fn begin(&self) {
+        self.state().reading = true;
+    }
+
+    /// Everything has been read.
+    pub(super) fn complete(&self) {
+        self.state().reading = false;
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Whether what is not found may be registered all the same.
+    pub fn is_reading(&self) -> bool {
+        self.state().reading
     }
 
     /// Ends all watches.
@@ -291,6 +310,11 @@ impl State {
 
     pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Entry>> {
         self.endpoints.get(name).filter(|entry| entry.lives(Instant::now()))
+    }
+
+    /// Whether what is not found may be registered all the same.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading
     }
 
     /// Expired ones too.

@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Entry, Error, Owner, Reach, Service,
+    Entry, Error, Owner, Reach, Registry, Service,
     registrar::{Backing, Registrar},
 };
 use api::{Server, Wanted};
@@ -164,6 +164,7 @@ impl Kubernetes {
             settings: settings.clone(),
         });
         let registrar = Registrar::start(cluster.clone(), settings.max_life);
+        registrar.directory().begin();
         let leases = Api::namespaced(client, &namespace);
         cluster.tasks.spawn(lease::keep(leases, settings, cluster.stop.clone()));
         cluster.spawn(watches::run(cluster.clone(), registrar.clone(), names));

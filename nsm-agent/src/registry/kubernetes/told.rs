@@ -58,9 +58,9 @@ pub(super) async fn say(server: &Server, service: &Found<NetworkService>, told: 
     let api: Api<kube::api::DynamicObject> =
         Api::namespaced_with(server.client.clone(), &service.key.namespace, &server.services);
     match bounded(api.patch_status(&service.key.name, &PatchParams::default(), &Patch::Merge(patch))).await {
-        // The object itself is missing, or another has its place: the next event tells.
+        // Another has its place: the next event tells.
         Err(Failure::Conflict(_)) => Ok(()),
-        Err(Failure::Missing(why)) if why.contains(&*service.key.name) => Ok(()),
+        // The definition has no status. The same is answered when the object is gone: an event about it does no harm.
         Err(Failure::Missing(_)) if told.accepted => Ok(()),
         Err(Failure::Missing(_)) => event(server, service, told).await,
         done => done.map(drop),

@@ -22,7 +22,7 @@ use kube::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Kubernetes, Registrar, State, Unsettled, api, names};
+use super::{Kubernetes, Registrar, Registry, State, Unsettled, api, names};
 
 /// Objects of one page.
 const PAGE: u32 = 500;
@@ -60,6 +60,7 @@ pub(super) async fn run(cluster: Arc<Kubernetes>, registrar: Registrar, mut name
                 if !listing.complete && listing.done == [true; 3] {
                     listing.complete = true;
                     cluster.recover(&registrar).await;
+                    registrar.directory().complete();
                     tracing::info!("the registry in Kubernetes has been read");
                     cluster.state.send_replace(State::Ready);
                 }
