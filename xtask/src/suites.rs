@@ -90,6 +90,8 @@ pub(crate) const TESTS: &[Suite] = &[
                 "nsm-lab",
                 "--exclude",
                 "nsm-peers",
+                "--exclude",
+                "nsm-kube",
                 "--all-targets",
                 "--no-fail-fast",
             ])
@@ -134,6 +136,14 @@ pub(crate) const TESTS: &[Suite] = &[
         bound: Duration::from_mins(40),
         counts: Counts::Printed,
         command: || with_tools(&["test", "-p", "nsm-peers", "--test", "peers"]),
+    },
+    Suite {
+        name: "kubernetes",
+        after: &["build"],
+        needs: &[Tool::Go, Tool::Etcd, Tool::KubeApiserver],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || with_tools(&["test", "-p", "nsm-kube", "--test", "kube"]),
     },
     Suite {
         name: "bench-smoke",

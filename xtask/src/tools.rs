@@ -15,6 +15,7 @@ const CARGO_DENY: &str = "0.20.2";
 const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
+const KUBERNETES: &str = "v1.34.1";
 
 /// Something that a suite cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Tool {
     Go,
     Cnitool,
     ReferencePlugins,
+    Etcd,
+    KubeApiserver,
 }
 
 impl Tool {
@@ -36,6 +39,8 @@ impl Tool {
             Self::Go => "go",
             Self::Cnitool => "cnitool",
             Self::ReferencePlugins => "ptp, bridge and host-local of containernetworking/plugins",
+            Self::Etcd => "etcd",
+            Self::KubeApiserver => "kube-apiserver",
         }
     }
 
@@ -49,6 +54,8 @@ impl Tool {
             Self::ReferencePlugins => {
                 ["ptp", "bridge", "host-local", "loopback"].iter().all(|name| tools().join(name).is_file())
             }
+            Self::Etcd => answers("etcd", &["--version"]),
+            Self::KubeApiserver => tools().join("kube-apiserver").is_file(),
         }
     }
 
@@ -59,6 +66,10 @@ impl Tool {
             Self::Clippy => "rustup component add clippy".into(),
             Self::CargoDeny => format!("cargo install cargo-deny {CARGO_DENY} into {}", tools().display()),
             Self::Go => package_manager().map_or("https://go.dev/dl".into(), |manager| manager.words(manager.go)),
+            Self::Etcd => package_manager().map_or("https://etcd.io".into(), |manager| manager.words(manager.etcd)),
+            Self::KubeApiserver => {
+                format!("go build of Kubernetes {KUBERNETES} into {} (6 to 9 minutes, 4 GB)", tools().display())
+            }
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
         }
@@ -77,7 +88,9 @@ impl Tool {
                 command.env("CARGO_TARGET_DIR", target().join("tools/build"));
                 run(&mut command, INSTALL)
             }
-            Self::Go => install_package(),
+            Self::Go => install_package(|manager| manager.go),
+            Self::Etcd => install_package(|manager| manager.etcd),
+            Self::KubeApiserver => build_apiserver(),
             Self::Cnitool => go_install(CNITOOL),
             Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
                 .iter()
@@ -118,6 +131,17 @@ fn go_install(package: &str) -> anyhow::Result<()> {
     run(&mut command, INSTALL)
 }
 
+/// From the module that pins it, through the module proxy.
+fn build_apiserver() -> anyhow::Result<()> {
+    let version = "k8s.io/component-base/version";
+    let ldflags =
+        format!("-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
+    let mut command = Command::new(go()?);
+    command.args(["build", "-ldflags", &ldflags, "-o"]).arg(tools().join("kube-apiserver"));
+    command.arg("k8s.io/kubernetes/cmd/kube-apiserver").env("CGO_ENABLED", "0");
+    run(command.current_dir(root().join("conformance/kube/apiserver")), INSTALL)
+}
+
 fn answers(program: &str, args: &[&str]) -> bool {
     Command::new(program)
         .args(args)
@@ -132,14 +156,21 @@ struct Manager {
     refresh: &'static [&'static str],
     install: &'static [&'static str],
     go: &'static str,
+    etcd: &'static str,
 }
 
 const MANAGERS: [Manager; 5] = [
-    Manager { program: "apt-get", refresh: &["update"], install: &["install", "-y"], go: "golang-go" },
-    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], go: "golang" },
-    Manager { program: "apk", refresh: &[], install: &["add"], go: "go" },
-    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"], go: "go" },
-    Manager { program: "pacman", refresh: &[], install: &["-S", "--noconfirm"], go: "go" },
+    Manager {
+        program: "apt-get",
+        refresh: &["update"],
+        install: &["install", "-y"],
+        go: "golang-go",
+        etcd: "etcd-server",
+    },
+    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], go: "golang", etcd: "etcd" },
+    Manager { program: "apk", refresh: &[], install: &["add"], go: "go", etcd: "etcd" },
+    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"], go: "go", etcd: "etcd" },
+    Manager { program: "pacman", refresh: &[], install: &["-S", "--noconfirm"], go: "go", etcd: "etcd" },
 ];
 
 impl Manager {
@@ -155,11 +186,12 @@ fn package_manager() -> Option<&'static Manager> {
     MANAGERS.iter().find(|manager| found(manager.program) || Path::new("/usr/bin").join(manager.program).is_file())
 }
 
-fn install_package() -> anyhow::Result<()> {
+fn install_package(of: impl Fn(&Manager) -> &'static str) -> anyhow::Result<()> {
     let manager = package_manager().context("no package manager known here")?;
+    let package = of(manager);
     let root = nix::unistd::geteuid().is_root();
     if !root && !answers("sudo", &["-n", "true"]) {
-        bail!("that needs root: run `{}` as root", manager.words(manager.go));
+        bail!("that needs root: run `{}` as root", manager.words(package));
     }
     let command = |args: &[&str]| {
         let mut command = Command::new(if root { manager.program } else { "sudo" });
@@ -172,5 +204,5 @@ fn install_package() -> anyhow::Result<()> {
     if !manager.refresh.is_empty() {
         run(&mut command(manager.refresh), INSTALL)?;
     }
-    run(command(manager.install).arg(manager.go), INSTALL)
+    run(command(manager.install).arg(package), INSTALL)
 }

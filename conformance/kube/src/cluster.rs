@@ -1,0 +1,321 @@
+//! The API server and its etcd.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nsm_lab::{Namespace, Node, Program, eventually};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::audit::{self, Asked};
+use crate::relay::Relay;
+
+const PORT: u16 = 6443;
+/// For etcd and the API server, on a busy machine.
+const READY: Duration = Duration::from_secs(90);
+/// For what the API server does behind an answer: definitions established, rights known.
+const SOON: Duration = Duration::from_secs(20);
+/// For one call.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Who an agent is in Kubernetes.
+const AGENT: &str = "system:serviceaccount:nsm-system:nsm-agent";
+
+/// A cluster without nodes: an API server, etcd, our definitions and our rights.
+pub struct Cluster {
+    // Before the rest: end first.
+    apiserver: Option<Program>,
+    _etcd: Program,
+    dir: PathBuf,
+    namespace: Arc<Namespace>,
+    runtime: Runtime,
+    client: kube::Client,
+}
+
+/// A node of the cluster.
+pub struct Member {
+    /// The node, its agent not yet started.
+    pub node: Node,
+    /// Its way to the API server.
+    pub relay: Relay,
+}
+
+impl Cluster {
+    /// With the definitions of `deploy/crds.yaml`.
+    pub fn start() -> anyhow::Result<Self> {
+        let cluster = Self::bare()?;
+        cluster.apply(&deployed("crds.yaml")?)?;
+        cluster.established()?;
+        Ok(cluster)
+    }
+
+    /// With the rights of `deploy/rbac.yaml` alone.
+    pub fn bare() -> anyhow::Result<Self> {
+        let dir = PathBuf::from("/run/lab/cluster");
+        fs::create_dir_all(dir.join("etcd"))?;
+        let namespace = Arc::new(Namespace::create("cluster")?);
+        prepare(&dir)?;
+        let etcd = Program::start("etcd", &mut etcd(&dir), &namespace, &dir.join("etcd.log"))?;
+        let apiserver = start_apiserver(&dir, &namespace)?;
+        Relay::start(None, &namespace, PORT)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(client(&kubeconfig(&dir, "admin")))?;
+        let cluster = Self { apiserver: Some(apiserver), _etcd: etcd, dir, namespace, runtime, client };
+        cluster.ready()?;
+        cluster.apply(&deployed("rbac.yaml")?)?;
+        Ok(cluster)
+    }
+
+    fn ready(&self) -> anyhow::Result<()> {
+        let look = || Ok(self.text("/readyz").unwrap_or_else(|error| format!("{error:#}")));
+        eventually("readiness of the API server", READY, look, |answer| answer == "ok").map(drop)
+    }
+
+    fn text(&self, path: &str) -> anyhow::Result<String> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        Ok(self.runtime.block_on(async { tokio::time::timeout(CALL, self.client.request_text(request)).await })??)
+    }
+
+    /// Our definitions can be used.
+    pub fn established(&self) -> anyhow::Result<()> {
+        for path in ["networkservices", "networkserviceendpoints"] {
+            let path = format!("/apis/networkservicemesh.io/v1/{path}");
+            eventually("definitions", SOON, || self.get(&path), |list| list["items"].is_array())?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and gone on return.
+    pub fn stop_apiserver(&mut self) -> anyhow::Result<()> {
+        self.apiserver.take().context("no API server runs")?.kill()
+    }
+
+    /// Starts it again and waits until it answers.
+    pub fn start_apiserver(&mut self) -> anyhow::Result<()> {
+        self.apiserver = Some(start_apiserver(&self.dir, &self.namespace)?);
+        self.ready()
+    }
+
+    /// One call as administrator; of a refusal the API server's message.
+    pub fn call(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Result<Value, String>> {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(body)?;
+        let call = async { tokio::time::timeout(CALL, self.client.request::<Value>(request)).await };
+        match self.runtime.block_on(call)? {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(kube::Error::Api(status)) => Ok(Err(status.message)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is at a path; null when there is nothing.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.call("GET", path, &Value::Null)?.unwrap_or_default())
+    }
+
+    /// Deletes what is at a path.
+    pub fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.call("DELETE", path, &Value::Null)?.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// Changes what is at a path.
+    pub fn patch(&self, path: &str, change: &Value) -> anyhow::Result<Value> {
+        self.call("PATCH", path, change)?.map_err(anyhow::Error::msg)
+    }
+
+    /// Creates an object as kubectl does, which has unknown fields refused.
+    pub fn create(&self, object: &Value) -> anyhow::Result<Result<Value, String>> {
+        self.call("POST", &format!("{}?fieldValidation=Strict", collection(object)?), object)
+    }
+
+    /// Creates all objects of a text.
+    pub fn apply(&self, text: &str) -> anyhow::Result<()> {
+        for object in serde_saphyr::from_multiple::<Value>(text)?.iter().filter(|object| !object.is_null()) {
+            self.create(object)?.map_err(|why| anyhow::anyhow!("{}: {why}", object["metadata"]["name"]))?;
+        }
+        Ok(())
+    }
+
+    /// A namespace for objects.
+    pub fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
+        self.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"))
+    }
+
+    /// A pod that nobody runs. Answers its uid.
+    pub fn make_pod(&self, namespace: &str, name: &str, node: &str) -> anyhow::Result<String> {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": namespace },
+            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
+        });
+        let made = self.create(&pod)?.map_err(anyhow::Error::msg)?;
+        Ok(made["metadata"]["uid"].as_str().context("no uid")?.to_owned())
+    }
+
+    /// All endpoint objects.
+    pub fn endpoints(&self) -> anyhow::Result<Vec<Value>> {
+        self.items("/apis/networkservicemesh.io/v1/networkserviceendpoints")
+    }
+
+    /// All objects of services.
+    pub fn services(&self) -> anyhow::Result<Vec<Value>> {
+        self.items("/apis/networkservicemesh.io/v1/networkservices")
+    }
+
+    /// The items of a list.
+    pub fn items(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        Ok(self.get(path)?["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// A node whose agent has the rights of an agent, not yet started. Leases are short.
+    pub fn member(&self, name: &str) -> anyhow::Result<Member> {
+        let mut node = Node::create(name)?;
+        let relay = Relay::start(Some(node.namespace()), &self.namespace, PORT)?;
+        let kubeconfig = kubeconfig(&self.dir, "agent").display().to_string();
+        node.set("NSM_REGISTRY", "kubernetes").set("NSM_KUBECONFIG", &kubeconfig);
+        node.set("NSM_NAMESPACE", "nsm-system").set("NSM_LEASE_SECONDS", "4");
+        Ok(Member { node, relay })
+    }
+
+    /// A node whose agent is ready.
+    pub fn started(&self, name: &str) -> anyhow::Result<Member> {
+        let mut member = self.member(name)?;
+        member.node.start_agent()?;
+        Ok(member)
+    }
+
+    /// What agents have asked so far.
+    pub fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+        let mut asked = audit::read(&self.dir.join("audit.log"))?;
+        asked.retain(|asked| asked.user == AGENT);
+        Ok(asked)
+    }
+
+    /// Whether an agent would be allowed that.
+    pub fn may(&self, verb: &str, group: &str, resource: &str, namespace: &str) -> anyhow::Result<bool> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": { "user": AGENT, "groups": GROUPS, "resourceAttributes": {
+                "verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace,
+            } },
+        });
+        let answer = self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)?;
+        Ok(answer.map_err(anyhow::Error::msg)?["status"]["allowed"] == true)
+    }
+}
+
+const GROUPS: [&str; 3] = ["system:serviceaccounts", "system:serviceaccounts:nsm-system", "system:authenticated"];
+
+/// A file of `deploy/`.
+pub(crate) fn deployed(name: &str) -> anyhow::Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// Where objects of that kind are created.
+fn collection(object: &Value) -> anyhow::Result<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let namespace = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/namespaces/{namespace}"),
+        None => String::new(),
+    };
+    if kind.is_empty() {
+        bail!("no kind: {object}");
+    }
+    let api = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
+    Ok(format!("{api}{namespace}/{}s", kind.to_lowercase()))
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+fn kubeconfig(dir: &Path, user: &str) -> PathBuf {
+    dir.join(format!("{user}.conf"))
+}
+
+/// Certificates, keys, tokens and who may read what with them.
+fn prepare(dir: &Path) -> anyhow::Result<()> {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    fs::write(dir.join("tls.crt"), own.cert.pem())?;
+    fs::write(dir.join("tls.key"), own.signing_key.serialize_pem())?;
+    let accounts = rcgen::KeyPair::generate()?;
+    fs::write(dir.join("accounts.key"), accounts.serialize_pem())?;
+    fs::write(dir.join("accounts.pub"), accounts.public_key_pem())?;
+    let agent_groups = GROUPS.join(",");
+    let tokens = format!("admin-token,admin,1,\"system:masters\"\nagent-token,{AGENT},2,\"{agent_groups}\"\n");
+    fs::write(dir.join("tokens.csv"), tokens)?;
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata}]\n";
+    fs::write(dir.join("audit.yaml"), policy)?;
+    for user in ["admin", "agent"] {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": format!("https://{}:{PORT}", Ipv4Addr::LOCALHOST), "certificate-authority": dir.join("tls.crt"),
+            } }],
+            "users": [{ "name": user, "user": { "token": format!("{user}-token") } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": user } }],
+        });
+        fs::write(kubeconfig(dir, user), config.to_string())?;
+    }
+    Ok(())
+}
+
+fn etcd(dir: &Path) -> Command {
+    let mut command = command(Path::new("etcd"));
+    command.arg("--data-dir").arg(dir.join("etcd")).args([
+        "--listen-client-urls=http://127.0.0.1:2379",
+        "--advertise-client-urls=http://127.0.0.1:2379",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+        "--initial-cluster=default=http://127.0.0.1:2380",
+    ]);
+    command
+}
+
+fn start_apiserver(dir: &Path, namespace: &Namespace) -> anyhow::Result<Program> {
+    let mut command = command(&nsm_peers::tools::tool("kube-apiserver")?);
+    let file = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
+    command.args([
+        file("tls-cert-file", "tls.crt"),
+        file("tls-private-key-file", "tls.key"),
+        file("token-auth-file", "tokens.csv"),
+        file("service-account-key-file", "accounts.pub"),
+        file("service-account-signing-key-file", "accounts.key"),
+        file("audit-policy-file", "audit.yaml"),
+        file("audit-log-path", "audit.log"),
+        file("cert-dir", ""),
+        format!("--secure-port={PORT}"),
+    ]);
+    command.args([
+        "--etcd-servers=http://127.0.0.1:2379",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-cluster-ip-range=10.232.0.0/16",
+        "--authorization-mode=RBAC",
+        "--endpoint-reconciler-type=none",
+        // Nobody makes accounts for the pods of the tests.
+        "--disable-admission-plugins=ServiceAccount",
+        // Nobody but the test connects, and it waits for nobody.
+        "--shutdown-delay-duration=0s",
+        "--audit-log-mode=blocking",
+    ]);
+    Program::start("kube-apiserver", &mut command, namespace, &dir.join("apiserver.log"))
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", "/nonexistent");
+    command
+}

@@ -1,0 +1,42 @@
+//! The registry in Kubernetes against a real API server.
+
+mod away;
+mod caller;
+mod definitions;
+mod endpoints;
+mod nodes;
+mod rights;
+mod services;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nsm_lab::{runner, tests};
+
+/// For one test: an API server starts in it, on a busy machine.
+const BOUND: Duration = Duration::from_mins(3);
+/// For what agents and the API server do by themselves.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    runner::main(
+        tests![
+            definitions::good_and_bad_objects,
+            definitions::one_without_status_and_schema,
+            services::the_oldest_of_a_name_counts,
+            endpoints::from_registration_to_unregistration,
+            endpoints::belong_to_their_pod,
+            endpoints::of_go_programs,
+            endpoints::edited_and_deleted_by_hand,
+            nodes::see_each_others_endpoints,
+            nodes::a_lost_lease_takes_endpoints_along,
+            nodes::a_killed_agent_knows_its_endpoints_again,
+            away::what_was_seen_is_served_and_the_rest_waits,
+            away::an_agent_starts_without_it,
+            away::an_agent_restarts_without_it,
+            rights::used_ones_are_granted_and_others_denied,
+            rights::without_the_right_to_services,
+        ],
+        BOUND,
+    )
+}

@@ -1,0 +1,84 @@
+//! Several agents on one API server.
+
+use anyhow::ensure;
+use nsm_kube::Cluster;
+use nsm_lab::{Endpoint, eventually, registered};
+
+use crate::{SOON, caller};
+
+pub(crate) fn see_each_others_endpoints() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let (a, b) = (cluster.started("node-a")?, cluster.started("node-b")?);
+    let one = Endpoint::of("icmp").name("one").start(&a.node)?;
+    let _two = Endpoint::of("icmp").name("two").start(&b.node)?;
+    for member in [&a, &b] {
+        let both = |names: &Vec<String>| names == &["one", "two"];
+        eventually("both endpoints", SOON, || caller::known(&member.node), both)?;
+        ensure!(caller::known_services(&member.node)? == ["icmp"]);
+    }
+    ensure!(registered(&a.node)? == ["one"]);
+    let told = a.node.nsmctl(&["describe", "netsvc", "icmp"])?;
+    ensure!(told.contains("it is on node node-b; this version connects within a node only"), "{told}");
+    // Whoever asks gets the one of its node.
+    let pod = a.node.pod("client")?;
+    let added = a.node.cni().add(&pod, "nsm-1", &a.node.conf("icmp"))?.ok()?;
+    pod.ping(added.peer(false)?)?;
+    // A name is one endpoint's in the whole cluster.
+    let error = caller::from(&b.node, b.node.pod("p")?.namespace(), async |registry| {
+        Ok(registry.register_endpoint(caller::endpoint("one", "icmp"), None).await.unwrap_err().to_string())
+    })?;
+    ensure!(error.contains("endpoint \"one\" belongs to another node"), "{error}");
+    let left = one.kill()?;
+    eventually("its end, on the other node", SOON, || caller::known(&b.node), |names| names == &["two"])?;
+    drop(left);
+    Ok(())
+}
+
+pub(crate) fn a_lost_lease_takes_endpoints_along() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let (a, mut b) = (cluster.started("node-a")?, cluster.started("node-b")?);
+    let _two = Endpoint::of("icmp").name("two").start(&b.node)?;
+    let there = |names: &Vec<String>| names == &["two"];
+    eventually("the endpoint", SOON, || caller::known(&a.node), there)?;
+    // Cut off, it goes; its own node serves it.
+    b.relay.cut();
+    eventually("loss of the node", SOON, || caller::known(&a.node), Vec::is_empty)?;
+    ensure!(registered(&b.node)? == ["two"] && cluster.endpoints()?.len() == 1);
+    b.relay.mend();
+    eventually("return of the node", SOON, || caller::known(&a.node), there)?;
+    // The agent that observes is cut off: it loses nobody.
+    a.relay.cut();
+    b.node.kill_agent()?;
+    a.relay.mend();
+    eventually("loss of the agent", SOON, || caller::known(&a.node), Vec::is_empty)?;
+    b.node.start_agent()?;
+    eventually("return of the agent", SOON, || caller::known(&a.node), there)?;
+    cluster.delete("/apis/coordination.k8s.io/v1/namespaces/nsm-system/leases/nsm-node-b")?;
+    eventually(
+        "a new lease",
+        SOON,
+        || cluster.items("/apis/coordination.k8s.io/v1/namespaces/nsm-system/leases"),
+        |leases| leases.len() == 2,
+    )?;
+    eventually("the endpoint of the new lease", SOON, || caller::known(&a.node), there)?;
+    Ok(())
+}
+
+pub(crate) fn a_killed_agent_knows_its_endpoints_again() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let mut a = cluster.started("node-a")?;
+    let one = Endpoint::of("icmp").name("one").start(&a.node)?;
+    let pod = a.node.pod("client")?;
+    let added = a.node.cni().add(&pod, "nsm-1", &a.node.conf("icmp"))?.ok()?;
+    let before = cluster.endpoints()?;
+    a.node.kill_agent()?;
+    a.node.start_agent()?;
+    eventually("the endpoint, to be dialled again", SOON, || registered(&a.node), |names| names == &["one"])?;
+    let after = cluster.endpoints()?;
+    ensure!(after.len() == 1 && after[0]["metadata"]["uid"] == before[0]["metadata"]["uid"], "{after:?}");
+    pod.ping(added.peer(false)?)?;
+    let left = one.stop()?;
+    eventually("unregistration", SOON, || cluster.endpoints(), Vec::is_empty)?;
+    drop(left);
+    Ok(())
+}
