@@ -15,6 +15,7 @@
 mod check;
 mod directory;
 mod embedded;
+mod entry;
 #[doc(hidden)]
 pub mod fuzzing;
 mod kubernetes;
@@ -40,10 +41,11 @@ use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_sdk::Kind;
 
 pub(crate) use check::own_domain;
-pub(crate) use directory::DIALLED;
 pub(crate) use directory::State;
-pub use directory::{Directory, Entry, Reach, Service, Standing};
+pub use directory::{Directory, Service};
 pub use embedded::{Embedded, Settings};
+pub(crate) use entry::DIALLED;
+pub use entry::{Entry, Reach, Standing};
 pub use kubernetes::{Kubernetes, OpenError as KubernetesError, Pods, Settings as KubernetesSettings};
 pub use owner::{Owner, Registrant, Term};
 pub use registrar::Registrar;
