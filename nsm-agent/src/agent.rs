@@ -29,7 +29,7 @@ use crate::{
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
     selftest::SelfTest,
     share::{CALLS, CALLS_IN_ALL, InFlight, Shares, WATCHES},
-    state::{self, Connected, Records, blocking},
+    state::{self, Connected, Hold, Records, blocking},
 };
 
 /// Longest life of a registration that nobody renews.
@@ -44,6 +44,8 @@ pub struct Agent {
     cni: cni::Server,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// The run directory is ours to the end.
+    _held: Hold,
 }
 
 /// The records of one run directory.
@@ -66,7 +68,8 @@ impl Agent {
             gid: settings.nsm_socket_group,
         };
         let nsm_socket = bind(&settings.nsm_socket, nsm_permissions)?;
-        let stored = blocking(move || load(&run_dir, &boot)).await?;
+        let (held, stored) =
+            blocking(move || Ok::<_, state::Error>((Hold::take(&run_dir)?, load(&run_dir, &boot)?))).await?;
         let netlink = blocking(Netlink::open).await.context("cannot talk to the kernel")?;
         let registry = Arc::new(open_registry(&settings, &boot_id, stored.attachments.clone()).await?);
         let metrics = Metrics::new();
@@ -124,7 +127,7 @@ impl Agent {
             let shown = http::Shown { metrics, selftest, connections: stored.connections, owed, directory };
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
-        let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks };
+        let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
         let watched = notes.watch();
         agent.serve(cni_socket, nsm_socket, &netlink, node).await;
         agent.tasks.spawn(watched.run(agent.cni.clone(), agent.stop.clone()));

@@ -5,6 +5,7 @@
 //! are about, and the boot id in each file tells. A damaged file is set aside and reported, the rest load; a file of a newer
 //! format stops the start. File work is done on blocking threads.
 
+mod hold;
 mod record;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
+pub use hold::Hold;
 pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Owner, Phase, Pod, RoutePolicy};
 
 /// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.
@@ -47,6 +49,12 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Another agent works with the directory.
+    #[error("the run directory {} is in use by another process: give each nsm-agent its own --run-dir", path.display())]
+    Held {
+        /// The directory.
+        path: PathBuf,
     },
     /// Written by a newer agent.
     #[error(

@@ -104,6 +104,7 @@ fn main() -> ExitCode {
         endpoints::a_silent_one_that_wakes_up_serves_again,
         nodes::two_on_one_machine,
         nodes::a_second_agent_on_a_socket_refuses,
+        nodes::a_second_agent_on_a_run_directory_refuses,
         operator::connections_in_every_format,
         operator::describe_explains_the_choice,
         operator::plan_changes_nothing,

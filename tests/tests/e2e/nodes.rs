@@ -26,6 +26,19 @@ pub(crate) fn two_on_one_machine() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// It would take the first one's wires for its own, and close them.
+pub(crate) fn a_second_agent_on_a_run_directory_refuses() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let other = Node::create("node-2")?;
+    std::fs::remove_dir(other.run_dir())?;
+    std::os::unix::fs::symlink(node.run_dir(), other.run_dir())?;
+    let mut second = other.spawn_agent(|command| command)?;
+    let status = second.ended(Duration::from_secs(5))?;
+    ensure!(!status.success());
+    ensure!(second.log().contains("is in use by another process"), "{}", second.log());
+    Ok(())
+}
+
 pub(crate) fn a_second_agent_on_a_socket_refuses() -> anyhow::Result<()> {
     let node = Node::start("node-1")?;
     let mut second = node.spawn_agent(|command| command)?;
