@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use nsm_proto::{
-    connection::{Connection, Mechanism, MonitorScopeSelector},
+    connection::{Connection, Mechanism, MonitorScopeSelector, PathSegment},
     connectioncontext::{ConnectionContext, DnsConfig, IpContext, Route},
 };
+use prost::Message;
 
 use crate::{Error, Kind};
 
@@ -23,6 +24,10 @@ pub const ENTRIES: usize = 256;
 pub const ROUTES: usize = 1000;
 /// Most hops of a path.
 pub const SEGMENTS: usize = 64;
+/// Most bytes of all metrics of a path together.
+pub const METRICS: usize = 256 << 10;
+/// Most bytes of a watcher's selection: it is compared with each connection, at each change.
+pub const SELECTOR: usize = 16 << 10;
 /// Most mechanisms to choose from.
 pub const PREFERENCES: usize = 32;
 
@@ -39,25 +44,37 @@ pub fn connection(connection: &Connection) -> Result<(), Error> {
     if let Some(path) = &connection.path {
         count("path.path_segments", path.path_segments.len(), SEGMENTS)?;
         for segment in &path.path_segments {
-            text("path.path_segments.name", &segment.name, NAME)?;
-            text("path.path_segments.id", &segment.id, NAME)?;
-            text("path.path_segments.token", &segment.token, TOKEN)?;
-            values("path.path_segments.metrics", &segment.metrics, length)?;
+            self::segment("path.path_segments", segment)?;
         }
+        // Together too: each of 64 segments with 256 long metrics would be more than a message.
+        let metrics = path.path_segments.iter().flat_map(|segment| &segment.metrics);
+        let bytes = metrics.map(|(key, value)| key.len() + value.len()).sum();
+        within("path.path_segments.metrics", bytes, METRICS)?;
     }
     connection.context.as_ref().map_or(Ok(()), context)
 }
 
 /// Refuses a watcher's selection that is out of bounds.
 pub fn selector(selector: &MonitorScopeSelector) -> Result<(), Error> {
+    within("selector", selector.encoded_len(), SELECTOR)?;
     count("path_segments", selector.path_segments.len(), SEGMENTS)?;
-    count("network_services", selector.network_services.len(), ENTRIES)
+    for segment in &selector.path_segments {
+        self::segment("path_segments", segment)?;
+    }
+    texts("network_services", &selector.network_services, ENTRIES)
 }
 
 /// Refuses preferences that are out of bounds.
 pub fn preferences(preferences: &[Mechanism]) -> Result<(), Error> {
     count("mechanism_preferences", preferences.len(), PREFERENCES)?;
     preferences.iter().try_for_each(|preference| mechanism("mechanism_preferences", preference))
+}
+
+fn segment(field: &str, segment: &PathSegment) -> Result<(), Error> {
+    text(&format!("{field}.name"), &segment.name, NAME)?;
+    text(&format!("{field}.id"), &segment.id, NAME)?;
+    text(&format!("{field}.token"), &segment.token, TOKEN)?;
+    values(&format!("{field}.metrics"), &segment.metrics, length)
 }
 
 fn mechanism(field: &str, mechanism: &Mechanism) -> Result<(), Error> {
@@ -159,6 +176,13 @@ fn length(field: &str, value: &str, most: usize) -> Result<(), Error> {
     }
     let start: String = value.chars().take(32).collect();
     Err(Error::new(Kind::Invalid, format!("{field} {start:?}… has {} bytes: at most {most}", value.len())))
+}
+
+fn within(field: &str, bytes: usize, most: usize) -> Result<(), Error> {
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Invalid, format!("{field} has {bytes} bytes: at most {most}")))
 }
 
 fn count(field: &str, have: usize, most: usize) -> Result<(), Error> {

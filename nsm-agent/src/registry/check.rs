@@ -18,6 +18,10 @@ pub(super) const LABELS: usize = 256;
 pub(super) const PARTS: usize = 256;
 /// Largest object, encoded.
 pub(super) const OBJECT_BYTES: usize = 64 * 1024;
+/// Most services of one template, most labels of it: nobody looks for endpoints by more than a few.
+const TEMPLATE_PARTS: usize = 8;
+/// Largest template, encoded. It is compared with what is registered while everybody else waits.
+const TEMPLATE_BYTES: usize = 8 * 1024;
 /// Most objects of one owner.
 pub(super) const OWNER_OBJECTS: usize = 16_384;
 /// Most bytes of one owner, encoded.
@@ -79,6 +83,46 @@ pub(super) fn endpoint(endpoint: &NetworkServiceEndpoint) -> Result<(), Error> {
     }
     path_ids(&endpoint.path_ids)?;
     size(endpoint.encoded_len())
+}
+
+/// Checks what a peer looks for among services.
+pub(super) fn service_template(template: &NetworkService) -> Result<(), Error> {
+    template_size(template.encoded_len())?;
+    template_name("name", &template.name)?;
+    count("matches", template.matches.len(), PARTS)?;
+    path_ids(&template.path_ids)
+}
+
+/// Checks what a peer looks for among endpoints; what it says twice counts once.
+pub(super) fn endpoint_template(template: &mut NetworkServiceEndpoint) -> Result<(), Error> {
+    template_size(template.encoded_len())?;
+    template_name("name", &template.name)?;
+    let services = &mut template.network_service_names;
+    services.sort_unstable();
+    services.dedup();
+    count("network_service_names", services.len(), TEMPLATE_PARTS)?;
+    for (at, service) in services.iter().enumerate() {
+        name(&format!("network_service_names[{at}]"), service)?;
+    }
+    let mut total = 0;
+    for (service, of_service) in &template.network_service_labels {
+        name("network_service_labels", service)?;
+        labels(&format!("network_service_labels[{service:?}].labels"), &of_service.labels)?;
+        total += of_service.labels.len().max(1);
+    }
+    count("network_service_labels", total, TEMPLATE_PARTS)?;
+    path_ids(&template.path_ids)
+}
+
+fn template_name(field: &str, value: &str) -> Result<(), Error> {
+    if value.is_empty() { Ok(()) } else { name(field, value) }
+}
+
+fn template_size(bytes: usize) -> Result<(), Error> {
+    if bytes > TEMPLATE_BYTES {
+        return Err(invalid("template", &format!("{bytes} bytes"), &format!("at most {TEMPLATE_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 /// Refuses names of other domains in what is looked for.
@@ -181,6 +225,22 @@ mod tests {
         assert!(endpoint(&many).unwrap_err().to_string().contains("65 entries"));
         many.network_service_names.clear();
         assert!(endpoint(&many).is_err());
+    }
+
+    #[test]
+    fn templates_are_bounded() {
+        let of = |names: Vec<String>| NetworkServiceEndpoint { network_service_names: names, ..Default::default() };
+        let mut repeated = of(vec!["s".into(); 100]);
+        endpoint_template(&mut repeated).unwrap();
+        assert_eq!(repeated.network_service_names, ["s"], "one comparison, not a hundred");
+        let mut flood = of(vec!["s".into(); 350_000]);
+        assert!(endpoint_template(&mut flood).unwrap_err().to_string().contains("at most 8192 bytes"));
+        let mut many = of((0..9).map(|n| format!("s{n}")).collect());
+        assert!(endpoint_template(&mut many).unwrap_err().to_string().contains("9 entries"));
+        assert!(matches!(endpoint_template(&mut of(vec!["s@d".into()])), Err(Error::OtherDomain(_))));
+        assert_eq!(endpoint_template(&mut of(vec![])), Ok(()), "anything");
+        let service = NetworkService { path_ids: vec!["x".repeat(100); 100], ..NetworkService::default() };
+        assert!(service_template(&service).is_err());
     }
 
     #[test]

@@ -33,6 +33,30 @@ fn routes_of_all_policies_together_are_bounded() {
     assert!(with(5).unwrap_err().to_string().contains("policies.routes has 1250 entries"));
 }
 
+#[test]
+fn what_a_watcher_selects_is_bounded_in_bytes() {
+    let with = |network_services: Vec<String>, path_segments: Vec<PathSegment>| {
+        selector(&MonitorScopeSelector { path_segments, network_services })
+    };
+    let segment = |name: &str| PathSegment { name: name.into(), ..PathSegment::default() };
+    assert!(with(vec!["firewall".into()], vec![segment("nsc")]).is_ok());
+    assert!(with(vec!["x".repeat(254)], vec![]).is_err());
+    assert!(with(vec![], vec![segment(&"x".repeat(254))]).is_err());
+    assert!(with(vec!["x".repeat(253); 200], vec![]).unwrap_err().to_string().contains("at most 16384"));
+}
+
+#[test]
+fn metrics_of_all_segments_together_are_bounded() {
+    let metrics = (0..ENTRIES).map(|number| (number.to_string(), "m".repeat(TEXT / 8))).collect();
+    let segment = PathSegment { metrics, ..PathSegment::default() };
+    let with = |segments| {
+        let path = Path { index: 0, path_segments: vec![segment.clone(); segments] };
+        connection(&Connection { path: Some(path), ..Connection::default() })
+    };
+    assert!(with(1).is_ok());
+    assert!(with(SEGMENTS).unwrap_err().to_string().contains("metrics has"));
+}
+
 fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
     proptest::collection::btree_map("[a-z]{1,253}", "\\PC{0,100}", 0..8)
 }

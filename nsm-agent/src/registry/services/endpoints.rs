@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path, token_expires};
 use crate::{
-    registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term},
+    registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term, check},
     share::{InFlight, Shares, WATCHES},
 };
 
@@ -64,7 +64,8 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let owner = caller::owner(&connection, self.host)?;
         let outbox = connection.outbox;
         let query = request.into_inner();
-        let template = query.network_service_endpoint.unwrap_or_default();
+        let mut template = query.network_service_endpoint.unwrap_or_default();
+        check::endpoint_template(&mut template)?;
         let directory = self.registry.directory();
         let finder = Finder { owner, outbox };
         if !query.watch {

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path};
 use crate::{
-    registry::{Change, Owner, Registry},
+    registry::{Change, Owner, Registry, check},
     share::{InFlight, Shares, WATCHES},
 };
 
@@ -47,6 +47,7 @@ impl NetworkServiceRegistry for NetworkServices {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
+        check::service_template(&template)?;
         let directory = self.registry.directory();
         if !query.watch {
             let found = directory.find_services(&template)?;
