@@ -35,6 +35,9 @@ use crate::{
 /// Longest life of a registration that nobody renews.
 const REGISTRATION: Duration = Duration::from_mins(1);
 
+/// Most calls and watches on one socket: a peer that wants more opens another, and those are counted.
+const STREAMS: u32 = 256;
+
 /// A running agent.
 pub struct Agent {
     settings: Settings,
@@ -156,6 +159,7 @@ impl Agent {
         let services = registry::services::NetworkServices::new(registry.clone(), host);
         let endpoints = registry::services::Endpoints::new(registry.clone(), host);
         let nsm = Tonic::builder()
+            .max_concurrent_streams(STREAMS)
             .layer(InterceptorLayer::new(counted(self.ids.clone())))
             .add_service(Serve::new(self.manager.serving.clone()))
             .add_service(self.manager.monitor.server())

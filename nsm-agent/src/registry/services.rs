@@ -7,6 +7,8 @@
 mod caller;
 mod endpoints;
 mod network_services;
+#[cfg(test)]
+mod tests;
 
 pub use endpoints::Endpoints;
 pub use network_services::NetworkServices;

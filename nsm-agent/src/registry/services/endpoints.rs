@@ -62,6 +62,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
         let connection = caller::connection(request.extensions())?;
         let owner = caller::owner(&connection, self.host)?;
+        let place = request.extensions().get::<InFlight>().cloned();
         let outbox = connection.outbox;
         let query = request.into_inner();
         let mut template = query.network_service_endpoint.unwrap_or_default();
@@ -71,7 +72,8 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         if !query.watch {
             let found = directory.find_endpoints(&template)?;
             let answers = stream::iter(found).then(move |entry| {
-                let finder = finder.clone();
+                // What was found waits for its reader: the call is under way until all of it is told.
+                let (finder, _place) = (finder.clone(), &place);
                 async move { Ok(finder.current(&entry).await) }
             });
             return Ok(Response::new(Box::pin(answers)));

@@ -45,13 +45,18 @@ impl NetworkServiceRegistry for NetworkServices {
 
     async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
+        let place = request.extensions().get::<InFlight>().cloned();
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
         check::service_template(&template)?;
         let directory = self.registry.directory();
         if !query.watch {
             let found = directory.find_services(&template)?;
-            let answers = found.into_iter().map(|service| Ok(response((*service.message).clone(), false)));
+            let answers = found.into_iter().map(move |service| {
+                // What was found waits for its reader: the call is under way until all of it is told.
+                let _place = &place;
+                Ok(response((*service.message).clone(), false))
+            });
             return Ok(Response::new(Box::pin(stream::iter(answers))));
         }
         let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;

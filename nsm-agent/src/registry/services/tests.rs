@@ -1,0 +1,54 @@
+//! Places of calls: each is held as long as anything of its call runs.
+
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+
+use futures::StreamExt;
+use nsm_fdpass::{Connection, Inbox, InodeId, Outbox, Peer, PeerNetns};
+use nsm_netlink::NetnsId;
+use nsm_proto::registry::{
+    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery,
+    network_service_endpoint_registry_server::NetworkServiceEndpointRegistry as _,
+    network_service_registry_server::NetworkServiceRegistry as _,
+};
+
+use super::*;
+use crate::{
+    registry::testing,
+    share::{InFlight, Shares},
+    state::Owner as CallOwner,
+};
+
+const SERVED_TO: CallOwner = CallOwner::Pod(NetnsId { dev: 4, ino: 9 });
+/// No namespace of this process.
+const HOST: InodeId = InodeId { dev: 0, ino: 0 };
+
+fn call<T>(message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
+    let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
+    let netns = PeerNetns { id: InodeId::of(&fd).unwrap(), fd: Arc::new(fd) };
+    let peer = Arc::new(Peer { netns: Some(netns), pid: 7, uid: 0, gid: 0, pidfd: None });
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Connection { peer, inbox: Inbox::default(), outbox: Outbox::default() });
+    request.extensions_mut().insert(InFlight::of(Some(shares.take(&SERVED_TO).unwrap())));
+    request
+}
+
+fn endpoint(name: &str) -> NetworkServiceEndpoint {
+    NetworkServiceEndpoint { name: name.into(), network_service_names: vec!["s".into()], ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_find_counts_until_all_of_it_is_told() {
+    let service = NetworkService { name: "s".into(), ..NetworkService::default() };
+    let registry = testing::reading(testing::directory([service], ["a", "b"].map(endpoint)));
+    let shares = Shares::new("calls", 1);
+    let endpoints = Endpoints::new(registry.clone(), HOST);
+    let mut found = endpoints.find(call(NetworkServiceEndpointQuery::default(), &shares)).await.unwrap().into_inner();
+    found.next().await.unwrap().unwrap();
+    assert!(shares.take(&SERVED_TO).is_err(), "its answers are under way");
+    drop(found);
+    let services = NetworkServices::new(registry, HOST);
+    let found = services.find(call(NetworkServiceQuery::default(), &shares)).await.unwrap().into_inner();
+    assert!(shares.take(&SERVED_TO).is_err(), "its answers are under way");
+    drop(found);
+    assert!(shares.take(&SERVED_TO).is_ok());
+}
