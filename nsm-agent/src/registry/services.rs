@@ -17,6 +17,7 @@ use nsm_proto::header;
 use tonic::{Request, Response, Status};
 
 use super::Error;
+use crate::share::InFlight;
 
 /// Longest `path` header that is taken.
 const PATH_BYTES: usize = 64 * 1024;
@@ -55,6 +56,20 @@ fn token_expires<T>(request: &Request<T>) -> Result<Option<std::time::SystemTime
             header::CLIENT_TOKEN_EXPIRES
         ))),
     }
+}
+
+/// Lets a write run to its end with the place of its call, whether the caller waits or not: who hangs up again and again has no more
+/// writes under way than who waits.
+async fn to_its_end<T: Send + 'static>(
+    place: Option<InFlight>,
+    write: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Status> {
+    let write = async move {
+        let written = write.await;
+        drop(place);
+        written
+    };
+    Ok(tokio::spawn(write).await.unwrap_or(Err(Error::ShuttingDown))?)
 }
 
 /// How a watch ends when the agent does.

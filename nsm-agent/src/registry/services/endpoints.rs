@@ -14,7 +14,7 @@ use nsm_proto::registry::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{answer, caller, ended, path, token_expires};
+use super::{answer, caller, ended, path, to_its_end, token_expires};
 use crate::{
     registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term, check},
     share::{InFlight, Shares, WATCHES},
@@ -43,7 +43,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     ) -> Result<Response<NetworkServiceEndpoint>, Status> {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
-        let _place = request.extensions().get::<InFlight>().cloned();
+        let place = request.extensions().get::<InFlight>().cloned();
         // The kernel's own descriptor, asked about: nothing here waits.
         let netns = connection.peer.netns.as_ref().map(|netns| Netns::from_shared(netns.fd.clone())).transpose();
         let by = Registrant {
@@ -53,7 +53,9 @@ impl NetworkServiceEndpointRegistry for Endpoints {
             socket: caller::socket(&connection, &request.get_ref().url)?,
             term: Term::Renewed { token: token_expires(&request)? },
         };
-        let registered = self.registry.register_endpoint(request.into_inner(), by).await?;
+        let registry = self.registry.clone();
+        let write = async move { registry.register_endpoint(request.into_inner(), by).await };
+        let registered = to_its_end(place, write).await?;
         Ok(answer(path, (*registered.object.message).clone()))
     }
 
@@ -94,11 +96,13 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     async fn unregister(&self, request: Request<NetworkServiceEndpoint>) -> Result<Response<()>, Status> {
         let connection = caller::connection(request.extensions())?;
         let path = path(&request)?;
-        let _place = request.extensions().get::<InFlight>().cloned();
+        let place = request.extensions().get::<InFlight>().cloned();
         // The file comes with Unregister too; nobody needs it.
         drop(caller::socket(&connection, &request.get_ref().url));
         let owner = caller::owner(&connection, self.host)?;
-        self.registry.unregister_endpoint(&request.get_ref().name, owner).await?;
+        let registry = self.registry.clone();
+        let write = async move { registry.unregister_endpoint(&request.get_ref().name, owner).await };
+        to_its_end(place, write).await?;
         Ok(answer(path, ()))
     }
 }

@@ -10,7 +10,7 @@ use nsm_proto::registry::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{answer, caller, ended, path};
+use super::{answer, caller, ended, path, to_its_end};
 use crate::{
     registry::{Change, Owner, Registry, check},
     share::{InFlight, Shares, WATCHES},
@@ -36,8 +36,10 @@ impl NetworkServiceRegistry for NetworkServices {
     async fn register(&self, request: Request<NetworkService>) -> Result<Response<NetworkService>, Status> {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
-        let _place = request.extensions().get::<InFlight>().cloned();
-        let registered = self.registry.register_service(request.into_inner(), owner).await?;
+        let place = request.extensions().get::<InFlight>().cloned();
+        let registry = self.registry.clone();
+        let write = async move { registry.register_service(request.into_inner(), owner).await };
+        let registered = to_its_end(place, write).await?;
         Ok(answer(path, (*registered.object.message).clone()))
     }
 
@@ -73,8 +75,10 @@ impl NetworkServiceRegistry for NetworkServices {
     async fn unregister(&self, request: Request<NetworkService>) -> Result<Response<()>, Status> {
         let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
         let path = path(&request)?;
-        let _place = request.extensions().get::<InFlight>().cloned();
-        self.registry.unregister_service(&request.get_ref().name, owner).await?;
+        let place = request.extensions().get::<InFlight>().cloned();
+        let registry = self.registry.clone();
+        let write = async move { registry.unregister_service(&request.get_ref().name, owner).await };
+        to_its_end(place, write).await?;
         Ok(answer(path, ()))
     }
 }

@@ -52,3 +52,29 @@ async fn a_find_counts_until_all_of_it_is_told() {
     drop(found);
     assert!(shares.take(&SERVED_TO).is_ok());
 }
+
+#[tokio::test]
+async fn a_write_counts_to_its_end_whether_its_caller_waits_or_not() {
+    let registry = testing::reading(testing::directory([], []));
+    let shares = Shares::new("calls", 1);
+    let services = NetworkServices::new(registry.clone(), HOST);
+    let endpoints = Endpoints::new(registry.clone(), HOST);
+    let service = NetworkService { name: "s".into(), ..NetworkService::default() };
+    for number in 0..4 {
+        let (service, endpoint) = (service.clone(), endpoint("e"));
+        let hung_up = match number {
+            0 => futures::poll!(std::pin::pin!(services.register(call(service, &shares)))).is_pending(),
+            1 => futures::poll!(std::pin::pin!(services.unregister(call(service, &shares)))).is_pending(),
+            2 => futures::poll!(std::pin::pin!(endpoints.register(call(endpoint, &shares)))).is_pending(),
+            _ => futures::poll!(std::pin::pin!(endpoints.unregister(call(endpoint, &shares)))).is_pending(),
+        };
+        assert!(hung_up && shares.take(&SERVED_TO).is_err(), "write {number} is under way");
+        registry.release.add_permits(1);
+        let ended = async {
+            while shares.take(&SERVED_TO).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.expect("what has ended does not count");
+    }
+}
