@@ -16,9 +16,11 @@ use nsm_proto::{
 use nsm_sdk::{connect::Peers, limits, monitor::Monitor, serve::Serve, token::Unsigned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::InterceptorLayer, transport::Server as Tonic};
+use tower::util::MapRequestLayer;
 
 use crate::{
     admin::Admin,
+    arrival::in_time,
     cni,
     config::{RegistryKind, Settings},
     forwarder::{Forwarders, kernel::Kernel},
@@ -37,6 +39,9 @@ const REGISTRATION: Duration = Duration::from_mins(1);
 
 /// Most calls and watches on one socket: a peer that wants more opens another, and those are counted.
 const STREAMS: u32 = 256;
+
+/// How long a peer may say nothing before it is asked whether it lives, and then again before its socket is closed.
+const ALIVE: Duration = Duration::from_secs(30);
 
 /// A running agent.
 pub struct Agent {
@@ -160,6 +165,9 @@ impl Agent {
         let endpoints = registry::services::Endpoints::new(registry.clone(), host);
         let nsm = Tonic::builder()
             .max_concurrent_streams(STREAMS)
+            .http2_keepalive_interval(Some(ALIVE))
+            .http2_keepalive_timeout(Some(ALIVE))
+            .layer(MapRequestLayer::new(in_time))
             .layer(InterceptorLayer::new(counted(self.ids.clone())))
             .add_service(Serve::new(self.manager.serving.clone()))
             .add_service(self.manager.monitor.server())

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod agent;
+mod arrival;
 pub mod candidates;
 pub mod cni;
 pub mod config;

@@ -1,4 +1,7 @@
 //! How much of something one peer may hold at a time.
+//!
+//! Guarantee: where all together have a bound, its last quarter is for those that hold few: a handful of peers that take all they can
+//! do not lock the others out.
 
 use std::{
     collections::HashMap,
@@ -17,6 +20,9 @@ pub const WATCHES: usize = 256;
 pub const CALLS: usize = 64;
 /// The same for all peers together.
 pub const CALLS_IN_ALL: usize = 1024;
+
+/// How many one may hold of the last quarter.
+const FEW: usize = 4;
 
 /// What each of `K` holds.
 #[derive(Debug)]
@@ -58,9 +64,9 @@ pub enum Full {
         what: &'static str,
     },
     /// All of them.
-    #[error("all peers together have {have} {what} open, the most is {have}: try again later")]
+    #[error("all peers together have {have} {what} open, and what is left is for those with fewer: try again later")]
     All {
-        /// How many they have, the most that they may.
+        /// How many they have.
         have: usize,
         /// Of what.
         what: &'static str,
@@ -101,7 +107,8 @@ impl<K: Hash + Eq + Clone + fmt::Display> Shares<K> {
         if have >= self.most {
             return Err(Full::Own { of: of.to_string(), have, what: self.what });
         }
-        if held.all >= self.in_all {
+        let left = self.in_all - held.all;
+        if left == 0 || left <= self.in_all / 4 && have >= FEW {
             return Err(Full::All { have: held.all, what: self.what });
         }
         held.by.insert(of.clone(), have + 1);
@@ -154,5 +161,18 @@ mod tests {
         assert_eq!(shares.take(&"b").unwrap_err(), Full::All { have: 3, what: "calls" });
         drop(held);
         assert!(shares.take(&"b").is_ok());
+    }
+
+    #[test]
+    fn those_who_take_all_that_they_can_leave_some_for_others() {
+        let shares = Shares::new("calls", CALLS).in_all(CALLS_IN_ALL);
+        let mut held = Vec::new();
+        for greedy in 0..20 {
+            while let Ok(share) = shares.take(&greedy) {
+                held.push(share);
+            }
+        }
+        let own: Vec<_> = (20..30).map(|modest| shares.take(&modest).unwrap()).collect();
+        assert_eq!(own.len(), 10);
     }
 }

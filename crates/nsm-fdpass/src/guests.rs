@@ -3,7 +3,8 @@
 //! Guarantees: each accepted socket counts against its peer and against all, until it is closed; so does each file that waits
 //! unclaimed. What a peer does wrong is logged once a minute, however often it does it. A pod is one peer, whichever of its
 //! users connects, since root in a pod can be any of them; in this process's own namespace each user is one. Other users cannot
-//! take the last places: those are root's there.
+//! take the last places: those are root's there. The last quarter of the others' is for those that have few, so that a handful of
+//! peers that take all they can do not lock the rest out.
 
 use std::{
     collections::HashMap,
@@ -18,6 +19,8 @@ use crate::{InodeId, Peer, sys};
 
 /// How long a peer that was complained of is not complained of again.
 const QUIET: Duration = Duration::from_mins(1);
+/// Connections that one peer may have of the last quarter.
+const FEW: usize = 4;
 /// Descriptors of a connection: the socket, its peer's namespace and process; and some for the files that it passes.
 const DESCRIPTORS: usize = 8;
 /// Peers remembered for their last complaint only, before the oldest are forgotten.
@@ -109,9 +112,9 @@ impl Guests {
     /// A place for a connection of this peer; `None`, logged, when it or all have enough.
     pub(crate) fn admit(self: &Arc<Self>, peer: &Peer) -> Option<Guest> {
         let identity = self.identity(peer);
-        let root = identity == Identity::User(0);
+        let is_root = identity == Identity::User(0);
         let mut known = self.lock();
-        let most = if root { self.bounds.total } else { self.bounds.total - self.bounds.total / 8 };
+        let most = if is_root { self.bounds.total } else { self.bounds.total - self.bounds.total / 8 };
         if known.open >= most {
             if due(&mut known.told_full) {
                 drop(known);
@@ -119,18 +122,20 @@ impl Guests {
             }
             return None;
         }
-        let files = self.bounds.files;
+        let (files, taken) = (self.bounds.files, known.open);
         let of = known.peers.entry(identity).or_insert_with(|| Of {
             open: 0,
             files: Arc::new(Semaphore::new(files)),
             told: HashMap::new(),
         });
-        if of.open >= self.bounds.per_peer && !root {
+        let plenty = most - taken > most / 4;
+        let room = if plenty { self.bounds.per_peer } else { self.bounds.per_peer.min(FEW) };
+        if of.open >= room && !is_root {
             drop(known);
             if self.complain(identity, Complaint::Crowd) {
                 let netns = peer.netns.as_ref().map_or(0, |netns| netns.id.ino);
                 tracing::warn!(
-                    most = self.bounds.per_peer,
+                    most = room,
                     pid = peer.pid,
                     uid = peer.uid,
                     netns,
@@ -225,6 +230,18 @@ mod tests {
         assert!(guests.admit(&peer(20)).is_none());
         let _root: Vec<_> = (0..2).map(|_| guests.admit(&peer(0)).unwrap()).collect();
         assert!(guests.admit(&peer(0)).is_none());
+    }
+
+    #[test]
+    fn those_who_take_all_that_they_can_leave_some_for_others() {
+        let guests = guests(256, 4096);
+        let mut taken = Vec::new();
+        for greedy in 1..=20 {
+            while let Some(place) = guests.admit(&peer(greedy)) {
+                taken.push(place);
+            }
+        }
+        assert!((100..110).all(|modest| guests.admit(&peer(modest)).is_some()));
     }
 
     #[tokio::test(start_paused = true)]
