@@ -6,7 +6,8 @@
 //!   longer watched; when it works, those that the peer no longer has are [`Change::Deleted`].
 //! - Streams end with the last connection of their peer, and with the last clone of [`NextHops`].
 //! - Of connections from before a restart ([`NextHops::resume`]) the first thing that the peer says tells which it still has.
-//! - A peer without the service, or that refuses it, is not watched, and never causes an event.
+//! - A peer without the service, or that refuses it, is not watched, and never causes an event. One that has too much to do is asked
+//!   again, once a minute.
 //!
 //! Assumptions: the callback returns at once.
 
@@ -35,6 +36,8 @@ const OPEN: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a peer is left alone that does not show its connections now.
+pub(super) const NOT_NOW: Duration = Duration::from_mins(1);
 
 /// What became of a connection at the next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -322,14 +325,15 @@ async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target
                         Err(status) => break Some(status),
                     }
                 };
-                if end.as_ref().is_some_and(says_no) {
-                    return;
-                }
-                if end.is_some() {
-                    peers.forget(&target);
+                match end.as_ref().map(no) {
+                    Some(Some(No::Never)) => return,
+                    Some(Some(No::NotNow)) => sleep(NOT_NOW).await,
+                    Some(None) => peers.forget(&target),
+                    None => {}
                 }
             }
-            Err(status) if says_no(&status) => return,
+            Err(status) if no(&status) == Some(No::Never) => return,
+            Err(status) if no(&status) == Some(No::NotNow) => sleep(NOT_NOW).await,
             Err(status) => {
                 tracing::debug!(peer = ?target, error = %status.message(), "the next hop is lost");
                 peers.forget(&target);
@@ -349,18 +353,25 @@ async fn follow(shared: Weak<Shared>, peers: Peers, name: String, target: Target
     }
 }
 
-/// A peer that answers is not lost, it just does not show its connections: it has no such service, or not for us.
-fn says_no(status: &Status) -> bool {
-    matches!(
-        status.code(),
+/// How a peer says that it does not show its connections. It answers, so it is not lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum No {
+    /// It has no such service, or not for us.
+    Never,
+    /// It has enough to do, or is not ready.
+    NotNow,
+}
+
+fn no(status: &Status) -> Option<No> {
+    match status.code() {
         Code::Unimplemented
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::InvalidArgument
-            | Code::FailedPrecondition
-            | Code::NotFound
-            | Code::ResourceExhausted
-    )
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::InvalidArgument
+        | Code::NotFound => Some(No::Never),
+        Code::FailedPrecondition | Code::ResourceExhausted => Some(No::NotNow),
+        _ => None,
+    }
 }
 
 async fn open(peers: &Peers, name: &str, target: &Target) -> Result<Streaming<ConnectionEvent>, Status> {

@@ -308,6 +308,41 @@ async fn a_hop_that_refuses_to_be_watched_causes_nothing() {
 }
 
 #[tokio::test]
+async fn a_hop_that_has_too_much_to_do_is_asked_again() {
+    let (_folder, one, two) = sockets();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let busy_once = Monitor::guarded({
+        let asked = asked.clone();
+        move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(tonic::Status::resource_exhausted("too many watches")),
+            _ => Ok(Arc::new(|_| true)),
+        }
+    });
+    let (_first, _second) = (Hop::with(&one, Some(busy_once)), Hop::start(&two));
+    let client = Client::of(&[&one, &two], |heal| heal.patience(Duration::ZERO));
+    client.request().await;
+    until("it was refused", || asked.load(Ordering::SeqCst) == 1).await;
+    assert!(!client.heal.hops.is_watching() && !client.heal.hops.streams_ended());
+    let watched = async {
+        while !client.heal.hops.is_watching() {
+            tokio::time::pause();
+            tokio::time::advance(hops::NOT_NOW).await;
+            tokio::time::resume();
+            // For the sockets between them.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let bound = std::time::Instant::now() + Duration::from_secs(10);
+    tokio::select! {
+        () = watched => {}
+        () = async { while std::time::Instant::now() < bound { tokio::task::yield_now().await } } => panic!("never asked again"),
+    }
+    assert_eq!(client.reselects(), 0);
+}
+
+#[tokio::test]
 async fn connections_from_before_a_restart_are_deleted_where_the_hop_lacks_them() {
     let (_folder, one, _) = sockets();
     let _hop = Hop::start(&one);
