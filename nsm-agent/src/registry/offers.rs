@@ -64,18 +64,21 @@ impl Offers {
         selectors.into_iter().any(|selector| self.returning.next(selector, 0).is_some())
     }
 
-    /// Endpoints that one of the selectors fits and that cannot be reached, in order, for whoever wants to know why.
+    /// Endpoints that one of the selectors fits and that cannot be reached, in order, for whoever wants to know why. Each is a lookup, as
+    /// is to find that there are no more.
     pub(crate) fn unreachable<'a>(
         &self,
         selectors: impl IntoIterator<Item = &'a Selector> + Clone,
     ) -> impl Iterator<Item = &Arc<Entry>> {
-        let fits = move |entry: &Arc<Entry>| {
-            let (returning, foreign) = (&self.returning, &self.foreign);
-            selectors.clone().into_iter().any(|selector| {
-                [returning, foreign].iter().any(|part| part.next(selector, entry.place()) == Some(entry.place()))
-            })
-        };
-        self.entries.values().filter(move |entry| fits(entry))
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let next = |selector| {
+                [&self.returning, &self.foreign].into_iter().filter_map(move |part| part.next(selector, from))
+            };
+            let place = selectors.clone().into_iter().flat_map(next).min()?;
+            from = place + 1;
+            self.entries.get(&place)
+        })
     }
 
     /// All of them, reachable or not.
