@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use nsm_fdpass::{InodeId, Permissions, bind};
+use nsm_fdpass::{Permissions, bind};
 use nsm_netlink::Netlink;
 use nsm_proto::{
     admin::admin_server::AdminServer,
@@ -28,6 +28,7 @@ use crate::{
     manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
     metrics::Metrics,
     node::ThisNode,
+    privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
     selftest::SelfTest,
     share::{CALLS, CALLS_IN_ALL, InFlight, Shares, WATCHES},
@@ -137,20 +138,12 @@ impl Agent {
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
         let watched = notes.watch();
-        agent.serve(cni_socket, nsm_socket, &netlink, node).await;
+        agent.serve(cni_socket, nsm_socket, node).await;
         agent.tasks.spawn(watched.run(agent.cni.clone(), agent.stop.clone()));
         Ok(agent)
     }
 
-    async fn serve(
-        &self,
-        cni_socket: nsm_fdpass::Socket,
-        nsm_socket: nsm_fdpass::Socket,
-        netlink: &Netlink,
-        node: Arc<ThisNode>,
-    ) {
-        let own = netlink.netns().id();
-        let host = InodeId { dev: own.dev, ino: own.ino };
+    async fn serve(&self, cni_socket: nsm_fdpass::Socket, nsm_socket: nsm_fdpass::Socket, node: Arc<ThisNode>) {
         let registry: Arc<dyn Registry> = self.registry.clone();
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in [
@@ -161,8 +154,8 @@ impl Agent {
         ] {
             health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
         }
-        let services = registry::services::NetworkServices::new(registry.clone(), host);
-        let endpoints = registry::services::Endpoints::new(registry.clone(), host);
+        let services = registry::services::NetworkServices::new(registry.clone(), self.ids.clone());
+        let endpoints = registry::services::Endpoints::new(registry.clone(), self.ids.clone());
         let nsm = Tonic::builder()
             .max_concurrent_streams(STREAMS)
             .http2_keepalive_interval(Some(ALIVE))
@@ -234,7 +227,7 @@ async fn open_registry(
 fn root_only(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
     let uid = request.extensions().get::<nsm_fdpass::Connection>().map(|socket| socket.peer.uid);
     match uid {
-        Some(uid) if uid == 0 || uid == nix::unistd::geteuid().as_raw() => Ok(request),
+        Some(uid) if is_operator(uid) => Ok(request),
         Some(uid) => Err(tonic::Status::permission_denied(format!(
             "user {uid} may not use the agent's private socket: it is for root"
         ))),

@@ -1,4 +1,4 @@
-//! What this process may do: the user that it runs as, and its capabilities (capabilities(7)).
+//! What this process may do: the user that it runs as, and its capabilities (capabilities(7)). And who may do everything with it.
 
 use nsm_proto::admin::{Finding, finding::Level};
 
@@ -17,6 +17,11 @@ const WANTED: [(u32, &str, &str, Level); 5] = [
         Level::Warning,
     ),
 ];
+
+/// Whether that user, on the host, may do everything here: root, and the user that this agent runs as.
+pub fn is_operator(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
 
 /// The findings about this process.
 pub fn findings() -> Vec<Finding> {

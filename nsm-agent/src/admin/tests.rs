@@ -4,6 +4,7 @@ use std::{os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use nsm_fdpass::{FdChannel, InodeId, Permissions, bind, connect};
+use nsm_netlink::NetnsId;
 use nsm_proto::{
     admin::{admin_client::AdminClient, admin_server::AdminServer},
     registry::{
@@ -18,9 +19,12 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, transport::Server};
 
 use super::*;
-use crate::registry::{
-    Embedded, Reach, Registrar, Settings,
-    services::{Endpoints, NetworkServices},
+use crate::{
+    manager::Ids,
+    registry::{
+        Embedded, Reach, Registrar, Settings,
+        services::{Endpoints, NetworkServices},
+    },
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -66,9 +70,10 @@ impl Agent {
         let shared: Arc<dyn Registry> = Arc::new(registry.clone());
         let permissions = Permissions { mode: 0o600, uid: None, gid: None };
         let socket = bind(&dir.path().join("agent.sock"), permissions).unwrap();
+        let ids = Ids::new("boot", NetnsId { dev: host.dev, ino: host.ino });
         let services = Server::builder()
-            .add_service(NetworkServiceRegistryServer::new(NetworkServices::new(shared.clone(), host)))
-            .add_service(NetworkServiceEndpointRegistryServer::new(Endpoints::new(shared.clone(), host)))
+            .add_service(NetworkServiceRegistryServer::new(NetworkServices::new(shared.clone(), ids.clone())))
+            .add_service(NetworkServiceEndpointRegistryServer::new(Endpoints::new(shared.clone(), ids)))
             .add_service(AdminServer::new(Admin::new(shared, Arc::new(Empty(changes::Sender::new(0))))))
             .serve_with_incoming(socket.incoming());
         let server = tokio::spawn(async move { services.await.unwrap() });

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    privileges::is_operator,
     share::{Full, Share, Shares},
     state::{AttachmentKey, Owner},
 };
@@ -74,9 +75,12 @@ impl Ids {
         }
     }
 
-    /// Root in the agent's own namespace: a runtime, or an operator's tool, that may act for pods.
+    /// Root (or the agent's own user) in the agent's own namespace: a runtime, or an operator's tool, that may act for pods.
     pub fn acts_for_others(&self, owner: &Owner) -> bool {
-        matches!(owner, Owner::Host { uid: 0 })
+        match owner {
+            Owner::Host { uid } => is_operator(*uid),
+            Owner::Pod(_) | Owner::Attachment(_) => false,
+        }
     }
 
     /// A share for this owner; none for those that are not counted: root on the host, and the runtime, which acts for pods.
@@ -125,6 +129,20 @@ mod tests {
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(3), "a"));
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(2), "b"));
         assert_ne!(ids.id_of(&pod(2), "a"), Ids::new("next", ids.own_netns).id_of(&pod(2), "a"));
+    }
+
+    #[test]
+    fn root_and_the_agents_own_user_on_the_host_act_for_others() {
+        let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
+        let own = nix::unistd::geteuid().as_raw();
+        for (owner, acts) in [
+            (Owner::Host { uid: 0 }, true),
+            (Owner::Host { uid: own }, true),
+            (Owner::Host { uid: own + 1 }, false),
+            (Owner::Pod(NetnsId { dev: 4, ino: 2 }), false),
+        ] {
+            assert_eq!(ids.acts_for_others(&owner), acts, "{owner}");
+        }
     }
 
     #[test]

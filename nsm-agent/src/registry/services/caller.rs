@@ -5,21 +5,19 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use nsm_fdpass::{Connection, InodeId};
 use tonic::{Extensions, Status};
 
-use crate::registry::{Error, Owner};
+use crate::{
+    manager::Ids,
+    registry::{Error, Owner},
+};
 
-/// Whom the extensions of a request name. A peer whose namespace is not known is nobody: it could be any pod.
-///
-/// `host` is the agent's own network namespace: root (or the agent's own user) in there is the operator.
-pub(super) fn owner(connection: &Connection, host: InodeId) -> Result<Owner, Status> {
+/// To whom belongs what this peer registers. A peer whose namespace is not known is nobody: it could be any pod.
+pub(super) fn owner(connection: &Connection, ids: &Ids) -> Result<Owner, Status> {
     let peer = &connection.peer;
-    let Some(netns) = peer.netns.as_ref().map(|netns| netns.id) else {
-        return Err(Status::permission_denied(format!(
-            "the kernel does not tell the network namespace of process {} (user {}): the agent needs CAP_NET_ADMIN in it",
-            peer.pid, peer.uid
-        )));
-    };
-    let privileged = peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw();
-    Ok(if netns == host && privileged { Owner::Operator } else { Owner::Peer { netns, uid: peer.uid } })
+    let who = ids.owner_of(peer)?;
+    match &peer.netns {
+        Some(netns) if !ids.acts_for_others(&who) => Ok(Owner::Peer { netns: netns.id, uid: peer.uid }),
+        Some(_) | None => Ok(Owner::Operator),
+    }
 }
 
 /// The connection that a request came on.
@@ -49,6 +47,7 @@ pub(super) fn socket(connection: &Connection, url: &str) -> Result<Option<Arc<Ow
 #[cfg(test)]
 mod tests {
     use nsm_fdpass::{Inbox, Outbox, Peer, PeerNetns};
+    use nsm_netlink::NetnsId;
 
     use super::*;
 
@@ -61,10 +60,11 @@ mod tests {
     fn a_peer_of_an_unknown_namespace_is_nobody() {
         let file: OwnedFd = std::fs::File::open("/proc/self/ns/net").unwrap().into();
         let id = InodeId::of(&file).unwrap();
-        let elsewhere = InodeId { dev: 0, ino: 0 };
-        assert_eq!(owner(&connected(None), elsewhere).unwrap_err().code(), tonic::Code::PermissionDenied);
+        let of = |id: InodeId| Ids::new("boot", NetnsId { dev: id.dev, ino: id.ino });
+        let (here, elsewhere) = (of(id), of(InodeId { dev: 0, ino: 0 }));
+        assert_eq!(owner(&connected(None), &elsewhere).unwrap_err().code(), tonic::Code::PermissionDenied);
         let known = connected(Some(PeerNetns { fd: Arc::new(file), id }));
-        assert_eq!(owner(&known, id).unwrap(), Owner::Operator);
-        assert_eq!(owner(&known, elsewhere).unwrap(), Owner::Peer { netns: id, uid: 0 });
+        assert_eq!(owner(&known, &here).unwrap(), Owner::Operator);
+        assert_eq!(owner(&known, &elsewhere).unwrap(), Owner::Peer { netns: id, uid: 0 });
     }
 }

@@ -6,7 +6,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
-use nsm_fdpass::{InodeId, Outbox};
+use nsm_fdpass::Outbox;
 use nsm_netlink::Netns;
 use nsm_proto::registry::{
     NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path, to_its_end, token_expires};
 use crate::{
+    manager::Ids,
     registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term, check},
     share::{InFlight, Shares, WATCHES},
 };
@@ -24,14 +25,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Endpoints {
     registry: Arc<dyn Registry>,
-    host: InodeId,
+    ids: Arc<Ids>,
     watches: Arc<Shares<Owner>>,
 }
 
 impl Endpoints {
-    /// `host` is the agent's own network namespace, where root is the operator.
-    pub fn new(registry: Arc<dyn Registry>, host: InodeId) -> Self {
-        Self { registry, host, watches: Shares::new("watches of endpoints", WATCHES) }
+    /// `ids` tells who calls.
+    pub fn new(registry: Arc<dyn Registry>, ids: Arc<Ids>) -> Self {
+        Self { registry, ids, watches: Shares::new("watches of endpoints", WATCHES) }
     }
 }
 
@@ -47,7 +48,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         // The kernel's own descriptor, asked about: nothing here waits.
         let netns = connection.peer.netns.as_ref().map(|netns| Netns::from_shared(netns.fd.clone())).transpose();
         let by = Registrant {
-            owner: caller::owner(&connection, self.host)?,
+            owner: caller::owner(&connection, &self.ids)?,
             process: Some(connection.peer.clone()),
             netns: netns.map_err(|error| Status::internal(error.to_string()))?,
             socket: caller::socket(&connection, &request.get_ref().url)?,
@@ -63,7 +64,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
 
     async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
         let connection = caller::connection(request.extensions())?;
-        let owner = caller::owner(&connection, self.host)?;
+        let owner = caller::owner(&connection, &self.ids)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let outbox = connection.outbox;
         let query = request.into_inner();
@@ -99,7 +100,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
         let place = request.extensions().get::<InFlight>().cloned();
         // The file comes with Unregister too; nobody needs it.
         drop(caller::socket(&connection, &request.get_ref().url));
-        let owner = caller::owner(&connection, self.host)?;
+        let owner = caller::owner(&connection, &self.ids)?;
         let registry = self.registry.clone();
         let write = async move { registry.unregister_endpoint(&request.get_ref().name, owner).await };
         to_its_end(place, write).await?;

@@ -3,7 +3,6 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
-use nsm_fdpass::InodeId;
 use nsm_proto::registry::{
     NetworkService, NetworkServiceQuery, NetworkServiceResponse,
     network_service_registry_server::NetworkServiceRegistry,
@@ -12,6 +11,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{answer, caller, ended, path, to_its_end};
 use crate::{
+    manager::Ids,
     registry::{Change, Owner, Registry, check},
     share::{InFlight, Shares, WATCHES},
 };
@@ -20,21 +20,21 @@ use crate::{
 #[derive(Clone)]
 pub struct NetworkServices {
     registry: Arc<dyn Registry>,
-    host: InodeId,
+    ids: Arc<Ids>,
     watches: Arc<Shares<Owner>>,
 }
 
 impl NetworkServices {
-    /// `host` is the agent's own network namespace, where root is the operator.
-    pub fn new(registry: Arc<dyn Registry>, host: InodeId) -> Self {
-        Self { registry, host, watches: Shares::new("watches of network services", WATCHES) }
+    /// `ids` tells who calls.
+    pub fn new(registry: Arc<dyn Registry>, ids: Arc<Ids>) -> Self {
+        Self { registry, ids, watches: Shares::new("watches of network services", WATCHES) }
     }
 }
 
 #[async_trait]
 impl NetworkServiceRegistry for NetworkServices {
     async fn register(&self, request: Request<NetworkService>) -> Result<Response<NetworkService>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
+        let owner = caller::owner(&caller::connection(request.extensions())?, &self.ids)?;
         let path = path(&request)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let registry = self.registry.clone();
@@ -46,7 +46,7 @@ impl NetworkServiceRegistry for NetworkServices {
     type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceResponse, Status>> + Send>>;
 
     async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
+        let owner = caller::owner(&caller::connection(request.extensions())?, &self.ids)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
@@ -73,7 +73,7 @@ impl NetworkServiceRegistry for NetworkServices {
     }
 
     async fn unregister(&self, request: Request<NetworkService>) -> Result<Response<()>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, self.host)?;
+        let owner = caller::owner(&caller::connection(request.extensions())?, &self.ids)?;
         let path = path(&request)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let registry = self.registry.clone();

@@ -13,14 +13,17 @@ use nsm_proto::registry::{
 
 use super::*;
 use crate::{
+    manager::Ids,
     registry::testing,
     share::{InFlight, Shares},
     state::Owner as CallOwner,
 };
 
 const SERVED_TO: CallOwner = CallOwner::Pod(NetnsId { dev: 4, ino: 9 });
-/// No namespace of this process.
-const HOST: InodeId = InodeId { dev: 0, ino: 0 };
+/// Of an agent elsewhere.
+fn ids() -> Arc<Ids> {
+    Ids::new("boot", NetnsId { dev: 0, ino: 0 })
+}
 
 fn call<T>(message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
     let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
@@ -41,12 +44,12 @@ async fn a_find_counts_until_all_of_it_is_told() {
     let service = NetworkService { name: "s".into(), ..NetworkService::default() };
     let registry = testing::reading(testing::directory([service], ["a", "b"].map(endpoint)));
     let shares = Shares::new("calls", 1);
-    let endpoints = Endpoints::new(registry.clone(), HOST);
+    let endpoints = Endpoints::new(registry.clone(), ids());
     let mut found = endpoints.find(call(NetworkServiceEndpointQuery::default(), &shares)).await.unwrap().into_inner();
     found.next().await.unwrap().unwrap();
     assert!(shares.take(&SERVED_TO).is_err(), "its answers are under way");
     drop(found);
-    let services = NetworkServices::new(registry, HOST);
+    let services = NetworkServices::new(registry, ids());
     let found = services.find(call(NetworkServiceQuery::default(), &shares)).await.unwrap().into_inner();
     assert!(shares.take(&SERVED_TO).is_err(), "its answers are under way");
     drop(found);
@@ -57,8 +60,8 @@ async fn a_find_counts_until_all_of_it_is_told() {
 async fn a_write_counts_to_its_end_whether_its_caller_waits_or_not() {
     let registry = testing::reading(testing::directory([], []));
     let shares = Shares::new("calls", 1);
-    let services = NetworkServices::new(registry.clone(), HOST);
-    let endpoints = Endpoints::new(registry.clone(), HOST);
+    let services = NetworkServices::new(registry.clone(), ids());
+    let endpoints = Endpoints::new(registry.clone(), ids());
     let service = NetworkService { name: "s".into(), ..NetworkService::default() };
     for number in 0..4 {
         let (service, endpoint) = (service.clone(), endpoint("e"));
