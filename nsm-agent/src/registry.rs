@@ -149,6 +149,14 @@ pub enum Error {
         /// How many there may be.
         most: usize,
     },
+    /// A bound of all peers together is reached.
+    #[error("all peers together have registered {most} {what}, the most that there may be: try again later")]
+    Full {
+        /// What is counted.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// No space left for the database.
     #[error("the disk that holds the registry ({path}) is full, nothing was changed: free some space and try again")]
     DiskFull {
@@ -184,7 +192,7 @@ impl Error {
             Self::Invalid { .. } | Self::OtherDomain(_) | Self::NotPassed(_) | Self::Refused(_) => Kind::Invalid,
             Self::Taken { .. } => Kind::Conflict,
             Self::NotYours { .. } | Self::Forbidden(_) => Kind::Denied,
-            Self::TooMuch { .. } | Self::DiskFull { .. } => Kind::Exhausted,
+            Self::TooMuch { .. } | Self::Full { .. } | Self::DiskFull { .. } => Kind::Exhausted,
             Self::Disk { .. } => Kind::Internal,
             Self::ShuttingDown | Self::Away(_) => Kind::Unavailable,
         }

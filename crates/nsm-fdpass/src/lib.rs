@@ -20,4 +20,4 @@ pub use inode::{InodeId, NotAnInode};
 pub use peer::{Peer, PeerNetns};
 pub use server::{BindError, Connection, Incoming, Permissions, Socket, bind};
 pub use stream::FdStream;
-pub use sys::{is_socket, raise_file_limit};
+pub use sys::{file_limit, is_socket, raise_file_limit};

@@ -120,7 +120,7 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// How many files this process may have open.
-pub(crate) fn file_limit() -> usize {
+pub fn file_limit() -> usize {
     limits().map_or(1024, |limits| usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX))
 }
 

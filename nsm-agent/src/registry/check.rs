@@ -22,10 +22,6 @@ pub(super) const OBJECT_BYTES: usize = 64 * 1024;
 const TEMPLATE_PARTS: usize = 8;
 /// Largest template, encoded. It is compared with what is registered while everybody else waits.
 const TEMPLATE_BYTES: usize = 8 * 1024;
-/// Most objects of one owner.
-pub(super) const OWNER_OBJECTS: usize = 16_384;
-/// Most bytes of one owner, encoded.
-pub(super) const OWNER_BYTES: usize = 16 * 1024 * 1024;
 
 /// Checks a service, and gives it the payload that one without has.
 pub(super) fn service(service: &mut NetworkService) -> Result<(), Error> {

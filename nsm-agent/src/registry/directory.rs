@@ -3,24 +3,23 @@
 //! Guarantees: one lock, held for lookups only, never across a wait; no lookup of a named object or of one service looks at
 //! the others. What has expired is not found, even before it is removed.
 
+mod absence;
+mod usage;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
-use prost::Message;
 use tokio::{sync::watch, time::Instant};
 
+pub(super) use usage::{Account, Size};
+
+use self::{absence::Absent, usage::Usage};
 use super::{Entry, Error, Owner, Watch, check, offers::Offers, template, watch::Watchers};
 use crate::candidates::Turn;
-
-/// How long an endpoint that went is remembered: longer than any of its connections lives without a refresh.
-const ABSENCE: Duration = Duration::from_mins(15);
-/// Most endpoints that are remembered so.
-const MOST_ABSENT: usize = 10_000;
 
 /// A registered network service.
 #[derive(Debug)]
@@ -45,21 +44,14 @@ pub struct State {
     offers: HashMap<String, Offers>,
     turns: HashMap<String, Vec<Turn>>,
     expiry: BTreeSet<(Instant, String)>,
-    usage: HashMap<Owner, Usage>,
-    /// Endpoints that went although their processes may live, and when.
-    absent: HashMap<String, Instant>,
+    usage: Usage,
+    absent: Absent,
     next_place: u64,
     pub(super) service_watchers: Watchers<Service>,
     pub(super) endpoint_watchers: Watchers<Entry>,
     pub(super) closed: bool,
     /// What is registered is not all known yet.
     reading: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Usage {
-    objects: usize,
-    bytes: usize,
 }
 
 impl fmt::Debug for Directory {
@@ -152,18 +144,13 @@ impl Directory {
 
     /// Remembers that an endpoint has gone whose process may live: it may register again.
     pub(super) fn may_come_back(&self, name: &str) {
-        let now = Instant::now();
-        let mut state = self.state();
-        state.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
-        if state.absent.len() < MOST_ABSENT {
-            state.absent.insert(name.to_owned(), now);
-        }
+        self.state().absent.add(name);
     }
 
     /// Whether an endpoint that is not registered may know of its connections still.
     pub fn may_return(&self, name: &str) -> bool {
         let state = self.state();
-        state.reading || state.absent.get(name).is_some_and(|since| since.elapsed() < ABSENCE)
+        state.reading || state.absent.contains(name)
     }
 
     /// What is registered has yet to be read: until [`Directory::complete`], what is missing is not known to be gone.
@@ -266,41 +253,43 @@ impl State {
         self.expiry.first().filter(|(at, _)| *at <= now).map(|(_, name)| name.clone())
     }
 
-    /// Whether the owner may keep one more object of this size.
-    pub(super) fn check_room(&self, owner: Owner, bytes: usize, new: bool) -> Result<(), Error> {
-        let Usage { objects, bytes: used } = self.usage.get(&owner).copied().unwrap_or_default();
-        for (what, have, most) in
-            [("objects", objects + usize::from(new), check::OWNER_OBJECTS), ("bytes", used + bytes, check::OWNER_BYTES)]
-        {
-            if have > most && owner != Owner::Operator {
-                return Err(Error::TooMuch { owner, what, have, most });
-            }
-        }
-        Ok(())
+    /// Whether the owner may keep this service, in the place of another.
+    pub(super) fn room_for_service(
+        &self,
+        owner: Owner,
+        service: &NetworkService,
+        old: Option<&Service>,
+    ) -> Result<(), Error> {
+        let before = old.map(|old| (old.owner, Size::of_service(&old.message)));
+        self.usage.check(owner, Size::of_service(service), before)
     }
 
-    fn use_more(&mut self, owner: Owner, bytes: usize) {
-        let usage = self.usage.entry(owner).or_default();
-        usage.objects += 1;
-        usage.bytes += bytes;
+    /// Whether the owner may keep an endpoint of that size, in the place of another.
+    pub(super) fn room_for_endpoint(&self, owner: Owner, size: Size, old: Option<&Entry>) -> Result<(), Error> {
+        self.usage.check(owner, size, old.map(|old| (old.owner, Size::of_endpoint(old))))
     }
 
-    fn use_less(&mut self, owner: Owner, bytes: usize) {
-        if let Some(usage) = self.usage.get_mut(&owner) {
-            usage.objects -= 1;
-            usage.bytes -= bytes;
-            if usage.objects == 0 {
-                self.usage.remove(&owner);
-            }
-        }
+    /// Who of the peers has registered something, in terms of what they may have.
+    pub(super) fn account(&self, owner: Owner) -> Option<Account> {
+        self.usage.account(owner)
+    }
+
+    /// Services of peers that nobody offers.
+    pub(super) fn idle_services(&self) -> Vec<Arc<Service>> {
+        self.services.values().filter(|service| self.is_idle(service)).cloned().collect()
+    }
+
+    /// Whether it is a peer's, and nobody offers it.
+    pub(super) fn is_idle(&self, service: &Service) -> bool {
+        self.account(service.owner).is_some() && !self.offers.contains_key(&service.message.name)
     }
 
     fn put_service(&mut self, service: &Arc<Service>) {
         let name = service.message.name.clone();
-        self.use_more(service.owner, service.message.encoded_len());
+        self.usage.add(service.owner, Size::of_service(&service.message));
         self.service_watchers.changed(&name, Some(&service.message));
         if let Some(old) = self.services.insert(name.clone(), service.clone()) {
-            self.use_less(old.owner, old.message.encoded_len());
+            self.usage.take(old.owner, Size::of_service(&old.message));
             if old.message.matches != service.message.matches {
                 self.turns.remove(&name);
             }
@@ -309,7 +298,7 @@ impl State {
 
     fn take_service(&mut self, name: &str) {
         if let Some(old) = self.services.remove(name) {
-            self.use_less(old.owner, old.message.encoded_len());
+            self.usage.take(old.owner, Size::of_service(&old.message));
             self.turns.remove(name);
             self.service_watchers.changed(name, None);
         }
@@ -318,9 +307,9 @@ impl State {
     fn put_endpoint(&mut self, entry: &Arc<Entry>) {
         let name = entry.message.name.clone();
         self.absent.remove(&name);
-        self.use_more(entry.owner, entry.message.encoded_len());
+        self.usage.add(entry.owner, Size::of_endpoint(entry));
         if let Some(old) = self.endpoints.get(&name).cloned() {
-            self.use_less(old.owner, old.message.encoded_len());
+            self.usage.take(old.owner, Size::of_endpoint(&old));
             if let Some(at) = old.deadline {
                 self.expiry.remove(&(at, name.clone()));
             }
@@ -341,7 +330,7 @@ impl State {
 
     fn take_endpoint(&mut self, name: &str) -> Option<Arc<Entry>> {
         let old = self.endpoints.remove(name)?;
-        self.use_less(old.owner, old.message.encoded_len());
+        self.usage.take(old.owner, Size::of_endpoint(&old));
         if let Some(at) = old.deadline {
             self.expiry.remove(&(at, name.to_owned()));
         }

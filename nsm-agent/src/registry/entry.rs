@@ -39,6 +39,14 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether it keeps a file open.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Url | Self::Lost | Self::Elsewhere(_) => false,
+        }
+    }
+
     /// Whether both are dialled in the same way.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         match (self, other) {

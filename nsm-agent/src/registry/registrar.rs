@@ -6,9 +6,11 @@
 
 mod endpoints;
 mod foreign;
+mod idle;
 mod services;
 
 pub(super) use foreign::Foreign;
+use idle::Idle;
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
@@ -67,6 +69,7 @@ struct Inner {
     /// Writers of one name wait for each other.
     gates: [Mutex<()>; 64],
     processes: Processes,
+    idle: Idle,
     /// An earlier expiry than the expiry task waits for.
     sooner: Notify,
     tasks: TaskTracker,
@@ -82,12 +85,15 @@ impl Registrar {
             max_life,
             gates: std::array::from_fn(|_| Mutex::new(())),
             processes: Processes::default(),
+            idle: Idle::default(),
             sooner: Notify::new(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
         }));
         let (inner, ending) = (registry.0.clone(), registry.0.ending.clone());
         registry.0.tasks.spawn(async move { ending.run_until_cancelled(inner.expire()).await });
+        let (inner, ending) = (registry.0.clone(), registry.0.ending.clone());
+        registry.0.tasks.spawn(async move { ending.run_until_cancelled(inner.tidy()).await });
         registry
     }
 

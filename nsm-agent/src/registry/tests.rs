@@ -289,10 +289,32 @@ async fn a_full_disk_is_said_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn one_owner_cannot_fill_the_registry() {
-    let directory = Directory::new();
-    let check = |owner, bytes| directory.state().check_room(owner, bytes, true);
-    assert!(check(peer(1), 1000).is_ok());
-    assert!(matches!(check(peer(1), check::OWNER_BYTES + 1), Err(Error::TooMuch { what: "bytes", .. })));
-    assert!(check(Owner::Operator, check::OWNER_BYTES + 1).is_ok());
+async fn services_of_pods_that_have_gone_go_too() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let other = NetworkServiceEndpoint { network_service_names: vec!["offered".into()], ..endpoint("e") };
+    registry.register_endpoint(other, Registrant { owner: peer(3), ..Registrant::operator() }).await.unwrap();
+    registry.register_service(service("offered"), peer(1)).await.unwrap();
+    registry.register_service(service("idle"), peer(1)).await.unwrap();
+    registry.register_service(service("alive"), peer(2)).await.unwrap();
+    registry.apply_service(service("operators")).await.unwrap();
+    let known = || registry.directory().find_services(&NetworkService::default()).unwrap();
+    tokio::time::pause();
+    for _ in 0..20 {
+        tokio::time::advance(Duration::from_mins(10)).await;
+        tokio::time::resume();
+        registry.register_service(service("alive"), peer(2)).await.unwrap();
+        tokio::time::pause();
+    }
+    tokio::time::resume();
+    timeout(SOON, async {
+        while known().len() > 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("what nobody offers is removed");
+    let names: Vec<_> = known().iter().map(|service| service.message.name.clone()).collect();
+    assert_eq!(names, ["alive", "offered", "operators"]);
+    registry.shutdown().await;
 }

@@ -13,7 +13,10 @@ use tokio::time::Instant;
 
 use super::{Inner, left_until};
 use crate::{
-    registry::{Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, listener::listener},
+    registry::{
+        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, directory::Size,
+        listener::listener,
+    },
     state::blocking,
 };
 
@@ -58,8 +61,9 @@ impl Inner {
         let now = prost_types::Timestamp::from(SystemTime::now());
         endpoint.initial_registration_time =
             old.as_ref().map_or(Some(now), |old| old.message.initial_registration_time);
-        let room = endpoint.encoded_len();
-        self.directory.state().check_room(by.owner, room, old.is_none())?;
+        let size = Size { bytes: endpoint.encoded_len(), open: by.netns.is_some() || by.socket.is_some() };
+        self.directory.state().room_for_endpoint(by.owner, size, old.as_deref())?;
+        self.hear(by.owner);
         let unseen = i64::try_from(self.directory.state().next_place()).map_or(i64::MIN, |number| -number);
         // Who listens is asked by a connect(2), which looks at the peer's file where it is.
         let asked = by.socket.clone().zip(by.process.as_ref().map(|process| process.pid));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use nsm_proto::registry::NetworkService;
-use prost::Message;
 
 use super::Inner;
 use crate::registry::{Error, Outcome, Owner, Registered, Service};
@@ -16,8 +15,9 @@ impl Inner {
         by: Owner,
     ) -> Result<Registered<Service>, Error> {
         let _gate = self.gate(&service.name).await;
+        self.hear(by);
         let Some(old) = self.directory.service(&service.name) else {
-            self.directory.state().check_room(by, service.encoded_len(), true)?;
+            self.directory.state().room_for_service(by, &service, None)?;
             return self.write_service(Service { message: service.into(), owner: by }).await;
         };
         let same = service.matches == old.message.matches && (service.payload == old.message.payload || !payload_given);
@@ -27,7 +27,7 @@ impl Inner {
         if !by.may_change(old.owner) && !self.is_abandoned(&old) {
             return Err(Error::Taken { what: "network service", name: service.name, owner: old.owner });
         }
-        self.directory.state().check_room(by, service.encoded_len(), false)?;
+        self.directory.state().room_for_service(by, &service, Some(&old))?;
         self.write_service(Service { message: service.into(), owner: by }).await
     }
 

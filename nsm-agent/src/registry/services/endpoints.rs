@@ -19,6 +19,7 @@ use crate::{
     manager::Ids,
     registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term, check},
     share::{InFlight, Shares, WATCHES},
+    state::Owner as Holder,
 };
 
 /// The registry of endpoints, for callers on the agent's socket.
@@ -26,7 +27,7 @@ use crate::{
 pub struct Endpoints {
     registry: Arc<dyn Registry>,
     ids: Arc<Ids>,
-    watches: Arc<Shares<Owner>>,
+    watches: Arc<Shares<Holder>>,
 }
 
 impl Endpoints {
@@ -65,6 +66,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
     async fn find(&self, request: Request<NetworkServiceEndpointQuery>) -> Result<Response<Self::FindStream>, Status> {
         let connection = caller::connection(request.extensions())?;
         let owner = caller::owner(&connection, &self.ids)?;
+        let holder = self.ids.owner_of(&connection.peer)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let outbox = connection.outbox;
         let query = request.into_inner();
@@ -81,7 +83,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
             });
             return Ok(Response::new(Box::pin(answers)));
         }
-        let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;
+        let share = self.ids.share(&holder, &self.watches)?;
         let changes = directory.watch_endpoints(template)?.then(move |change| {
             let (finder, _share) = (finder.clone(), &share);
             async move {

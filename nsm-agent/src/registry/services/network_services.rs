@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{answer, caller, ended, path, to_its_end};
 use crate::{
     manager::Ids,
-    registry::{Change, Owner, Registry, check},
+    registry::{Change, Registry, check},
     share::{InFlight, Shares, WATCHES},
+    state::Owner as Holder,
 };
 
 /// The registry of network services, for callers on the agent's socket.
@@ -21,7 +22,7 @@ use crate::{
 pub struct NetworkServices {
     registry: Arc<dyn Registry>,
     ids: Arc<Ids>,
-    watches: Arc<Shares<Owner>>,
+    watches: Arc<Shares<Holder>>,
 }
 
 impl NetworkServices {
@@ -46,7 +47,7 @@ impl NetworkServiceRegistry for NetworkServices {
     type FindStream = Pin<Box<dyn Stream<Item = Result<NetworkServiceResponse, Status>> + Send>>;
 
     async fn find(&self, request: Request<NetworkServiceQuery>) -> Result<Response<Self::FindStream>, Status> {
-        let owner = caller::owner(&caller::connection(request.extensions())?, &self.ids)?;
+        let holder = self.ids.owner_of(&caller::connection(request.extensions())?.peer)?;
         let place = request.extensions().get::<InFlight>().cloned();
         let query = request.into_inner();
         let template = query.network_service.unwrap_or_default();
@@ -61,7 +62,7 @@ impl NetworkServiceRegistry for NetworkServices {
             });
             return Ok(Response::new(Box::pin(stream::iter(answers))));
         }
-        let share = (owner != Owner::Operator).then(|| self.watches.take(&owner)).transpose()?;
+        let share = self.ids.share(&holder, &self.watches)?;
         let changes = directory.watch_services(template)?.map(move |change| {
             let _share = &share;
             match change {

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     manager::Ids,
     registry::testing,
-    share::{InFlight, Shares},
+    share::{InFlight, Shares, WATCHES},
     state::Owner as CallOwner,
 };
 
@@ -26,9 +26,13 @@ fn ids() -> Arc<Ids> {
 }
 
 fn call<T>(message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
+    call_of(0, message, shares)
+}
+
+fn call_of<T>(uid: u32, message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
     let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
     let netns = PeerNetns { id: InodeId::of(&fd).unwrap(), fd: Arc::new(fd) };
-    let peer = Arc::new(Peer { netns: Some(netns), pid: 7, uid: 0, gid: 0, pidfd: None });
+    let peer = Arc::new(Peer { netns: Some(netns), pid: 7, uid, gid: 0, pidfd: None });
     let mut request = Request::new(message);
     request.extensions_mut().insert(Connection { peer, inbox: Inbox::default(), outbox: Outbox::default() });
     request.extensions_mut().insert(InFlight::of(Some(shares.take(&SERVED_TO).unwrap())));
@@ -80,4 +84,23 @@ async fn a_write_counts_to_its_end_whether_its_caller_waits_or_not() {
         };
         tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.expect("what has ended does not count");
     }
+}
+
+#[tokio::test]
+async fn watches_count_for_a_pod_whichever_of_its_users_watches() {
+    let registry = testing::reading(testing::directory([], []));
+    let shares = Shares::new("calls", 1);
+    let services = NetworkServices::new(registry, ids());
+    let mut held = Vec::new();
+    let watch = |name: &str| {
+        let service = NetworkService { name: name.into(), ..NetworkService::default() };
+        NetworkServiceQuery { network_service: Some(service), watch: true }
+    };
+    for uid in 1..=u32::try_from(WATCHES).unwrap() {
+        held.push(services.find(call_of(uid, watch("s"), &shares)).await.unwrap());
+    }
+    let refused = services.find(call_of(0, watch("s"), &shares)).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    held.pop();
+    services.find(call_of(0, watch("s"), &shares)).await.unwrap();
 }
