@@ -52,8 +52,10 @@ impl Default for Bounds {
 enum Identity {
     /// All of a network namespace: a pod.
     Netns(InodeId),
-    /// A user of this process's own network namespace, or one whose namespace the kernel does not tell.
+    /// A user of this process's own network namespace.
     User(u32),
+    /// A user of a namespace that the kernel does not tell: root of any pod, for instance.
+    Unknown(u32),
 }
 
 /// The peers of one socket.
@@ -154,7 +156,8 @@ impl Guests {
     fn identity(&self, peer: &Peer) -> Identity {
         match &peer.netns {
             Some(netns) if Some(netns.id) != self.own_netns => Identity::Netns(netns.id),
-            Some(_) | None => Identity::User(peer.uid),
+            Some(_) => Identity::User(peer.uid),
+            None => Identity::Unknown(peer.uid),
         }
     }
 
@@ -203,9 +206,20 @@ fn due(last: &mut Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::fd::OwnedFd;
 
+    use super::*;
+    use crate::PeerNetns;
+
+    /// A user of this process's namespace.
     fn peer(uid: u32) -> Peer {
+        let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
+        let netns = PeerNetns { id: InodeId::of(&fd).unwrap(), fd: Arc::new(fd) };
+        Peer { netns: Some(netns), ..stranger(uid) }
+    }
+
+    /// A user of nobody knows which.
+    fn stranger(uid: u32) -> Peer {
         Peer { netns: None, pid: 1, uid, gid: 0, pidfd: None }
     }
 
@@ -224,10 +238,19 @@ mod tests {
     }
 
     #[test]
+    fn root_of_an_unknown_namespace_is_not_root_here() {
+        let guests = guests(2, 16);
+        let _places: Vec<_> = (0..2).map(|_| guests.admit(&stranger(0)).unwrap()).collect();
+        assert!(guests.admit(&stranger(0)).is_none());
+        assert!(guests.admit(&peer(0)).is_some());
+    }
+
+    #[test]
     fn the_last_places_are_roots() {
         let guests = guests(4, 16);
         let _taken: Vec<_> = (0..14).map(|number| guests.admit(&peer(1 + number / 4)).unwrap()).collect();
         assert!(guests.admit(&peer(20)).is_none());
+        assert!(guests.admit(&stranger(0)).is_none(), "root of some namespace");
         let _root: Vec<_> = (0..2).map(|_| guests.admit(&peer(0)).unwrap()).collect();
         assert!(guests.admit(&peer(0)).is_none());
     }
