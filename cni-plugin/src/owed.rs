@@ -5,20 +5,17 @@
 
 use std::{
     ffi::OsString,
-    fmt::Write as _,
     fs,
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nsm_cni_types::Environment;
+use nsm_cni_types::{Environment, owed::file_name};
 use serde_json::json;
 
 /// Version of the notes' content.
 const FORMAT: u32 = 1;
-/// Longest part of a container id that a file name shows.
-const SHOWN: usize = 100;
 
 /// Leaves a note about the DEL of `env` beside the agent's socket.
 pub(crate) fn leave(socket: &Path, env: &Environment, network: &str) -> Result<(), (PathBuf, io::Error)> {
@@ -65,42 +62,4 @@ fn folder(socket: &Path) -> PathBuf {
     let mut path = OsString::from(socket);
     path.push(".owed");
     PathBuf::from(path)
-}
-
-/// Different for different attachments: `@` and `~` are in no container id, and an interface name is escaped.
-fn file_name(container_id: &str, ifname: &str) -> String {
-    let mut name = container_id.get(..SHOWN).unwrap_or(container_id).to_owned();
-    if name.len() < container_id.len() {
-        let _ = write!(name, "~{:032x}", fnv(container_id.as_bytes()));
-    }
-    name.push('@');
-    for byte in ifname.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') {
-            name.push(char::from(byte));
-        } else {
-            let _ = write!(name, "%{byte:02x}");
-        }
-    }
-    name.push_str(".json");
-    name
-}
-
-/// FNV-1a, 128 bits.
-fn fnv(bytes: &[u8]) -> u128 {
-    let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    bytes.iter().fold(start, |hash: u128, byte| (hash ^ u128::from(*byte)).wrapping_mul((1 << 88) + 0x13b))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_differ_and_fit() {
-        assert_eq!(file_name("c-1", "eth0"), "c-1@eth0.json");
-        let (a, b) = ("a".repeat(4000), "a".repeat(4001));
-        assert_ne!(file_name(&a, "eth0"), file_name(&b, "eth0"));
-        assert!(file_name(&a, "€€€€€").len() < 220);
-        assert_ne!(file_name("c", "é"), file_name("c", "e"));
-    }
 }

@@ -57,7 +57,7 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
 
 fn scrape(shown: &Shown) -> Response {
     let (services, endpoints, watches) = shown.directory.counts();
-    let now = Now { connections: shown.connections.len(), owed: shown.owed.all().len(), services, endpoints, watches };
+    let now = Now { connections: shown.connections.len(), owed: shown.owed.len(), services, endpoints, watches };
     match shown.metrics.text(now) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),

@@ -13,6 +13,7 @@ mod conf;
 mod env;
 mod error;
 mod mechanism;
+pub mod owed;
 mod stdin;
 mod version;
 

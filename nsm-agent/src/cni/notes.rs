@@ -88,9 +88,10 @@ impl Folder {
         Ok(Self { path, reported: Arc::default() })
     }
 
-    /// The note about this attachment. Blocking.
+    /// The note about this attachment, by its name: how many others there are does not matter. Blocking.
     pub fn find(&self, key: &AttachmentKey) -> Option<Note> {
-        self.read().into_iter().find(|note| note.key == *key)
+        let name = nsm_cni_types::owed::file_name(&key.container_id, &key.ifname);
+        self.one(self.path.join(name)).filter(|note| note.key == *key)
     }
 
     async fn notes(&self) -> Vec<Note> {
@@ -246,5 +247,21 @@ mod tests {
             assert!(folder.path.join(left).exists(), "{left}");
         }
         assert_eq!(folder.reported.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_note_is_found_by_its_name() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(&dir.path().join("cni.sock")).unwrap();
+        let key = |ifname: &str| AttachmentKey { container_id: "c".repeat(300), ifname: ifname.into() };
+        for ifname in ["eth0", "net/1"] {
+            let name = nsm_cni_types::owed::file_name(&key(ifname).container_id, ifname);
+            let text = serde_json::json!({"format": 1, "containerId": key(ifname).container_id, "ifname": ifname});
+            std::fs::write(folder.path.join(name), text.to_string()).unwrap();
+        }
+        std::fs::write(folder.path.join("other.json"), "{").unwrap();
+        assert_eq!(folder.find(&key("net/1")).unwrap().key, key("net/1"));
+        assert!(folder.find(&key("eth1")).is_none());
+        assert!(folder.path.join("other.json").exists(), "nobody has looked at the others");
     }
 }

@@ -156,7 +156,9 @@ pub(crate) fn add_works_off_its_owed_note_first() -> anyhow::Result<()> {
     let conf = node.conf(SERVICE);
     node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     let broken = ReadOnly::of(node.run_dir().join("attachments"))?;
-    leave_note(&node, "one", &note(&pod))?;
+    // By the name that the plugin gives it.
+    let name = format!("{}@{IFNAME}", pod.container());
+    leave_note(&node, &name, &note(&pod))?;
     // The next try is seconds away.
     eventually("two tries", 5 * SECOND, || Ok(failures(&node)), |count| *count >= 2)?;
     let refused = node.cni().add(&pod, IFNAME, &conf)?;
@@ -164,7 +166,7 @@ pub(crate) fn add_works_off_its_owed_note_first() -> anyhow::Result<()> {
     drop(broken);
     let added = node.cni().add(&pod, IFNAME, &conf)?.ok()?;
     ensure!(node.agent_log().contains("owed DEL done"), "{}", node.agent_log());
-    ensure!(!node.dir().join("cni.sock.owed/one.json").exists(), "the note is worked off");
+    ensure!(!node.dir().join(format!("cni.sock.owed/{name}.json")).exists(), "the note is worked off");
     // No try that comes later ends the new attachment.
     leave_note(&node, "other", &json!({"format": 1, "containerId": "nobody", "ifname": IFNAME}))?;
     let other = node.dir().join("cni.sock.owed/other.json");
