@@ -31,7 +31,7 @@ use crate::{
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
     selftest::SelfTest,
-    share::{CALLS, CALLS_IN_ALL, InFlight, Shares, WATCHES},
+    share::{CALLS, CALLS_IN_ALL, InFlight, MONITORS_IN_ALL, Shares, WATCHES},
     state::{self, Connected, Hold, Records, blocking},
 };
 
@@ -289,7 +289,7 @@ fn guard(
 + Send
 + Sync
 + 'static {
-    let shares = Shares::new("watches of connections", WATCHES);
+    let shares = Shares::new("watches of connections", WATCHES).in_all(MONITORS_IN_ALL);
     move |request| {
         let watcher = ids.owner_of(&socket(request)?.peer)?;
         let share = ids.share(&watcher, &shares)?;

@@ -16,6 +16,14 @@ use crate::state::Owner;
 
 /// Most watches of one kind that one peer may keep open.
 pub const WATCHES: usize = 256;
+/// The same for all peers together.
+pub const WATCHES_IN_ALL: usize = 8192;
+/// Most watches of one peer that look at more than one name: each remembers all that it was told.
+pub const WIDE: usize = 8;
+/// The same for all peers together.
+pub const WIDE_IN_ALL: usize = 128;
+/// Most watches of connections of all peers together: each is asked at each change of any.
+pub const MONITORS_IN_ALL: usize = 1024;
 /// Most calls of one peer that run at a time, watches aside.
 pub const CALLS: usize = 64;
 /// The same for all peers together.

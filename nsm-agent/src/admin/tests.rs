@@ -270,7 +270,8 @@ async fn watches_of_one_peer_are_bounded() {
     let agent = Agent::start(ELSEWHERE).await;
     let own = agent.connect().await;
     let mut client = NetworkServiceEndpointRegistryClient::new(own.channel.clone());
-    let query = NetworkServiceEndpointQuery { watch: true, ..NetworkServiceEndpointQuery::default() };
+    let named = NetworkServiceEndpoint { name: "e".into(), ..NetworkServiceEndpoint::default() };
+    let query = NetworkServiceEndpointQuery { watch: true, network_service_endpoint: Some(named) };
     // HTTP/2 bounds the calls of one socket, too.
     let other = agent.connect().await;
     let mut second = NetworkServiceEndpointRegistryClient::new(other.channel.clone());

@@ -9,6 +9,7 @@ mod usage;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    ops::Bound::{Excluded, Unbounded},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -231,11 +232,25 @@ impl State {
         if !wanted.name.is_empty() {
             return self.endpoints.get(&wanted.name).filter(fits).cloned().into_iter().collect();
         }
-        let services = &wanted.network_service_names;
-        match services.iter().min_by_key(|service| self.offers(service).map_or(0, Offers::len)) {
+        match self.rarest(&wanted.network_service_names) {
             Some(rarest) => self.offers(rarest).into_iter().flat_map(Offers::all).filter(fits).cloned().collect(),
             None => self.endpoints.values().filter(fits).cloned().collect(),
         }
+    }
+
+    /// Of these services the one that fewest offer.
+    pub(super) fn rarest<'a>(&self, services: &'a [String]) -> Option<&'a String> {
+        services.iter().min_by_key(|service| self.offers(service).map_or(0, Offers::len))
+    }
+
+    /// The service that follows this name.
+    pub(super) fn service_after(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.range::<str, _>((Excluded(name), Unbounded)).next().map(|(_, service)| service)
+    }
+
+    /// The endpoint that follows this name, also one that has expired.
+    pub(super) fn endpoint_after(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.endpoints.range::<str, _>((Excluded(name), Unbounded)).next().map(|(_, entry)| entry)
     }
 
     pub(super) fn next_place(&mut self) -> u64 {

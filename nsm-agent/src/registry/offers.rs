@@ -81,6 +81,11 @@ impl Offers {
         })
     }
 
+    /// The first of them at that place or later.
+    pub(crate) fn from(&self, place: u64) -> Option<&Arc<Entry>> {
+        self.entries.range(place..).next().map(|(_, entry)| entry)
+    }
+
     /// All of them, reachable or not.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()

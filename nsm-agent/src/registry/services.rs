@@ -9,6 +9,7 @@ mod endpoints;
 mod network_services;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 pub use endpoints::Endpoints;
 pub use network_services::NetworkServices;

@@ -166,6 +166,35 @@ async fn a_watch_begins_with_what_is_there_and_skips_what_nobody_saw() {
 }
 
 #[tokio::test]
+async fn a_wide_watch_looks_up_what_there_is_as_it_is_read() {
+    let directory = testing::directory([service("s")], (0..1000).map(|number| endpoint(&format!("e-{number:03}"))));
+    let of_service = NetworkServiceEndpoint { network_service_names: vec!["s".into()], ..Default::default() };
+    let nobodys = NetworkServiceEndpoint { url: "nobody's".into(), ..Default::default() };
+    for template in [NetworkServiceEndpoint::default(), of_service] {
+        let mut watch = directory.watch_endpoints(template).unwrap();
+        assert_eq!(directory.state().endpoint_watchers.unread(), 0, "nothing is copied for who may never read");
+        assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "e-000"));
+        directory.take_endpoint("e-500");
+        let last = directory.endpoint("e-999").unwrap();
+        directory.renew_endpoint(&last);
+        let mut told = std::collections::BTreeSet::from(["e-000".to_owned()]);
+        for _ in 0..998 {
+            let Change::Current(entry) = next(&mut watch).await else { panic!("nobody went that was seen") };
+            assert!(told.insert(entry.message.name.clone()), "{} is told once", entry.message.name);
+        }
+        assert!(!told.contains("e-500") && told.contains("e-999"));
+        directory.put_endpoint(&{
+            let (message, place) = (endpoint("e-500").into(), directory.state().next_place());
+            let (owner, reach) = (Owner::Operator, Reach::Url);
+            Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline: None })
+        });
+        assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "e-500"));
+    }
+    let mut watch = directory.watch_endpoints(nobodys).unwrap();
+    assert!(timeout(Duration::from_millis(1), watch.next()).await.is_err());
+}
+
+#[tokio::test]
 async fn other_domains_and_paths_of_peers_are_refused() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;

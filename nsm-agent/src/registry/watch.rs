@@ -1,7 +1,7 @@
 //! Watches: the current objects first, then every change, until the watcher leaves or the registry ends.
 //!
-//! A slow watcher costs no more than the names it has not read yet: changes of one object come together, and what came and
-//! went unseen is not told.
+//! A slow watcher costs no more than the names of what changed since: changes of one object come together, and what came and went unseen
+//! is not told. What was there when the watch began is looked up as the watcher reads it, not before.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -38,7 +38,9 @@ pub trait Watched: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn current(state: &State, name: &str) -> Option<Arc<Self>>;
     #[doc(hidden)]
-    fn found(state: &State, template: &Self::Message) -> Vec<Arc<Self>>;
+    fn begin(state: &State, template: &Self::Message) -> Cursor;
+    #[doc(hidden)]
+    fn next(state: &State, cursor: &Cursor) -> Option<(Arc<Self>, Cursor)>;
     #[doc(hidden)]
     fn name(message: &Self::Message) -> &str;
     #[doc(hidden)]
@@ -59,8 +61,17 @@ impl Watched for Service {
     fn current(state: &State, name: &str) -> Option<Arc<Self>> {
         state.service(name).cloned()
     }
-    fn found(state: &State, template: &NetworkService) -> Vec<Arc<Self>> {
-        state.find_services(template)
+    fn begin(_: &State, _: &NetworkService) -> Cursor {
+        Cursor::After(String::new())
+    }
+    fn next(state: &State, cursor: &Cursor) -> Option<(Arc<Self>, Cursor)> {
+        match cursor {
+            Cursor::After(name) => {
+                let service = state.service_after(name)?;
+                Some((service.clone(), Cursor::After(service.message.name.clone())))
+            }
+            Cursor::Offering(..) => None,
+        }
     }
     fn name(message: &NetworkService) -> &str {
         &message.name
@@ -84,8 +95,23 @@ impl Watched for Entry {
     fn current(state: &State, name: &str) -> Option<Arc<Self>> {
         state.endpoint(name).cloned()
     }
-    fn found(state: &State, template: &NetworkServiceEndpoint) -> Vec<Arc<Self>> {
-        state.find_endpoints(template)
+    fn begin(state: &State, template: &NetworkServiceEndpoint) -> Cursor {
+        match state.rarest(&template.network_service_names) {
+            Some(service) => Cursor::Offering(service.to_owned(), 0),
+            None => Cursor::After(String::new()),
+        }
+    }
+    fn next(state: &State, cursor: &Cursor) -> Option<(Arc<Self>, Cursor)> {
+        match cursor {
+            Cursor::After(name) => {
+                let entry = state.endpoint_after(name)?;
+                Some((entry.clone(), Cursor::After(entry.message.name.clone())))
+            }
+            Cursor::Offering(service, from) => {
+                let entry = state.offers(service)?.from(*from)?;
+                Some((entry.clone(), Cursor::Offering(service.clone(), entry.place() + 1)))
+            }
+        }
     }
     fn name(message: &NetworkServiceEndpoint) -> &str {
         &message.name
@@ -94,6 +120,18 @@ impl Watched for Entry {
         &mut state.endpoint_watchers
     }
 }
+
+/// How far a watcher has come in what there was when it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cursor {
+    /// What follows this name.
+    After(String),
+    /// Who offers this service, from this place on.
+    Offering(String, u64),
+}
+
+/// Most objects that are looked at for one watcher before others have their turn.
+const STEPS: usize = 256;
 
 /// All watchers of one kind of object.
 pub struct Watchers<K: Watched> {
@@ -113,6 +151,8 @@ impl<K: Watched> Default for Watchers<K> {
 
 struct Watcher<K: Watched> {
     template: K::Message,
+    /// None when all that was there at first is told.
+    cursor: Option<Cursor>,
     dirty: BTreeSet<String>,
     seen: HashMap<String, Arc<K::Message>>,
     waker: Option<Waker>,
@@ -145,14 +185,27 @@ impl<K: Watched> Watchers<K> {
         self.all.len()
     }
 
-    fn add(&mut self, template: K::Message, dirty: BTreeSet<String>) -> u64 {
+    /// How many names are kept for their readers.
+    #[cfg(test)]
+    pub(super) fn unread(&self) -> usize {
+        self.all.values().map(|watcher| watcher.dirty.len()).sum()
+    }
+
+    fn add(&mut self, template: K::Message, begin: Cursor) -> u64 {
         let id = self.next;
         self.next += 1;
+        let (mut cursor, mut dirty) = (None, BTreeSet::new());
         match K::only(&template) {
-            "" => self.wide.insert(id),
-            name => self.by_name.entry(name.to_owned()).or_default().insert(id),
-        };
-        self.all.insert(id, Watcher { template, dirty, seen: HashMap::new(), waker: None });
+            "" => {
+                cursor = Some(begin);
+                self.wide.insert(id);
+            }
+            name => {
+                dirty.insert(name.to_owned());
+                self.by_name.entry(name.to_owned()).or_default().insert(id);
+            }
+        }
+        self.all.insert(id, Watcher { template, cursor, dirty, seen: HashMap::new(), waker: None });
         id
     }
 
@@ -178,8 +231,8 @@ pub struct Watch<K: Watched> {
 impl<K: Watched> Watch<K> {
     pub(super) fn new(directory: &Arc<Directory>, template: K::Message) -> Self {
         let mut state = directory.state();
-        let now = K::found(&state, &template).iter().map(|object| K::name(object.message()).to_owned()).collect();
-        let id = K::watchers(&mut state).add(template, now);
+        let begin = K::begin(&state, &template);
+        let id = K::watchers(&mut state).add(template, begin);
         Self { directory: directory.clone(), id, kind: PhantomData }
     }
 }
@@ -189,9 +242,23 @@ impl<K: Watched> Stream for Watch<K> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Change<K>>> {
         let mut state = self.directory.state();
-        loop {
+        for _ in 0..STEPS {
             let closed = state.closed;
             let Some(watcher) = K::watchers(&mut state).all.get_mut(&self.id) else { return Poll::Ready(None) };
+            // What there was comes before what changed since.
+            if let Some(cursor) = watcher.cursor.take() {
+                let Some((object, after)) = K::next(&state, &cursor) else { continue };
+                let name = K::name(object.message());
+                let lives = K::current(&state, name).is_some();
+                let Some(watcher) = K::watchers(&mut state).all.get_mut(&self.id) else { return Poll::Ready(None) };
+                watcher.cursor = Some(after);
+                if lives && !watcher.seen.contains_key(name) && K::fits(&watcher.template, object.message()) {
+                    watcher.dirty.remove(name);
+                    watcher.seen.insert(name.to_owned(), object.message().clone());
+                    return Poll::Ready(Some(Change::Current(object)));
+                }
+                continue;
+            }
             let Some(name) = watcher.dirty.pop_first() else {
                 if closed {
                     return Poll::Ready(None);
@@ -213,6 +280,8 @@ impl<K: Watched> Stream for Watch<K> {
                 }
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -14,8 +14,8 @@ use nsm_proto::connection::monitor_connection_client::MonitorConnectionClient;
 use nsm_proto::connection::{Connection, Mechanism, MonitorScopeSelector, Path as Segments, PathSegment};
 use nsm_proto::networkservice::NetworkServiceRequest;
 use nsm_proto::networkservice::network_service_client::NetworkServiceClient;
-use nsm_proto::registry::NetworkServiceEndpointQuery;
 use nsm_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
+use nsm_proto::registry::{NetworkServiceEndpoint, NetworkServiceEndpointQuery};
 use tokio::runtime::{Builder, Runtime};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
@@ -124,14 +124,15 @@ impl Caller {
         })
     }
 
-    /// Watches of endpoints and of connections, so many of each, for as long as they are held.
+    /// Watches of one endpoint's name and of connections, so many of each, for as long as they are held.
     pub(crate) fn watch(&self, count: usize) -> anyhow::Result<impl Sized> {
         let mut endpoints = NetworkServiceEndpointRegistryClient::new(self.channel.channel.clone());
         let mut connections = MonitorConnectionClient::new(self.channel.channel.clone());
         self.runtime.block_on(async {
             let mut held = Vec::new();
             for _ in 0..count {
-                let query = NetworkServiceEndpointQuery { watch: true, ..NetworkServiceEndpointQuery::default() };
+                let named = NetworkServiceEndpoint { name: "somebody".into(), ..NetworkServiceEndpoint::default() };
+                let query = NetworkServiceEndpointQuery { watch: true, network_service_endpoint: Some(named) };
                 let found = endpoints.find(Request::new(query)).await?.into_inner();
                 let events = connections.monitor_connections(MonitorScopeSelector::default()).await?.into_inner();
                 held.push((found, events));

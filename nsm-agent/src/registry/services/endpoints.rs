@@ -14,12 +14,11 @@ use nsm_proto::registry::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{answer, caller, ended, path, to_its_end, token_expires};
+use super::{answer, caller, ended, path, to_its_end, token_expires, watches::Watches};
 use crate::{
     manager::Ids,
     registry::{Change, Entry, Owner, Reach, Registrant, Registry, Term, check},
-    share::{InFlight, Shares, WATCHES},
-    state::Owner as Holder,
+    share::InFlight,
 };
 
 /// The registry of endpoints, for callers on the agent's socket.
@@ -27,13 +26,13 @@ use crate::{
 pub struct Endpoints {
     registry: Arc<dyn Registry>,
     ids: Arc<Ids>,
-    watches: Arc<Shares<Holder>>,
+    watches: Watches,
 }
 
 impl Endpoints {
     /// `ids` tells who calls.
     pub fn new(registry: Arc<dyn Registry>, ids: Arc<Ids>) -> Self {
-        Self { registry, ids, watches: Shares::new("watches of endpoints", WATCHES) }
+        Self { registry, ids, watches: Watches::of("watches of endpoints", "watches of all endpoints") }
     }
 }
 
@@ -83,7 +82,7 @@ impl NetworkServiceEndpointRegistry for Endpoints {
             });
             return Ok(Response::new(Box::pin(answers)));
         }
-        let share = self.ids.share(&holder, &self.watches)?;
+        let share = self.watches.share(&self.ids, &holder, &template.name)?;
         let changes = directory.watch_endpoints(template)?.then(move |change| {
             let (finder, _share) = (finder.clone(), &share);
             async move {

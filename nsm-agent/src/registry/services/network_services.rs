@@ -9,12 +9,11 @@ use nsm_proto::registry::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{answer, caller, ended, path, to_its_end};
+use super::{answer, caller, ended, path, to_its_end, watches::Watches};
 use crate::{
     manager::Ids,
     registry::{Change, Registry, check},
-    share::{InFlight, Shares, WATCHES},
-    state::Owner as Holder,
+    share::InFlight,
 };
 
 /// The registry of network services, for callers on the agent's socket.
@@ -22,13 +21,13 @@ use crate::{
 pub struct NetworkServices {
     registry: Arc<dyn Registry>,
     ids: Arc<Ids>,
-    watches: Arc<Shares<Holder>>,
+    watches: Watches,
 }
 
 impl NetworkServices {
     /// `ids` tells who calls.
     pub fn new(registry: Arc<dyn Registry>, ids: Arc<Ids>) -> Self {
-        Self { registry, ids, watches: Shares::new("watches of network services", WATCHES) }
+        Self { registry, ids, watches: Watches::of("watches of network services", "watches of all network services") }
     }
 }
 
@@ -62,7 +61,7 @@ impl NetworkServiceRegistry for NetworkServices {
             });
             return Ok(Response::new(Box::pin(stream::iter(answers))));
         }
-        let share = self.ids.share(&holder, &self.watches)?;
+        let share = self.watches.share(&self.ids, &holder, &template.name)?;
         let changes = directory.watch_services(template)?.map(move |change| {
             let _share = &share;
             match change {

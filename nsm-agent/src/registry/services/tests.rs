@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     manager::Ids,
     registry::testing,
-    share::{InFlight, Shares, WATCHES},
+    share::{InFlight, Shares, WATCHES, WIDE},
     state::Owner as CallOwner,
 };
 
@@ -102,5 +102,12 @@ async fn watches_count_for_a_pod_whichever_of_its_users_watches() {
     let refused = services.find(call_of(0, watch("s"), &shares)).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     held.pop();
+    services.find(call_of(0, watch("s"), &shares)).await.unwrap();
+    held.clear();
+    for uid in 1..=u32::try_from(WIDE).unwrap() {
+        held.push(services.find(call_of(uid, watch(""), &shares)).await.unwrap());
+    }
+    let refused = services.find(call_of(0, watch(""), &shares)).await.err().unwrap();
+    assert!(refused.message().contains("watches of all network services"), "{refused}");
     services.find(call_of(0, watch("s"), &shares)).await.unwrap();
 }
