@@ -112,6 +112,7 @@ fn measure(size: &Size, report: &mut Report) -> anyhow::Result<()> {
     drop(node);
     if report.wants("endpoints") {
         scale::endpoints(size, report)?;
+        scale::of_one_service(size, report)?;
     }
     Ok(())
 }

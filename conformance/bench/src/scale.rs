@@ -1,15 +1,18 @@
-//! Find and the choice of candidates among many endpoints.
+//! Find and the choice of candidates among many endpoints: of many services, and of one.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use nsm_lab::Node;
-use nsm_proto::admin::ExplainRequest;
 use nsm_proto::admin::admin_client::AdminClient;
+use nsm_proto::admin::{ExplainRequest, PlanRequest};
 use nsm_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
-use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceLabels};
+use nsm_proto::registry::{
+    Destination, Match, NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceLabels,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Size;
@@ -17,6 +20,10 @@ use crate::report::{Goal, Report};
 
 /// Endpoints of one service: what a Find returns is the same whatever else is registered.
 const PER_SERVICE: usize = 10;
+
+/// A service whose first match nobody fits, and one that nobody fits.
+const FALLS: &str = "falls";
+const NONE: &str = "none";
 
 /// Calls of one figure.
 const CALLS: u32 = 10;
@@ -47,15 +54,44 @@ pub(crate) fn endpoints(size: &Size, report: &mut Report) -> anyhow::Result<()> 
         }
         anyhow::Ok((few, many))
     })?;
-    let total = size.endpoints;
-    for (what, few, many) in [("Find", few.finds, many.finds), ("candidates", few.choices, many.choices)] {
+    compare(report, size.endpoints, [("Find", few.finds, many.finds), ("candidates", few.choices, many.choices)]);
+    Ok(())
+}
+
+/// A choice past a match that nobody fits, and one that nobody fits at all, among ten endpoints of one service and among all.
+pub(crate) fn of_one_service(size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    let _here = OnOneProcessor::enter()?;
+    let (small, large) = (Node::start("scale-one-small")?, Node::start("scale-one-large")?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (few, many) = runtime.block_on(async {
+        let (mut small, mut large) = (Lab::connect(&small).await?, Lab::connect(&large).await?);
+        small.register_one(PER_SERVICE).await?;
+        large.register_one(size.endpoints).await?;
+        let (mut few, mut many) = (Samples::default(), Samples::default());
+        for turn in 0..size.n {
+            if turn % 2 == 0 {
+                small.measure_one(&mut few).await?;
+                large.measure_one(&mut many).await?;
+            } else {
+                large.measure_one(&mut many).await?;
+                small.measure_one(&mut few).await?;
+            }
+        }
+        anyhow::Ok((few, many))
+    })?;
+    let kinds = [("a fallthrough", few.finds, many.finds), ("no fit", few.choices, many.choices)];
+    compare(report, size.endpoints, kinds);
+    Ok(())
+}
+
+fn compare(report: &mut Report, total: usize, kinds: [(&str, Vec<f64>, Vec<f64>); 2]) {
+    for (what, few, many) in kinds {
         let few = report.series(&format!("{what}, {PER_SERVICE} endpoints"), "nsm-agent", "ms", &few);
         let many = report.series(&format!("{what}, {total} endpoints"), "nsm-agent", "ms", &many);
         let ratio = many.unwrap_or(f64::NAN) / few.unwrap_or(f64::NAN);
         let what = format!("{what} at {total} endpoints against {PER_SERVICE}");
         report.judge(&what, "×", ratio, Goal::Most { must: 1.5, aim: 1.2 });
     }
-    Ok(())
 }
 
 /// This thread, and what it starts, on one processor until it is dropped.
@@ -123,6 +159,54 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// So many endpoints of two services: with one a client falls through its first match, in the other none fits it.
+    async fn register_one(&mut self, endpoints: usize) -> anyhow::Result<()> {
+        let to = |place: &str| Destination {
+            destination_selector: [("place".to_owned(), place.to_owned())].into(),
+            ..Destination::default()
+        };
+        let nobody = Match { routes: vec![to("nobody's")], ..Match::default() };
+        let falls = Match { fallthrough: true, ..nobody.clone() };
+        let matches = [vec![falls, Match { routes: vec![to("3")], ..Match::default() }], vec![nobody]];
+        for (name, matches) in [FALLS, NONE].into_iter().zip(matches) {
+            let object =
+                NetworkService { name: name.into(), payload: "IP".into(), matches, ..NetworkService::default() };
+            self.admin.apply_network_service(object).await?;
+        }
+        for endpoint in 0..endpoints {
+            let labels: BTreeMap<_, _> = [("place".to_owned(), endpoint.to_string())].into();
+            let labels = |_| NetworkServiceLabels { labels: labels.clone() };
+            let object = NetworkServiceEndpoint {
+                name: format!("endpoint-{endpoint}"),
+                network_service_names: vec![FALLS.into(), NONE.into()],
+                network_service_labels: [FALLS, NONE].map(|name| (name.to_owned(), labels(name))).into(),
+                url: format!("unix:///run/endpoint-{endpoint}.sock"),
+                ..NetworkServiceEndpoint::default()
+            };
+            self.admin.apply_endpoint(object).await?;
+        }
+        Ok(())
+    }
+
+    /// One figure of each of the two.
+    async fn measure_one(&mut self, samples: &mut Samples) -> anyhow::Result<()> {
+        tokio::time::sleep(PAUSE).await;
+        samples.finds.push(self.plan(FALLS).await?);
+        tokio::time::sleep(PAUSE).await;
+        samples.choices.push(self.plan(NONE).await?);
+        Ok(())
+    }
+
+    async fn plan(&mut self, service: &str) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            let query =
+                PlanRequest { network_service: service.into(), mechanism: "KERNEL".into(), ..PlanRequest::default() };
+            self.admin.plan(query).await?;
+        }
+        Ok(each(began))
     }
 
     /// One figure of Find and one of the choice.
