@@ -101,6 +101,20 @@ impl Failure {
                     timeout.as_secs_f32()
                 ),
             ),
+            // What gRPC itself answers where nobody serves the call.
+            Self::Answered(status) if status.code() == Code::Unimplemented && status.message().is_empty() => {
+                Error::new(
+                    code::UNKNOWN_CALL,
+                    format!(
+                        "{path} is not the agent's private socket (the NSM socket?), or the agent does not know this \
+                         call: set cniSocket to the agent's --cni-socket"
+                    ),
+                )
+            }
+            Self::Answered(status) if status.message().is_empty() => Error::new(
+                code_of(status.code()),
+                format!("nsm-agent at {path} answered {:?}, without a word: see its log", status.code()),
+            ),
             Self::Answered(status) => Error::new(code_of(status.code()), status.message()),
         }
     }
@@ -128,4 +142,19 @@ pub(crate) fn key(env: &Environment) -> AttachmentKey {
 /// This plugin's version, for the agent's log.
 pub(crate) fn plugin_version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_is_empty() {
+        let told = |status| Failure::Answered(status).error(Path::new("/run/a.sock"), Duration::from_secs(1));
+        let wrong = told(Status::unimplemented(""));
+        assert!(wrong.msg.starts_with("/run/a.sock is not the agent's private socket"), "{}", wrong.msg);
+        assert!(wrong.msg.contains("cniSocket"), "{}", wrong.msg);
+        assert!(told(Status::internal("")).msg.contains("Internal"));
+        assert_eq!(told(Status::not_found("x")).msg, "x");
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) async fn run(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse(&call.stdin, &args)?;
     let ifname = conf.interface_made(&call.env).to_owned();
     let Some(before) = conf.prev_result else {
-        return Err(Error::new(code::INVALID_CONFIG, "prevResult is missing: expected the result of ADD"));
+        return Err(Error::new(code::INVALID_CONFIG, "prevResult is missing: run ADD first, and pass its result"));
     };
     let part = before.convert(Version::NEWEST).part_of(&ifname);
     if part.interfaces.is_empty() {
