@@ -125,8 +125,7 @@ fn key(key: Option<cni::AttachmentKey>) -> Result<AttachmentKey, Status> {
             "container id {container:?}: expected 1 to 255 letters, digits, '_', '.', '-', the first a letter or digit"
         )));
     }
-    nsm_netlink::IfName::new(key.ifname.as_str())
-        .map_err(|error| Status::invalid_argument(format!("interface name {:?}: {error}", key.ifname)))?;
+    nsm_netlink::IfName::new(key.ifname.as_str()).map_err(|error| Status::invalid_argument(error.to_string()))?;
     Ok(key.into())
 }
 

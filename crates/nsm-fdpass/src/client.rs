@@ -49,7 +49,7 @@ impl FdChannel {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No such file.
-    #[error("nothing at {}: is its process running, and is this the right path?", .0.display())]
+    #[error("nothing at {}: its process does not run, or listens elsewhere", .0.display())]
     Missing(PathBuf),
     /// A socket that nobody listens on.
     #[error("nobody listens on {}: its process has ended and left the socket", .0.display())]
@@ -66,12 +66,12 @@ pub enum ConnectError {
     #[error("{} did not accept a connection in time", .0.display())]
     Timeout(PathBuf),
     /// Anything else.
-    #[error("cannot connect to {}: {source}", path.display())]
+    #[error("cannot connect to {}: {cause}", path.display())]
     Io {
         /// Where.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. In the text already, so no source: it would be read twice.
+        cause: io::Error,
     },
 }
 
@@ -82,7 +82,7 @@ impl ConnectError {
             io::ErrorKind::NotFound => Self::Missing(path),
             io::ErrorKind::ConnectionRefused => Self::Refused(path),
             io::ErrorKind::PermissionDenied => Self::Denied { path, uid: nix::unistd::geteuid().as_raw() },
-            _ => Self::Io { path, source },
+            _ => Self::Io { path, cause: source },
         }
     }
 }
@@ -186,7 +186,7 @@ async fn channel(socket: UnixStream, path: &Path, deadline: Instant) -> Result<F
     let endpoint = Endpoint::from_static("http://localhost");
     match tokio::time::timeout_at(deadline, endpoint.connect_with_connector(connector)).await {
         Err(_) => Err(ConnectError::Timeout(path.to_owned())),
-        Ok(Err(error)) => Err(ConnectError::Io { path: path.to_owned(), source: io::Error::other(error) }),
+        Ok(Err(error)) => Err(ConnectError::Io { path: path.to_owned(), cause: io::Error::other(error) }),
         Ok(Ok(channel)) => Ok(FdChannel { channel, inbox, outbox, alive }),
     }
 }

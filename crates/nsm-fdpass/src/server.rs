@@ -69,8 +69,16 @@ pub enum BindError {
     /// Something else is there.
     #[error("{} exists and is no socket: remove it, or choose another path", .0.display())]
     NoSocket(PathBuf),
+    /// Not for this user.
+    #[error("cannot {action} {}: permission denied: run as root, or name a path where this user may write", path.display())]
+    Denied {
+        /// E.g. `listen on`.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// The system said no.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// E.g. `listen on`.
         action: &'static str,
@@ -79,6 +87,17 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl BindError {
+    fn of(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            Self::Denied { action, path }
+        } else {
+            Self::Io { action, path, source }
+        }
+    }
 }
 
 /// A listening socket and its path, which goes with it.
@@ -91,7 +110,7 @@ pub struct Socket {
 
 /// Listens on `path`; the folder is made where it is missing.
 pub fn bind(path: &Path, permissions: Permissions) -> Result<Socket, BindError> {
-    let failed = |action| move |source| BindError::Io { action, path: path.to_owned(), source };
+    let failed = |action| move |source| BindError::of(action, path, source);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
     }
@@ -154,7 +173,7 @@ fn take_over(path: &Path) -> Result<(), BindError> {
         // Gone in between counts as stale too.
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
         Ok(()) | Err(Errno::EAGAIN) => Err(BindError::InUse(path.to_owned())),
-        Err(error) => Err(BindError::Io { action: "look who listens on", path: path.to_owned(), source: error.into() }),
+        Err(error) => Err(BindError::of("look who listens on", path, error.into())),
     }
 }
 

@@ -201,7 +201,7 @@ async fn a_peer_that_restarts_is_dialled_again() {
     }
     let error = lab.client.request(asking("x")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(error.to_string().contains("is its process running"), "{error}");
+    assert!(error.to_string().contains("its process does not run"), "{error}");
 }
 
 #[tokio::test]
