@@ -45,7 +45,9 @@ pub struct Wanted<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No such service.
-    #[error("network service {0:?} is not registered: nsmctl get networkservices")]
+    #[error(
+        "network service {0:?} is not registered: start an endpoint of it, or nsmctl apply it; nsmctl get networkservices lists those that are"
+    )]
     NoService(String),
     /// Nobody knows yet: the agent has just started.
     #[error("network service {0:?} cannot be looked up: the registry has not been read yet; try again")]

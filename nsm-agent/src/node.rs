@@ -86,7 +86,7 @@ impl ThisNode {
         let ifname = if request.ifname.is_empty() { "nsm-1" } else { &request.ifname };
         let name = match IfName::new(ifname) {
             Ok(name) => name,
-            Err(error) => return plan.problems.push(format!("interface name {ifname:?}: {error}")),
+            Err(error) => return plan.problems.push(error.to_string()),
         };
         if request.netns_path.is_empty() {
             plan.steps
@@ -165,7 +165,15 @@ impl admin::Node for ThisNode {
                 let names: Vec<&str> = candidates.iter().map(|entry| entry.message.name.as_str()).collect();
                 plan.steps.push(format!("ask, until one serves: {}", names.join(", ")));
             }
-            Err(error) => plan.problems.push(error.to_string()),
+            Err(error) => {
+                plan.problems.push(error.to_string());
+                // What else is wrong is worth telling; nothing of it would be done.
+                let mut rest = PlanResponse::default();
+                self.look_into(&request, &mut rest).await;
+                plan.problems.extend(rest.problems);
+                plan.problems.extend(self.selftest.problems().await);
+                return Ok(plan);
+            }
         }
         self.look_into(&request, &mut plan).await;
         plan.problems.extend(self.selftest.problems().await);
