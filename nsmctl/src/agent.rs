@@ -16,7 +16,7 @@ pub(crate) struct Agent {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
     /// The socket is not there.
-    #[error("no agent at {}: start nsm-agent, or name its socket with --cni-socket; nsmctl check tells more", .0.display())]
+    #[error("no agent at {}: start nsm-agent, or name its socket with --cni-socket", .0.display())]
     NoSocket(PathBuf),
     /// The path is something else.
     #[error("{} is no socket: name the agent's with --cni-socket", .0.display())]
@@ -25,7 +25,7 @@ pub(crate) enum Unreachable {
     #[error("permission denied for {}: it is root's only, use sudo", .0.display())]
     Denied(PathBuf),
     /// A socket that nobody listens on.
-    #[error("nobody listens on {}: the agent has ended without removing it; start nsm-agent, nsmctl check tells more", .0.display())]
+    #[error("nobody listens on {}: the agent has ended without removing it; start nsm-agent", .0.display())]
     Refused(PathBuf),
     /// Anything else.
     #[error("the agent at {} does not answer: {cause}", socket.display())]

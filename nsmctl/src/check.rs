@@ -38,6 +38,7 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) 
 /// What the agent says about itself.
 async fn ask(agent: &Agent, findings: &mut Vec<Finding>) -> Option<InfoResponse> {
     let fix = "start nsm-agent (systemctl start nsm-agent), or name its socket with --cni-socket";
+    let told = |status: tonic::Status| Error::from(status).at(&agent.socket).to_string();
     let mut client = match agent.connect().await {
         Ok(client) => client,
         Err(error) => {
@@ -48,7 +49,7 @@ async fn ask(agent: &Agent, findings: &mut Vec<Finding>) -> Option<InfoResponse>
     let info = match client.info(agent.request(InfoRequest {})).await {
         Ok(info) => info.into_inner(),
         Err(status) => {
-            findings.push(bad("agent", &format!("it does not tell who it is: {}", status.message()), fix));
+            findings.push(bad("agent", &told(status), fix));
             return None;
         }
     };
@@ -61,7 +62,7 @@ async fn ask(agent: &Agent, findings: &mut Vec<Finding>) -> Option<InfoResponse>
     findings.push(versions::of_callers(&info));
     match client.self_test(agent.request(SelfTestRequest {})).await {
         Ok(test) => findings.extend(test.into_inner().findings),
-        Err(status) => findings.push(bad("self-test", status.message(), "look into the agent's log")),
+        Err(status) => findings.push(bad("self-test", &told(status), "look into the agent's log")),
     }
     Some(info)
 }

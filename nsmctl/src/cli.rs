@@ -45,11 +45,11 @@ pub(crate) struct Apply {
     pub(crate) file: Vec<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Get {
     /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
     pub(crate) kind: String,
-    /// Only these; all without.
+    /// Only these; all without. Also KIND/NAME in one word.
     pub(crate) names: Vec<String>,
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
@@ -80,8 +80,8 @@ pub(crate) enum Format {
 pub(crate) struct Describe {
     /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
     pub(crate) kind: String,
-    /// Its name; the id of a connection.
-    pub(crate) name: String,
+    /// Its name; the id of a connection. Also KIND/NAME in one word.
+    pub(crate) name: Option<String>,
     /// Labels of a client, e.g. app=firewall,zone=a.
     #[arg(short, long, value_parser = labels::pair, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<(String, String)>,
@@ -94,7 +94,7 @@ pub(crate) struct Describe {
 pub(crate) struct Delete {
     /// networkservice (netsvc), networkserviceendpoint (nse) or connection.
     pub(crate) kind: Option<String>,
-    /// What to delete.
+    /// What to delete. Also KIND/NAME in one word each, as get -o name writes them.
     pub(crate) names: Vec<String>,
     /// Delete what these documents name; - for standard input.
     #[arg(short, long = "filename", value_name = "FILE", conflicts_with_all = ["kind", "names"])]

@@ -10,8 +10,7 @@ use crate::{agent::Agent, apply, cli, error::Error, kind::Kind};
 pub(crate) async fn run(agent: &Agent, args: &cli::Delete, out: &mut impl Write) -> Result<(), Error> {
     let mut doomed: Vec<(Kind, String)> = Vec::new();
     if let Some(kind) = &args.kind {
-        let kind: Kind = kind.parse()?;
-        doomed.extend(args.names.iter().map(|name| (kind, name.clone())));
+        doomed = Kind::with_names(kind, &args.names)?;
     }
     for object in apply::read_all(&args.file)? {
         doomed.push((Kind::of(&object), object.name().to_owned()));

@@ -16,18 +16,21 @@ use crate::{
 
 /// Describes one object.
 pub(crate) async fn run(agent: &Agent, args: &cli::Describe, out: &mut impl Write) -> Result<(), Error> {
-    let kind: Kind = args.kind.parse()?;
+    let mut named = Kind::with_names(&args.kind, args.name.as_slice())?.into_iter();
+    let (Some((kind, name)), None) = (named.next(), named.next()) else {
+        return Err(Error::Usage("describe one: nsmctl describe KIND NAME, or KIND/NAME".to_owned()));
+    };
     if kind != Kind::Service && !args.labels.is_empty() {
         return Err(Error::Usage("--labels are those of a client that asks for a network service".to_owned()));
     }
     let mut client = agent.connect().await?;
     if kind == Kind::Service {
         let labels = args.labels.iter().cloned().collect();
-        let request = agent.request(ExplainRequest { network_service: args.name.clone(), labels });
+        let request = agent.request(ExplainRequest { network_service: name.clone(), labels });
         let explanation = match client.explain(request).await {
             Ok(explanation) => explanation.into_inner(),
             Err(status) if status.code() == tonic::Code::NotFound => {
-                return Err(Error::NotFound { what: kind.singular(), name: args.name.clone() });
+                return Err(Error::NotFound { what: kind.singular(), name: name.clone() });
             }
             Err(status) => return Err(status.into()),
         };
@@ -40,9 +43,9 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Describe, out: &mut impl Writ
             }
         };
     }
-    let event = get::list(agent, &mut client, kind, &args.name).await?;
-    let listed = rows::listed(&event).into_iter().find(|listed| listed.name == args.name);
-    let listed = listed.ok_or_else(|| Error::NotFound { what: kind.singular(), name: args.name.clone() })?;
+    let event = get::list(agent, &mut client, kind, &name).await?;
+    let listed = rows::listed(&event).into_iter().find(|listed| listed.name == name);
+    let listed = listed.ok_or_else(|| Error::NotFound { what: kind.singular(), name: name.clone() })?;
     match args.output {
         Format::Json => output::json(&listed.object, out)?,
         Format::Yaml => output::yaml(&listed.object, out)?,

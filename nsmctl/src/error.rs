@@ -1,6 +1,9 @@
 //! What can go wrong, and what to do about it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::kind::UnknownKind;
 
@@ -8,11 +11,18 @@ use crate::kind::UnknownKind;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// No agent at the socket.
-    #[error("{0}")]
+    #[error("{0}; nsmctl check tells more")]
     Unreachable(#[from] crate::agent::Unreachable),
     /// The agent said no.
     #[error("{0}")]
     Refused(String),
+    /// Nobody at the socket knows the call.
+    #[error(
+        "nobody at {} knows this call: it is not the agent's private socket (the NSM socket?), set --cni-socket; or the \
+         agent is older than this nsmctl {}, then use the nsmctl that came with it",
+        .0.display(), env!("CARGO_PKG_VERSION")
+    )]
+    UnknownCall(PathBuf),
     /// The named object is not there.
     #[error("{what} {name:?} is not there: nsmctl get {what}s lists what is")]
     NotFound {
@@ -52,10 +62,18 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// With the socket that was asked, where that is the likely mistake.
+    pub(crate) fn at(self, socket: &Path) -> Self {
+        match self {
+            Self::UnknownCall(_) => Self::UnknownCall(socket.to_owned()),
+            other => other,
+        }
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::NotFound { .. } | Self::Findings | Self::Output(_) => 1,
+            Self::Refused(_) | Self::UnknownCall(_) | Self::NotFound { .. } | Self::Findings | Self::Output(_) => 1,
             Self::Kind(_) | Self::Manifest { .. } | Self::Read { .. } | Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
         }
@@ -65,6 +83,8 @@ impl Error {
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         match status.code() {
+            // What gRPC itself answers where nobody serves the call.
+            tonic::Code::Unimplemented if status.message().is_empty() => Self::UnknownCall(PathBuf::new()),
             tonic::Code::Unimplemented => Self::Refused(format!(
                 "the agent does not know this call ({}): it is older than this nsmctl {}; use the nsmctl that came with it",
                 status.message(),
@@ -73,7 +93,22 @@ impl From<tonic::Status> for Error {
             tonic::Code::Unavailable if status.message().is_empty() => {
                 Self::Refused("the agent went away in the middle: try again".to_owned())
             }
+            code if status.message().is_empty() => {
+                Self::Refused(format!("the agent answered {code:?}, without a word: see its log"))
+            }
             _ => Self::Refused(status.message().to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_is_empty() {
+        let wrong = Error::from(tonic::Status::unimplemented("")).at(Path::new("/run/a.sock")).to_string();
+        assert!(wrong.contains("/run/a.sock") && wrong.contains("--cni-socket"), "{wrong}");
+        assert!(Error::from(tonic::Status::internal("")).to_string().contains("Internal"));
     }
 }

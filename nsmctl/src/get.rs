@@ -16,9 +16,17 @@ use crate::{
     rows::{self, Listed},
 };
 
+/// Least width of a watch's columns: it knows its first rows only.
+const WATCHED: usize = 16;
+
 /// Writes what there is, and with `--watch` what it becomes.
 pub(crate) async fn run(agent: &Agent, args: &cli::Get, out: &mut impl Write) -> Result<(), Error> {
-    let kind: Kind = args.kind.parse()?;
+    let named = Kind::with_names(&args.kind, &args.names)?;
+    let kind = named.first().map_or_else(|| args.kind.parse(), |(kind, _)| Ok(*kind))?;
+    if named.iter().any(|(other, _)| *other != kind) {
+        return Err(Error::Usage("get takes objects of one kind at a time".to_owned()));
+    }
+    let args = &cli::Get { names: named.into_iter().map(|(_, name)| name).collect(), ..args.clone() };
     let mut client = agent.connect().await?;
     if args.watch {
         return watch(&mut client, kind, args, out).await;
@@ -65,7 +73,9 @@ fn write(kind: Kind, listed: &[Listed], args: &cli::Get, headings: bool, out: &m
     let (all, narrow) = rows::headings(kind);
     let table = |columns: usize, out| {
         let rows: Vec<Vec<String>> = listed.iter().map(|listed| listed.row[..columns].to_vec()).collect();
-        output::table(headings.then_some(&all[..columns]), &rows, out)
+        let least: Vec<usize> =
+            if args.watch { all.iter().map(|heading| heading.len().max(WATCHED)).collect() } else { Vec::new() };
+        output::wide_table(&least, headings.then_some(&all[..columns]), &rows, out)
     };
     match args.output {
         Format::Table => table(narrow, out)?,

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use nsm_objects::Object;
 use nsm_proto::admin;
 
+use crate::error::Error;
+
 /// What a command is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -53,6 +55,29 @@ impl Kind {
             Self::Connection => admin::Kind::Connection,
         }
         .into()
+    }
+
+    /// A kind with names, or names that begin with theirs: `nse NAME…`, `nse/NAME…`, and what [`Kind::qualified`] writes, behind
+    /// its kind too.
+    pub(crate) fn with_names(first: &str, more: &[String]) -> Result<Vec<(Self, String)>, Error> {
+        let slashed = |text: &str| match text.split_once('/') {
+            Some((kind, name)) if !name.is_empty() => Ok(Some((kind.parse::<Self>()?, name.to_owned()))),
+            Some(_) => Err(Error::Usage(format!("{text:?} names nothing: expected KIND/NAME"))),
+            None => Ok(None),
+        };
+        if let Some(one) = slashed(first)? {
+            let rest = more.iter().map(|text| {
+                slashed(text)?.ok_or_else(|| Error::Usage(format!("{text:?}: expected KIND/NAME, as {first:?} is")))
+            });
+            return std::iter::once(Ok(one)).chain(rest).collect();
+        }
+        let kind: Self = first.parse()?;
+        let named = |text: &String| match slashed(text) {
+            Ok(Some((other, name))) if other == kind => Ok((kind, name)),
+            // No name that we know has a slash, but the agent decides.
+            Ok(_) | Err(_) => Ok((kind, text.clone())),
+        };
+        more.iter().map(named).collect()
     }
 
     /// `networkservice.networkservicemesh.io/NAME`, as `-o name` and kubectl write it.

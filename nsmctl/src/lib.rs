@@ -63,12 +63,13 @@ pub fn main() -> ExitCode {
 /// Does what the command line says and writes to `out`.
 async fn run(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
     let agent = agent::Agent::new(cli.cni_socket, std::time::Duration::from_secs(cli.timeout));
-    match cli.command {
+    let done = match cli.command {
         Command::Apply(args) => apply::run(&agent, &args, out).await,
         Command::Get(args) => get::run(&agent, &args, out).await,
         Command::Describe(args) => describe::run(&agent, &args, out).await,
         Command::Delete(args) => delete::run(&agent, &args, out).await,
         Command::Plan(args) => plan::run(&agent, &args, out).await,
         Command::Check(args) => check::run(&agent, &args, out).await,
-    }
+    };
+    done.map_err(|error| error.at(&agent.socket))
 }

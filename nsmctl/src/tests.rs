@@ -173,6 +173,14 @@ async fn tables_are_aligned_and_names_are_kubectls() {
     assert_eq!(names.lines().last(), Some("networkserviceendpoint.networkservicemesh.io/gateway"));
     let connections = agent.works(&["get", "connections"]).await;
     assert!(connections.lines().nth(1).unwrap().starts_with("c-1   secure            firewall   up"), "{connections}");
+    for line in [["get", "connection/c-1"], ["describe", "connection.networkservicemesh.io/c-1"]] {
+        assert!(agent.works(&line).await.contains("c-1"), "{line:?}");
+    }
+    for line in
+        [&["describe", "nse"][..], &["get", "nse/a", "connection/b"], &["get", "nse/"], &["delete", "nse/a", "b"]]
+    {
+        assert_eq!(agent.call(line).await.1.map(|error| error.exit_code()), Some(2), "{line:?}");
+    }
     let nse = agent.works(&["describe", "nse", "firewall"]).await;
     assert!(nse.contains("CONNECTIONS:        1"), "{nse}");
     agent.stop().await;
@@ -211,6 +219,7 @@ async fn delete_plan_and_check_have_exit_codes() {
     assert_eq!(error.map(|error| error.exit_code()), Some(1));
     agent.works(&["delete", "nse", "gateway", "--ignore-not-found"]).await;
     agent.works(&["delete", "connection", "c-1"]).await;
+    agent.works(&["delete", "connection.networkservicemesh.io/c-1"]).await;
     let (out, error) = agent.call(&["check"]).await;
     assert!(matches!(error, Some(Error::Findings)));
     assert!(out.contains("fix: repair it") && out.contains("on node node-1"), "{out}");
@@ -236,6 +245,24 @@ async fn a_watch_goes_on_with_changes() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     watching.abort();
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn another_socket_of_the_agent_is_named() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("nsm.io.sock");
+    let socket = bind(&path, Permissions { mode: 0o600, uid: None, gid: None }).unwrap();
+    // It speaks gRPC and serves nothing that nsmctl asks for.
+    let server = Server::builder().add_routes(tonic::service::Routes::default()).serve_with_incoming(socket.incoming());
+    let server = tokio::spawn(server);
+    for line in [&["get", "nse"][..], &["check"]] {
+        let all = ["nsmctl", "--cni-socket", path.to_str().unwrap()].into_iter().chain(line.iter().copied());
+        let mut out = Vec::new();
+        let error = run(Cli::try_parse_from(all).unwrap(), &mut out).await.unwrap_err();
+        let told = format!("{error} {}", String::from_utf8(out).unwrap());
+        assert!(told.contains(path.to_str().unwrap()) && told.contains("set --cni-socket"), "{told}");
+    }
+    server.abort();
 }
 
 #[tokio::test]
