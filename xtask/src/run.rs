@@ -3,9 +3,10 @@
 //! Guarantee: no program is left behind, neither at its bound nor when xtask itself is told to end.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio, exit};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use nix::unistd::Pid;
 
 /// The group of the program that runs now; 0: none.
 static GROUP: AtomicI32 = AtomicI32::new(0);
+
+/// Whether it runs until somebody ends it: then that is no failure.
+static STAYING: AtomicBool = AtomicBool::new(false);
 
 /// What became of a program.
 pub(crate) struct Ran {
@@ -30,6 +34,9 @@ pub(crate) fn pass_signals_on() {
         thread::spawn(move || {
             if let Ok(signal) = ours.wait() {
                 end_group(GROUP.load(Ordering::SeqCst));
+                if STAYING.load(Ordering::SeqCst) {
+                    farewell();
+                }
                 exit(128 + signal as i32);
             }
         });
@@ -61,6 +68,25 @@ pub(crate) fn run(command: &mut Command, bound: Duration) -> anyhow::Result<()> 
         bail!("{} failed", words(command));
     }
     Ok(())
+}
+
+/// Runs until a signal ends it, or us; an error only when it fails by itself.
+pub(crate) fn stay(command: &mut Command, bound: Duration) -> anyhow::Result<()> {
+    STAYING.store(true, Ordering::SeqCst);
+    let mut child = start(command)?;
+    let success = ended(&mut child, bound, &words(command))?;
+    // Its parts die with it, and it passes their exit code on.
+    if !success && child.try_wait()?.is_none_or(|status| status.signal().is_none()) {
+        bail!("{} failed", words(command));
+    }
+    farewell()
+}
+
+/// Said once, whoever of us notices first.
+fn farewell() -> ! {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| println!("ended; nothing is left"));
+    exit(0)
 }
 
 /// Runs to the end and also keeps what it writes to standard output.

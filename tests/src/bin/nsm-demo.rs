@@ -13,6 +13,12 @@ use nsm_lab::sandbox::{self, Sandbox};
 use nsm_lab::{Endpoint, Leftovers, Node, Outcome, Pod, binary};
 use nsm_proto::admin::ConnectionInfo;
 
+const USAGE: &str = "\
+nsm-demo [--keep]
+
+One network service, two endpoints and four pods, in network namespaces of its own; --keep leaves them standing until it is
+ended. The programs that it starts are those beside it: `cargo xtask demo` builds them.";
+
 const SERVICE: &str = "icmp-responder";
 const IFNAME: &str = "nsm-1";
 const ENDPOINTS: [(&str, &str); 2] = [("responder-a", "172.16.1.0/24"), ("responder-b", "172.16.2.0/24")];
@@ -32,6 +38,10 @@ fn demo() -> anyhow::Result<()> {
     let keep = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--keep") => true,
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            return Ok(());
+        }
         Some(other) => bail!("unknown argument {other}: expected --keep or nothing"),
     };
     let sandbox = sandbox::enter()?;
