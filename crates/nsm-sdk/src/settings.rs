@@ -16,6 +16,10 @@ mod service_url;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use nsm_fdpass::ConnectError;
+
+use crate::Error;
+
 pub use self::service_url::{InvalidServiceUrl, ServiceUrl, Wire};
 
 /// What is wrong with the settings, one line each.
@@ -98,6 +102,17 @@ pub fn duration(text: &str) -> Option<Duration> {
         rest = behind;
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// What to do when the agent's socket cannot be connected to, in the words of the programs' settings and the agent's;
+/// `None`: it was something else.
+pub fn advice(error: &Error) -> Option<&'static str> {
+    match error.find::<ConnectError>()? {
+        ConnectError::Denied { .. } => Some("the agent lets other users in by --nsm-socket-mode or --nsm-socket-group"),
+        ConnectError::Missing(_) | ConnectError::Refused(_) | ConnectError::Timeout(_) | ConnectError::Io { .. } => {
+            Some("start nsm-agent; if it listens elsewhere (--nsm-socket), name that by NSM_CONNECT_TO or --connect-to")
+        }
+    }
 }
 
 /// `unix:///path/to.sock`, or the absolute path alone.

@@ -16,7 +16,7 @@ use nsm_sdk::{
     client::{Client, Connection, Service},
     connect::Target,
     recover::Recover,
-    settings::ServiceUrl,
+    settings::{ServiceUrl, advice},
 };
 use tokio::time::Instant;
 
@@ -84,7 +84,8 @@ async fn insist(client: &Client, url: &ServiceUrl, id: &str) -> Result<Connectio
             Err(error) => error,
         };
         if told != Some(error.kind()) {
-            tracing::warn!(service = url.service, %error, "no connection yet: trying again");
+            let advice = advice(&error);
+            tracing::warn!(service = url.service, %error, advice, "no connection yet: trying again");
             told = Some(error.kind());
         }
         tokio::time::sleep(pause).await;

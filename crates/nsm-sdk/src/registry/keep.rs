@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{ListeningSocket, Registry, pause::Pause};
-use crate::{Error, Kind};
+use crate::{Error, Kind, settings::advice};
 
 /// Longest pause while the registry is not there: it is back within a moment.
 const ABSENT: Duration = Duration::from_secs(1);
@@ -83,7 +83,8 @@ impl Registry {
                 Ok(answer) => break answer,
                 Err(error) if is_absence(&error) => {
                     if pause.is_first() {
-                        tracing::warn!(endpoint = keeper.offer.endpoint.name, %error, "waiting for the registry");
+                        let (endpoint, advice) = (&keeper.offer.endpoint.name, advice(&error));
+                        tracing::warn!(endpoint, %error, advice, "waiting for the registry");
                     }
                     tokio::time::sleep(pause.next(ABSENT)).await;
                 }
