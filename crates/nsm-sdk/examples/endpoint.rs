@@ -22,8 +22,12 @@ pub async fn start(agent: &str) -> Result<Endpoint, Box<dyn std::error::Error>> 
 // One thread: the network namespace that it runs in is the one that it offers.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let agent = std::env::args().nth(1);
-    let endpoint = start(agent.as_deref().unwrap_or(DEFAULT_AGENT)).await?;
+    let agent = std::env::args().nth(1).unwrap_or_else(|| DEFAULT_AGENT.to_owned());
+    println!("waiting for the agent at {agent}");
+    let endpoint = tokio::select! {
+        started = start(&agent) => started?,
+        _ = tokio::signal::ctrl_c() => return Ok(()), // what was begun goes with `start`
+    };
     println!("{} is registered", endpoint.name());
     tokio::signal::ctrl_c().await?;
     endpoint.stop().await;
