@@ -199,7 +199,10 @@ impl Owed {
 
     async fn settle(&self, owed: &OwedClose) {
         // The same may be owed anew meanwhile.
-        if self.all().iter().any(|now| now.id == owed.id && now.until != owed.until) {
+        let anew = |now: &OwedClose| now.until != owed.until;
+        if self.inner.records.get(&owed.id).is_some_and(|now| anew(&now))
+            || self.unrecorded().get(&owed.id).is_some_and(anew)
+        {
             return;
         }
         self.unrecorded().remove(&owed.id);
