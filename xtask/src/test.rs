@@ -61,13 +61,13 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<bool> {
         }
     }
     let is_asked = |suite: &&Suite| filters.is_empty() || filters.iter().any(|filter| suite.name.contains(filter));
-    let before: Vec<&str> = all.iter().copied().filter(is_asked).flat_map(|suite| suite.after).copied().collect();
-    let mut chosen: Vec<&Suite> = all.iter().copied().filter(is_asked).collect();
-    if chosen.is_empty() {
+    let asked: Vec<&Suite> = all.iter().copied().filter(is_asked).collect();
+    if asked.is_empty() {
         let names: Vec<&str> = all.iter().map(|suite| suite.name).collect();
         bail!("no suite is called {}: expected some of {}", filters.join(", "), names.join(", "));
     }
-    chosen = all.into_iter().filter(|suite| is_asked(suite) || before.contains(&suite.name)).collect();
+    let is_needed = |name: &str| asked.iter().any(|suite| suite.name == name || suite.after.contains(&name));
+    let chosen: Vec<&Suite> = all.into_iter().filter(|suite| is_needed(suite.name)).collect();
     Ok(run_suites(&chosen, options))
 }
 
