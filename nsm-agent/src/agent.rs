@@ -24,7 +24,7 @@ use crate::{
     cni,
     config::{RegistryKind, Settings},
     forwarder::{Forwarders, kernel::Kernel},
-    http,
+    http, kubernetes,
     manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
     metrics::Metrics,
     node::ThisNode,
@@ -210,15 +210,15 @@ async fn open_registry(
             Ok(Embedded::open(embedded).await?)
         }
         RegistryKind::Kubernetes => {
+            let way = kubernetes::connect(settings.kubeconfig.as_deref()).await?;
             let kubernetes = registry::KubernetesSettings {
-                kubeconfig: settings.kubeconfig.clone(),
                 namespace: settings.namespace.clone(),
                 node: settings.node_name().into(),
                 boot_id: boot_id.to_owned(),
                 lease: Duration::from_secs(settings.lease_seconds),
                 max_life: REGISTRATION,
             };
-            Ok(Kubernetes::open(kubernetes, Arc::new(attachments)).await?)
+            Ok(Kubernetes::open(way, kubernetes, Arc::new(attachments)))
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod kubernetes;
 pub mod manager;
 pub mod metrics;
 mod netns;

@@ -46,7 +46,7 @@ pub use directory::{Directory, Service};
 pub use embedded::{Embedded, Settings};
 pub(crate) use entry::DIALLED;
 pub use entry::{Entry, Reach, Standing};
-pub use kubernetes::{Kubernetes, OpenError as KubernetesError, Pods, Settings as KubernetesSettings};
+pub use kubernetes::{Kubernetes, Pods, Settings as KubernetesSettings};
 pub use owner::{Owner, Registrant, Term};
 pub use registrar::Registrar;
 pub use store::OpenError;

@@ -24,14 +24,13 @@ mod withdrawals;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Api, Client, config::Kubeconfig};
+use kube::Api;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +39,7 @@ use super::{
     Entry, Error, Owner, Reach, Registry, Service,
     registrar::{Backing, Registrar},
 };
+use crate::kubernetes::Way;
 use api::{Server, Wanted};
 use nodes::Nodes;
 use objects::{Key, Objects};
@@ -54,8 +54,6 @@ const ORPHANED: Duration = Duration::from_secs(10);
 /// How the registry in Kubernetes behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whom to ask and as whom; none: the cluster that this process is a pod of.
-    pub kubeconfig: Option<PathBuf>,
     /// Where leases are, and objects of no pod. None: the namespace of the pod, or of the kubeconfig's context.
     pub namespace: Option<String>,
     /// This node's name.
@@ -66,25 +64,6 @@ pub struct Settings {
     pub lease: Duration,
     /// Longest time that an endpoint lives without renewal.
     pub max_life: Duration,
-}
-
-/// Why the registry in Kubernetes cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The named file.
-    #[error("--kubeconfig {}: {cause}", path.display())]
-    Kubeconfig {
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
-    /// No file, and no pod.
-    #[error("this process is in no pod with a service account ({0}): name a --kubeconfig")]
-    NoCluster(String),
-    /// What is in it.
-    #[error("the credentials for the Kubernetes API server cannot be used: {0}")]
-    Credentials(String),
 }
 
 /// The objects of a cluster.
@@ -136,13 +115,9 @@ struct Ours {
 
 impl Kubernetes {
     /// Starts to read; what there is comes when it has been read.
-    ///
-    /// # Errors
-    /// There is no way to an API server in the settings. That it is away is no error.
-    pub async fn open(mut settings: Settings, pods: Arc<dyn Pods>) -> Result<Registrar, OpenError> {
-        let config = config(&settings).await?;
-        let namespace: Arc<str> = settings.namespace.take().unwrap_or_else(|| config.default_namespace.clone()).into();
-        let client = Client::try_from(config).map_err(|error| OpenError::Credentials(api::chain(&error)))?;
+    pub fn open(way: Way, mut settings: Settings, pods: Arc<dyn Pods>) -> Registrar {
+        let Way { client, namespace } = way;
+        let namespace: Arc<str> = settings.namespace.take().unwrap_or(namespace).into();
         let (unsettled, names) = mpsc::unbounded_channel();
         let nodes = Nodes::new(settings.node.clone(), settings.lease);
         let cluster = Arc::new(Self {
@@ -169,7 +144,7 @@ impl Kubernetes {
         cluster.tasks.spawn(lease::keep(leases, settings, cluster.stop.clone()));
         cluster.spawn(watches::run(cluster.clone(), registrar.clone(), names));
         cluster.spawn(settle::withdraw(cluster.clone(), registrar.clone()));
-        Ok(registrar)
+        registrar
     }
 
     /// Runs until the end.
@@ -345,25 +320,4 @@ impl Backing for Kubernetes {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-async fn config(settings: &Settings) -> Result<kube::Config, OpenError> {
-    let mut config = match &settings.kubeconfig {
-        Some(path) => {
-            let wrong =
-                |error: &dyn std::error::Error| OpenError::Kubeconfig { path: path.clone(), cause: api::chain(error) };
-            let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
-            let read = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await;
-            read.map_err(|error| wrong(&error))?
-        }
-        None => kube::Config::incluster().map_err(|error| OpenError::NoCluster(api::chain(&error)))?,
-    };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Ok(config)
-}
-
-/// Three quarters to five quarters of it: many nodes do not do the same at the same time.
-fn jitter(time: Duration) -> Duration {
-    let random = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    time * (3 * 128 + random) / 512
 }

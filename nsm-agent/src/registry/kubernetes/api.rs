@@ -3,7 +3,7 @@
 //! Guarantees: every call has a bound. A write that is not known to have failed may have been done: writes are made so that doing
 //! them again is the same. Nothing that the API server holds is trusted to have a shape.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::core::v1::Pod,
@@ -21,10 +21,12 @@ use super::{
     names,
     objects::{Found, Key, Told},
 };
-use crate::{registry::Error, state};
+use crate::{
+    kubernetes::{Failure, bounded},
+    registry::Error,
+    state,
+};
 
-/// Longest call.
-const CALL: Duration = Duration::from_secs(8);
 /// How often a write is tried again when somebody else wrote at the same time.
 const TRIES: usize = 5;
 
@@ -205,35 +207,6 @@ fn told(object: &DynamicObject) -> Option<Told> {
     Some(Told { accepted: condition["status"] == "True", reason: text("reason"), message: text("message") })
 }
 
-/// Why a call failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// Nobody answered, or with "not now".
-    Away(String),
-    /// Somebody else wrote at the same time.
-    Conflict(String),
-    /// What the call names is not there.
-    Missing(String),
-    /// The caller may not.
-    Forbidden(String),
-    /// The object is wrong.
-    Invalid(String),
-}
-
-impl From<kube::Error> for Failure {
-    fn from(error: kube::Error) -> Self {
-        let kube::Error::Api(status) = error else { return Self::Away(chain(&error)) };
-        let why = status.message.clone();
-        match status.code {
-            409 => Self::Conflict(why),
-            404 => Self::Missing(why),
-            401 | 403 => Self::Forbidden(why),
-            400 | 413 | 422 => Self::Invalid(why),
-            _ => Self::Away(format!("{} {why}", status.code)),
-        }
-    }
-}
-
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -245,26 +218,4 @@ impl From<Failure> for Error {
             Failure::Invalid(why) => Self::Refused(why),
         }
     }
-}
-
-/// A call that ends within its bound.
-pub(super) async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Failure::Away(format!("no answer within {CALL:?}"))),
-    }
-}
-
-/// An error with its causes, as far as they say something new.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

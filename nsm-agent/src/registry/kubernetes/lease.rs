@@ -16,12 +16,8 @@ use kube::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Settings,
-    api::{Failure, bounded},
-    jitter, names,
-    nodes::RENEWALS,
-};
+use super::{Settings, names, nodes::RENEWALS};
+use crate::kubernetes::{Failure, bounded, jitter};
 
 /// Renews until the end; a renewal that fails is tried again sooner.
 pub(super) async fn keep(leases: Api<Lease>, settings: Settings, stop: CancellationToken) {

@@ -8,9 +8,12 @@ use nsm_proto::registry::NetworkServiceEndpoint;
 use tokio::time::Instant;
 
 use super::{Kubernetes, ORPHANED, Ours, Seen, Unsettled, names, objects::Found, told, withdrawals};
-use crate::registry::{
-    Owner, Reach, Service,
-    registrar::{Foreign, Registrar, left_until},
+use crate::{
+    kubernetes::jitter,
+    registry::{
+        Owner, Reach, Service,
+        registrar::{Foreign, Registrar, left_until},
+    },
 };
 
 /// Longest wait before something is said about a service.
@@ -61,7 +64,7 @@ impl Kubernetes {
                             Ok(()) => break,
                             Err(error) => {
                                 tracing::debug!(service = name, ?error, "nothing can be said about it yet");
-                                tokio::time::sleep(super::jitter(Duration::from_secs(30))).await;
+                                tokio::time::sleep(jitter(Duration::from_secs(30))).await;
                             }
                         }
                     }
@@ -200,7 +203,7 @@ pub(super) async fn withdraw(cluster: Arc<Kubernetes>, registrar: Registrar) {
             }
             Err(error) => {
                 tracing::debug!(object = %key, %error, "not withdrawn yet");
-                cluster.withdrawals.push(key, super::jitter(withdrawals::AGAIN));
+                cluster.withdrawals.push(key, jitter(withdrawals::AGAIN));
             }
         }
     }

@@ -16,9 +16,10 @@ use nsm_proto::registry::NetworkService;
 use serde_json::json;
 
 use super::{
-    api::{Failure, Server, bounded},
+    api::Server,
     objects::{Found, Key, Told},
 };
+use crate::kubernetes::{Failure, bounded};
 
 /// Type of the condition.
 pub(super) const ACCEPTED: &str = "Accepted";

@@ -23,6 +23,7 @@ use kube::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Kubernetes, Registrar, Registry, State, Unsettled, api, names};
+use crate::kubernetes::chain;
 
 /// Objects of one page.
 const PAGE: u32 = 500;
@@ -137,7 +138,7 @@ impl Kubernetes {
             }
             Seen::Lease(event) => self.take_lease(event, listing),
             Seen::Failed(what, error) => {
-                let why = format!("{what}: {}", api::chain(&error));
+                let why = format!("{what}: {}", chain(&error));
                 if listing.last_line.is_none_or(|last| last.elapsed() > QUIET) {
                     listing.last_line = Some(Instant::now());
                     tracing::warn!(
