@@ -28,6 +28,7 @@ use crate::{
     manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
     metrics::Metrics,
     node::ThisNode,
+    pods::Pods,
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
     selftest::SelfTest,
@@ -80,7 +81,12 @@ impl Agent {
         let (held, stored) =
             blocking(move || Ok::<_, state::Error>((Hold::take(&run_dir)?, load(&run_dir, &boot)?))).await?;
         let netlink = blocking(Netlink::open).await.context("cannot talk to the kernel")?;
-        let registry = Arc::new(open_registry(&settings, &boot_id, stored.attachments.clone()).await?);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let way = match settings.registry {
+            RegistryKind::Embedded => None,
+            RegistryKind::Kubernetes => Some(kubernetes::connect(settings.kubeconfig.as_deref()).await?),
+        };
+        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), stored.attachments.clone()).await?);
         let metrics = Metrics::new();
         let name = settings.node_name();
         let peers = Peers::new();
@@ -111,7 +117,6 @@ impl Agent {
             owed = owed.len(),
             "recovered"
         );
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let healer = manager.start(&netlink, metrics.clone(), &tasks, &stop);
         let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
         for problem in selftest.problems().await {
@@ -137,6 +142,10 @@ impl Agent {
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
+        if let Some(way) = way {
+            let node = agent.settings.node_name();
+            Pods::watch(way, node, &agent.settings.cni_socket, &agent.tasks, &agent.stop);
+        }
         let watched = notes.watch();
         agent.serve(cni_socket, nsm_socket, node).await;
         agent.tasks.spawn(watched.run(agent.cni.clone(), agent.stop.clone()));
@@ -202,15 +211,15 @@ impl Agent {
 async fn open_registry(
     settings: &Settings,
     boot_id: &str,
+    way: Option<kubernetes::Way>,
     attachments: Records<state::Attachment>,
 ) -> anyhow::Result<Registrar> {
-    match settings.registry {
-        RegistryKind::Embedded => {
+    match way {
+        None => {
             let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION };
             Ok(Embedded::open(embedded).await?)
         }
-        RegistryKind::Kubernetes => {
-            let way = kubernetes::connect(settings.kubeconfig.as_deref()).await?;
+        Some(way) => {
             let kubernetes = registry::KubernetesSettings {
                 namespace: settings.namespace.clone(),
                 node: settings.node_name().into(),

@@ -16,6 +16,7 @@ pub mod manager;
 pub mod metrics;
 mod netns;
 pub mod node;
+pub mod pods;
 pub mod privileges;
 
 pub mod registry;

@@ -4,6 +4,7 @@ mod away;
 mod caller;
 mod definitions;
 mod endpoints;
+mod namespaces;
 mod nodes;
 mod rights;
 mod services;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             away::what_was_seen_is_served_and_the_rest_waits,
             away::an_agent_starts_without_it,
             away::an_agent_restarts_without_it,
+            namespaces::those_that_ask_are_files,
             rights::used_ones_are_granted_and_others_denied,
             rights::without_the_right_to_services,
         ],

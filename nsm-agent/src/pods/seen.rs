@@ -1,0 +1,239 @@
+//! The node's pods and all namespaces as they were last seen: of each what decides, the rest is dropped when it is read.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The annotation of NSM v1.
+pub const ANNOTATION: &str = "networkservicemesh.io";
+/// The annotation of 2019.
+pub const ANNOTATION_2019: &str = "ns.networkservicemesh.io";
+/// What became of the wishes, as the agent writes it.
+pub(super) const STATUS: &str = "networkservicemesh.io/status";
+/// The interfaces of a pod, as all CNI meta-plugins write them.
+pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+/// What runtimes know a static pod by, instead of its uid.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// Where a pod is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The annotations that ask for network services, as somebody wrote them. Blank ones ask for nothing and are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotations {
+    /// [`ANNOTATION`].
+    #[serde(rename = "networkservicemesh.io", default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<String>,
+    /// [`ANNOTATION_2019`].
+    #[serde(rename = "ns.networkservicemesh.io", default, skip_serializing_if = "Option::is_none")]
+    pub services_2019: Option<String>,
+}
+
+impl Annotations {
+    /// Those that `get` finds.
+    pub fn of<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let text = |key: &str| get(key).filter(|text| !text.trim().is_empty()).map(str::to_owned);
+        Self { services: text(ANNOTATION), services_2019: text(ANNOTATION_2019) }
+    }
+
+    /// Whether they ask for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_none() && self.services_2019.is_none()
+    }
+}
+
+/// A pod, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) key: Key,
+    pub(super) uid: Box<str>,
+    /// What a runtime calls the uid of a static pod.
+    pub(super) hash: Option<Box<str>>,
+    /// The object's version.
+    pub(super) version: Box<str>,
+    pub(super) annotations: Annotations,
+    pub(super) status: Option<Box<str>>,
+    pub(super) network_status: Option<Box<str>>,
+    pub(super) host_network: bool,
+    /// It is being deleted, or all its containers have ended for good.
+    pub(super) ending: bool,
+}
+
+impl Found {
+    /// With what the annotations say.
+    pub(super) fn annotated<'a>(self, get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let text = |key: &str| get(key).map(Into::into);
+        Self {
+            annotations: Annotations::of(&get),
+            status: text(STATUS),
+            network_status: text(NETWORK_STATUS),
+            hash: text(CONFIG_HASH),
+            ..self
+        }
+    }
+
+    /// Whether a runtime means this pod by that uid; where the runtime says none the name must do.
+    pub(super) fn is(&self, uid: &str) -> bool {
+        uid.is_empty() || uid == &*self.uid || self.hash.as_deref() == Some(uid)
+    }
+}
+
+/// Namespaces that ask for something, and for what.
+pub(super) type Asking = BTreeMap<Arc<str>, Annotations>;
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pods: HashMap<Key, Arc<Found>>,
+    namespaces: HashMap<Arc<str>, Annotations>,
+    /// While a list is read: what it had.
+    listed_pods: Option<HashSet<Key>>,
+    listed_namespaces: Option<HashSet<Arc<str>>>,
+    /// Whether all pods, and all namespaces, have been read once.
+    pub(super) read: Read,
+}
+
+/// Which lists have been read once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) pods: bool,
+    pub(super) namespaces: bool,
+}
+
+impl Seen {
+    /// A list of pods begins: what it does not have is gone.
+    pub(super) fn begin_pods(&mut self) {
+        self.listed_pods = Some(HashSet::new());
+    }
+
+    /// The list has ended. Answers what was not in it.
+    pub(super) fn end_pods(&mut self) -> Vec<Key> {
+        self.read.pods = true;
+        let listed = self.listed_pods.take().unwrap_or_default();
+        let gone: Vec<Key> = self.pods.keys().filter(|key| !listed.contains(key)).cloned().collect();
+        self.pods.retain(|key, _| listed.contains(key));
+        gone
+    }
+
+    /// A pod as it is now.
+    pub(super) fn put_pod(&mut self, found: Found) {
+        if let Some(listed) = &mut self.listed_pods {
+            listed.insert(found.key.clone());
+        }
+        self.pods.insert(found.key.clone(), Arc::new(found));
+    }
+
+    /// A pod of that identity is gone.
+    pub(super) fn remove_pod(&mut self, key: &Key, uid: &str) {
+        if self.pods.get(key).is_some_and(|found| &*found.uid == uid) {
+            self.pods.remove(key);
+        }
+    }
+
+    /// The pod there.
+    pub(super) fn pod(&self, key: &Key) -> Option<&Arc<Found>> {
+        self.pods.get(key)
+    }
+
+    /// All pods.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Found>> {
+        self.pods.values()
+    }
+
+    /// A list of namespaces begins: what it does not have is gone.
+    pub(super) fn begin_namespaces(&mut self) {
+        self.listed_namespaces = Some(HashSet::new());
+    }
+
+    /// The list has ended.
+    pub(super) fn end_namespaces(&mut self) {
+        self.read.namespaces = true;
+        let listed = self.listed_namespaces.take().unwrap_or_default();
+        self.namespaces.retain(|name, _| listed.contains(name));
+    }
+
+    /// A namespace as it is now.
+    pub(super) fn put_namespace(&mut self, name: Arc<str>, annotations: Annotations) {
+        if let Some(listed) = &mut self.listed_namespaces {
+            listed.insert(name.clone());
+        }
+        self.namespaces.insert(name, annotations);
+    }
+
+    /// A namespace is gone.
+    pub(super) fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    /// What a namespace asks for.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Annotations> {
+        self.namespaces.get(name)
+    }
+
+    /// The namespaces that ask for something; none before all have been read.
+    pub(super) fn asking(&self) -> Option<Asking> {
+        let asking = self.namespaces.iter().filter(|(_, annotations)| !annotations.is_empty());
+        self.read.namespaces.then(|| asking.map(|(name, asked)| (name.clone(), asked.clone())).collect())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::pods) fn found(name: &str, uid: &str) -> Found {
+        Found {
+            key: Key { namespace: "default".into(), name: name.into() },
+            uid: uid.into(),
+            hash: None,
+            version: "1".into(),
+            annotations: Annotations::default(),
+            status: None,
+            network_status: None,
+            host_network: false,
+            ending: false,
+        }
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_its_hash_too() {
+        let annotations =
+            [(CONFIG_HASH.to_owned(), "abc".to_owned()), (ANNOTATION.to_owned(), "kernel://s".to_owned())];
+        let all = std::collections::HashMap::from(annotations);
+        let pod = found("p", "u").annotated(|key| all.get(key).map(String::as_str));
+        assert!(pod.is("u") && pod.is("abc") && pod.is("") && !pod.is("v"));
+        assert_eq!(pod.annotations.services.as_deref(), Some("kernel://s"));
+    }
+
+    #[test]
+    fn what_a_list_lacks_is_gone() {
+        let mut seen = Seen::default();
+        seen.put_pod(found("a", "1"));
+        seen.begin_pods();
+        seen.put_pod(found("b", "2"));
+        assert_eq!(seen.end_pods(), [found("a", "1").key]);
+        seen.remove_pod(&found("b", "2").key, "another");
+        assert!(seen.pod(&found("b", "2").key).is_some());
+        let asks = Annotations { services: Some("kernel://s".into()), services_2019: None };
+        seen.put_namespace("x".into(), asks.clone());
+        assert_eq!(seen.asking(), None, "not all have been read");
+        seen.begin_namespaces();
+        seen.put_namespace("y".into(), asks.clone());
+        seen.put_namespace("z".into(), Annotations::default());
+        seen.end_namespaces();
+        assert_eq!(seen.asking(), Some(BTreeMap::from([("y".into(), asks)])));
+    }
+}

@@ -1,0 +1,158 @@
+//! The two watches: the pods of this node, and all namespaces.
+//!
+//! Guarantees: a list is read in pages, and only when a watch cannot go on from where it was, after a pause of random length.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, ResourceExt,
+    api::ApiResource,
+    core::{Object, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config, Event},
+    },
+};
+use serde::Deserialize;
+
+use super::{
+    Pods,
+    seen::{Annotations, Found, Key},
+};
+use crate::kubernetes::{Way, chain};
+
+/// Pods of one page: they are big.
+const PODS: u32 = 100;
+/// Namespaces of one page.
+const NAMESPACES: u32 = 500;
+/// Shortest time between two lines of the log about a watch that does not work.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What is read of a pod's specification.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    host_network: bool,
+}
+
+/// What is read of a pod's status.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    phase: String,
+}
+
+type Trimmed = Object<Spec, Status>;
+
+enum News {
+    Pod(Event<Trimmed>),
+    Namespace(Event<PartialObjectMeta<Namespace>>),
+    Failed(&'static str, watcher::Error),
+}
+
+/// Follows the cluster until the end.
+pub(super) async fn run(pods: Arc<Pods>, way: Way, node: String) {
+    let of_pods: Api<Trimmed> = Api::all_with(way.client.clone(), &ApiResource::erase::<Pod>(&()));
+    let config = Config::default().page_size(PODS).fields(&format!("spec.nodeName={node}"));
+    let of_pods = watcher::watcher(of_pods, config).default_backoff();
+    let of_namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(way.client);
+    let of_namespaces = watcher::watcher(of_namespaces, Config::default().page_size(NAMESPACES)).default_backoff();
+    let failed = |what| move |error| News::Failed(what, error);
+    let mut all = futures::stream::select(
+        of_pods.map(move |event| event.map_or_else(failed("pods"), News::Pod)).boxed(),
+        of_namespaces.map(move |event| event.map_or_else(failed("namespaces"), News::Namespace)).boxed(),
+    );
+    let mut last_line: Option<Instant> = None;
+    while let Some(news) = all.next().await {
+        match news {
+            News::Pod(event) => take_pod(&pods, event),
+            News::Namespace(event) => take_namespace(&pods, event),
+            News::Failed(what, error) => {
+                if last_line.is_none_or(|last| last.elapsed() > QUIET) {
+                    last_line = Some(Instant::now());
+                    let error = format!("{what}: {}", chain(&error));
+                    tracing::warn!(error, "the Kubernetes API server cannot be watched: edits of pods wait");
+                }
+            }
+        }
+    }
+}
+
+fn take_pod(pods: &Pods, event: Event<Trimmed>) {
+    let changed = match event {
+        Event::Init => {
+            pods.seen().begin_pods();
+            Vec::new()
+        }
+        Event::InitApply(object) | Event::Apply(object) => {
+            let found = found(&object);
+            let key = found.key.clone();
+            pods.seen().put_pod(found);
+            vec![key]
+        }
+        Event::InitDone => {
+            let mut seen = pods.seen();
+            let first = !seen.read.pods;
+            let gone = seen.end_pods();
+            if first {
+                tracing::info!(pods = seen.pods().count(), "the pods of this node have been read");
+            }
+            gone
+        }
+        Event::Delete(object) => {
+            let key = key(&object);
+            pods.seen().remove_pod(&key, &object.uid().unwrap_or_default());
+            vec![key]
+        }
+    };
+    pods.moved(changed);
+}
+
+fn take_namespace(pods: &Pods, event: Event<PartialObjectMeta<Namespace>>) {
+    let mut seen = pods.seen();
+    match event {
+        Event::Init => seen.begin_namespaces(),
+        Event::InitApply(object) | Event::Apply(object) => {
+            let annotations = Annotations::of(|key| object.annotations().get(key).map(String::as_str));
+            seen.put_namespace(object.name_any().into(), annotations);
+        }
+        Event::InitDone => seen.end_namespaces(),
+        Event::Delete(object) => seen.remove_namespace(&object.name_any()),
+    }
+    let asking = seen.asking();
+    drop(seen);
+    if let Some(asking) = asking {
+        pods.asking.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&asking);
+            *known = Some(asking);
+            changed
+        });
+    }
+    pods.moved(Vec::new());
+}
+
+fn key(object: &Trimmed) -> Key {
+    Key { namespace: object.namespace().unwrap_or_default().into(), name: object.name_any().into() }
+}
+
+fn found(object: &Trimmed) -> Found {
+    let over = |status: &Status| matches!(&*status.phase, "Succeeded" | "Failed");
+    let bare = Found {
+        key: key(object),
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
+        hash: None,
+        version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
+        annotations: Annotations::default(),
+        status: None,
+        network_status: None,
+        host_network: object.spec.host_network,
+        ending: object.metadata.deletion_timestamp.is_some() || object.status.as_ref().is_some_and(over),
+    };
+    bare.annotated(|key| object.annotations().get(key).map(String::as_str))
+}
