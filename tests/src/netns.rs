@@ -17,11 +17,22 @@ use crate::sandbox::NETNS_DIR;
 /// netdevice(7).
 const IFF_UP: u32 = 1;
 
+/// Who may open ICMP datagram sockets, in the namespace of who looks.
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
 /// A network namespace with a path; `Drop` removes the path (the namespace itself lives as long as a process uses it).
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     path: PathBuf,
+    owner: Owner,
+}
+
+/// Who made the path of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Lab,
+    Kernel,
 }
 
 impl Namespace {
@@ -40,12 +51,21 @@ impl Namespace {
             fs::remove_file(&path).ok();
             return Err(error).with_context(|| format!("network namespace {name}"));
         }
-        let namespace = Self { name: name.to_owned(), path };
+        let namespace = Self { name: name.to_owned(), path, owner: Owner::Lab };
         namespace.run(allow_ping)?.with_context(|| format!("preparing network namespace {name}"))?;
         Ok(namespace)
     }
 
-    /// The last part of its path.
+    /// That of a running process, which somebody else made; `name` is what it is called here.
+    pub fn of_process(name: &str, pid: u32) -> anyhow::Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let namespace = Self { name: name.to_owned(), path, owner: Owner::Kernel };
+        let groups = || fs::write(PING_GROUPS, "0 0\n").context(PING_GROUPS);
+        namespace.run(groups)?.with_context(|| format!("network namespace of process {pid}"))?;
+        Ok(namespace)
+    }
+
+    /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -91,14 +111,19 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        umount2(&self.path, MntFlags::MNT_DETACH).ok();
-        fs::remove_file(&self.path).ok();
+        match self.owner {
+            Owner::Lab => {
+                umount2(&self.path, MntFlags::MNT_DETACH).ok();
+                fs::remove_file(&self.path).ok();
+            }
+            Owner::Kernel => {}
+        }
     }
 }
 
 /// Lets ICMP datagram sockets be opened, and takes the loopback up, in the thread's namespace.
 pub(crate) fn allow_ping() -> anyhow::Result<()> {
-    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0\n").context("net.ipv4.ping_group_range")?;
+    fs::write(PING_GROUPS, "0 0\n").context(PING_GROUPS)?;
     let mut socket = NetnsSocket::open(&Netns::current()?)?;
     let loopback = socket.link_by_name(&IfName::new("lo")?)?.context("no loopback")?;
     socket.configure(loopback.index, &LinkConfig { up: true, ..LinkConfig::default() }).context("loopback")?;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -44,9 +45,19 @@ pub struct Program {
 impl Program {
     /// Starts `command` inside `namespace`; stdout and stderr go to `log`, after what is there already.
     pub fn start(name: &str, command: &mut Command, namespace: &Namespace, log: &Path) -> anyhow::Result<Self> {
+        Self::start_by(name, command, log, |command| namespace.run(|| command.spawn()))
+    }
+
+    /// The same, wherever `spawn` starts it.
+    pub fn start_by(
+        name: &str,
+        command: &mut Command,
+        log: &Path,
+        spawn: impl FnOnce(&mut Command) -> anyhow::Result<io::Result<Child>>,
+    ) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(log).context("log file")?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = namespace.run(|| command.spawn())?.with_context(|| format!("starting {name}"))?;
+        let child = spawn(command)?.with_context(|| format!("starting {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 

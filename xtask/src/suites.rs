@@ -146,6 +146,22 @@ pub(crate) const TESTS: &[Suite] = &[
         command: || with_tools(&["test", "-p", "nsm-kube", "--test", "kube"]),
     },
     Suite {
+        name: "kubelet",
+        after: &["build"],
+        needs: &[
+            Tool::Go,
+            Tool::Etcd,
+            Tool::KubeApiserver,
+            Tool::KubeNode,
+            Tool::Containerd,
+            Tool::Busybox,
+            Tool::ReferencePlugins,
+        ],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || with_tools(&["test", "-p", "nsm-kube", "--test", "kubelet"]),
+    },
+    Suite {
         name: "bench-smoke",
         after: &["build"],
         needs: &[Tool::Go, Tool::ReferencePlugins],

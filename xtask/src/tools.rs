@@ -16,6 +16,7 @@ const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
 const KUBERNETES: &str = "v1.34.1";
+const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
 
 /// Something that a suite cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub(crate) enum Tool {
     ReferencePlugins,
     Etcd,
     KubeApiserver,
+    /// What else a node and a user of Kubernetes need.
+    KubeNode,
+    Containerd,
+    Busybox,
 }
 
 impl Tool {
@@ -41,6 +46,9 @@ impl Tool {
             Self::ReferencePlugins => "ptp, bridge and host-local of containernetworking/plugins",
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
+            Self::KubeNode => "kubelet, kubectl and Kubernetes' controllers",
+            Self::Containerd => "containerd with runc",
+            Self::Busybox => "a static busybox",
         }
     }
 
@@ -56,6 +64,9 @@ impl Tool {
             }
             Self::Etcd => answers("etcd", &["--version"]),
             Self::KubeApiserver => tools().join("kube-apiserver").is_file(),
+            Self::KubeNode => KUBE_NODE.iter().all(|name| tools().join(name).is_file()),
+            Self::Containerd => answers("containerd", &["--version"]) && answers("runc", &["--version"]),
+            Self::Busybox => answers("/bin/busybox", &["true"]),
         }
     }
 
@@ -67,8 +78,14 @@ impl Tool {
             Self::CargoDeny => format!("cargo install cargo-deny {CARGO_DENY} into {}", tools().display()),
             Self::Go => package_manager().map_or("https://go.dev/dl".into(), |manager| manager.words(manager.go)),
             Self::Etcd => package_manager().map_or("https://etcd.io".into(), |manager| manager.words(manager.etcd)),
-            Self::KubeApiserver => {
+            Self::KubeApiserver | Self::KubeNode => {
                 format!("go build of Kubernetes {KUBERNETES} into {} (6 to 9 minutes, 4 GB)", tools().display())
+            }
+            Self::Containerd => {
+                package_manager().map_or("https://containerd.io".into(), |manager| manager.words(manager.containerd))
+            }
+            Self::Busybox => {
+                package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
@@ -90,7 +107,10 @@ impl Tool {
             }
             Self::Go => install_package(|manager| manager.go),
             Self::Etcd => install_package(|manager| manager.etcd),
-            Self::KubeApiserver => build_apiserver(),
+            Self::KubeApiserver => build_kubernetes("kube-apiserver"),
+            Self::KubeNode => KUBE_NODE.iter().try_for_each(|name| build_kubernetes(name)),
+            Self::Containerd => install_package(|manager| manager.containerd),
+            Self::Busybox => install_package(|manager| manager.busybox),
             Self::Cnitool => go_install(CNITOOL),
             Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
                 .iter()
@@ -132,14 +152,14 @@ fn go_install(package: &str) -> anyhow::Result<()> {
 }
 
 /// From the module that pins it, through the module proxy.
-fn build_apiserver() -> anyhow::Result<()> {
+fn build_kubernetes(program: &str) -> anyhow::Result<()> {
     let version = "k8s.io/component-base/version";
     let ldflags =
         format!("-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
     let mut command = Command::new(go()?);
-    command.args(["build", "-ldflags", &ldflags, "-o"]).arg(tools().join("kube-apiserver"));
-    command.arg("k8s.io/kubernetes/cmd/kube-apiserver").env("CGO_ENABLED", "0");
-    run(command.current_dir(root().join("conformance/kube/apiserver")), INSTALL)
+    command.args(["build", "-ldflags", &ldflags, "-o"]).arg(tools().join(program));
+    command.arg(format!("k8s.io/kubernetes/cmd/{program}")).env("CGO_ENABLED", "0");
+    run(command.current_dir(root().join("conformance/kube/kubernetes")), INSTALL)
 }
 
 fn answers(program: &str, args: &[&str]) -> bool {
@@ -157,6 +177,8 @@ struct Manager {
     install: &'static [&'static str],
     go: &'static str,
     etcd: &'static str,
+    containerd: &'static str,
+    busybox: &'static str,
 }
 
 const MANAGERS: [Manager; 5] = [
@@ -166,11 +188,45 @@ const MANAGERS: [Manager; 5] = [
         install: &["install", "-y"],
         go: "golang-go",
         etcd: "etcd-server",
+        containerd: "containerd",
+        busybox: "busybox-static",
     },
-    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], go: "golang", etcd: "etcd" },
-    Manager { program: "apk", refresh: &[], install: &["add"], go: "go", etcd: "etcd" },
-    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"], go: "go", etcd: "etcd" },
-    Manager { program: "pacman", refresh: &[], install: &["-S", "--noconfirm"], go: "go", etcd: "etcd" },
+    Manager {
+        program: "dnf",
+        refresh: &[],
+        install: &["install", "-y"],
+        go: "golang",
+        etcd: "etcd",
+        containerd: "containerd",
+        busybox: "busybox",
+    },
+    Manager {
+        program: "apk",
+        refresh: &[],
+        install: &["add"],
+        go: "go",
+        etcd: "etcd",
+        containerd: "containerd",
+        busybox: "busybox-static",
+    },
+    Manager {
+        program: "zypper",
+        refresh: &[],
+        install: &["--non-interactive", "install"],
+        go: "go",
+        etcd: "etcd",
+        containerd: "containerd",
+        busybox: "busybox-static",
+    },
+    Manager {
+        program: "pacman",
+        refresh: &[],
+        install: &["-S", "--noconfirm"],
+        go: "go",
+        etcd: "etcd",
+        containerd: "containerd",
+        busybox: "busybox",
+    },
 ];
 
 impl Manager {

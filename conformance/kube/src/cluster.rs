@@ -1,5 +1,6 @@
 //! The API server and its etcd.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use tokio::runtime::Runtime;
 use crate::audit::{self, Asked};
 use crate::relay::Relay;
 
+/// Of an API server without machines.
 const PORT: u16 = 6443;
 /// For etcd and the API server, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
@@ -27,11 +29,38 @@ const CALL: Duration = Duration::from_secs(10);
 /// Who an agent is in Kubernetes.
 const AGENT: &str = "system:serviceaccount:nsm-system:nsm-agent";
 
-/// A cluster without nodes: an API server, etcd, our definitions and our rights.
+/// Whom an API server serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Tests and agents.
+    Tests,
+    /// Kubelets and controllers as well, and pods under the address of its service.
+    Machines,
+}
+
+/// The address of the API server's own service, the first of the range.
+pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 232, 0, 1);
+/// What the API server's namespace is called by machines.
+pub(crate) const UPLINK: Ipv4Addr = Ipv4Addr::new(10, 231, 0, 254);
+/// Names of the machines that there can be.
+pub(crate) const MACHINES: [&str; 2] = ["node-a", "node-b"];
+
+impl Audience {
+    pub(crate) const fn port(self) -> u16 {
+        match self {
+            Self::Tests => PORT,
+            // The service's, as nothing forwards from one port to another.
+            Self::Machines => 443,
+        }
+    }
+}
+
+/// An API server, etcd, our definitions and our rights.
 pub struct Cluster {
     // Before the rest: end first.
     apiserver: Option<Program>,
     _etcd: Program,
+    audience: Audience,
     dir: PathBuf,
     namespace: Arc<Namespace>,
     runtime: Runtime,
@@ -57,19 +86,35 @@ impl Cluster {
 
     /// With the rights of `deploy/rbac.yaml` alone.
     pub fn bare() -> anyhow::Result<Self> {
+        let cluster = Self::empty(Audience::Tests)?;
+        cluster.apply(&deployed("rbac.yaml")?)?;
+        Ok(cluster)
+    }
+
+    /// With nothing of ours.
+    pub(crate) fn empty(audience: Audience) -> anyhow::Result<Self> {
         let dir = PathBuf::from("/run/lab/cluster");
         fs::create_dir_all(dir.join("etcd"))?;
         let namespace = Arc::new(Namespace::create("cluster")?);
-        prepare(&dir)?;
+        prepare(&dir, audience)?;
         let etcd = Program::start("etcd", &mut etcd(&dir), &namespace, &dir.join("etcd.log"))?;
-        let apiserver = start_apiserver(&dir, &namespace)?;
-        Relay::start(None, &namespace, PORT)?;
+        let apiserver = start_apiserver(&dir, &namespace, audience)?;
+        Relay::start(None, &namespace, audience.port())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = runtime.block_on(client(&kubeconfig(&dir, "admin")))?;
-        let cluster = Self { apiserver: Some(apiserver), _etcd: etcd, dir, namespace, runtime, client };
+        let cluster = Self { apiserver: Some(apiserver), _etcd: etcd, audience, dir, namespace, runtime, client };
         cluster.ready()?;
-        cluster.apply(&deployed("rbac.yaml")?)?;
         Ok(cluster)
+    }
+
+    /// Where the API server is.
+    pub(crate) const fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+
+    /// A file of the cluster's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     fn ready(&self) -> anyhow::Result<()> {
@@ -98,7 +143,7 @@ impl Cluster {
 
     /// Starts it again and waits until it answers.
     pub fn start_apiserver(&mut self) -> anyhow::Result<()> {
-        self.apiserver = Some(start_apiserver(&self.dir, &self.namespace)?);
+        self.apiserver = Some(start_apiserver(&self.dir, &self.namespace, self.audience)?);
         self.ready()
     }
 
@@ -176,7 +221,7 @@ impl Cluster {
     /// A node whose agent has the rights of an agent, not yet started. Leases are short.
     pub fn member(&self, name: &str) -> anyhow::Result<Member> {
         let mut node = Node::create(name)?;
-        let relay = Relay::start(Some(node.namespace()), &self.namespace, PORT)?;
+        let relay = Relay::start(Some(node.namespace()), &self.namespace, self.audience.port())?;
         let kubeconfig = kubeconfig(&self.dir, "agent").display().to_string();
         node.set("NSM_REGISTRY", "kubernetes").set("NSM_KUBECONFIG", &kubeconfig);
         node.set("NSM_NAMESPACE", "nsm-system").set("NSM_LEASE_SECONDS", "4");
@@ -244,30 +289,44 @@ fn kubeconfig(dir: &Path, user: &str) -> PathBuf {
     dir.join(format!("{user}.conf"))
 }
 
+/// Who may call, with which groups, by the token `NAME-token`.
+fn users(audience: Audience) -> Vec<(String, String, String)> {
+    let user = |name: &str, user: &str, groups: &str| (name.to_owned(), user.to_owned(), groups.to_owned());
+    let mut users = vec![user("admin", "admin", "system:masters"), user("agent", AGENT, &GROUPS.join(","))];
+    if audience == Audience::Machines {
+        users.push(user("manager", "system:kube-controller-manager", ""));
+        users.push(user("scheduler", "system:kube-scheduler", ""));
+        users.extend(MACHINES.map(|name| user(name, &format!("system:node:{name}"), "system:nodes")));
+    }
+    users
+}
+
 /// Certificates, keys, tokens and who may read what with them.
-fn prepare(dir: &Path) -> anyhow::Result<()> {
-    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+fn prepare(dir: &Path, audience: Audience) -> anyhow::Result<()> {
+    let names = ["127.0.0.1".to_owned(), SERVICE.to_string(), UPLINK.to_string(), "localhost".to_owned()];
+    let own = rcgen::generate_simple_self_signed(names)?;
     fs::write(dir.join("tls.crt"), own.cert.pem())?;
     fs::write(dir.join("tls.key"), own.signing_key.serialize_pem())?;
     let accounts = rcgen::KeyPair::generate()?;
     fs::write(dir.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(dir.join("accounts.pub"), accounts.public_key_pem())?;
-    let agent_groups = GROUPS.join(",");
-    let tokens = format!("admin-token,admin,1,\"system:masters\"\nagent-token,{AGENT},2,\"{agent_groups}\"\n");
-    fs::write(dir.join("tokens.csv"), tokens)?;
     let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata}]\n";
     fs::write(dir.join("audit.yaml"), policy)?;
-    for user in ["admin", "agent"] {
+    let mut tokens = String::new();
+    for (at, (name, user, groups)) in users(audience).iter().enumerate() {
+        let _ = writeln!(tokens, "{name}-token,{user},{at},\"{groups}\"");
+        let address = if MACHINES.contains(&name.as_str()) { SERVICE } else { Ipv4Addr::LOCALHOST };
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{}:{PORT}", Ipv4Addr::LOCALHOST), "certificate-authority": dir.join("tls.crt"),
+                "server": format!("https://{address}:{}", audience.port()), "certificate-authority": dir.join("tls.crt"),
             } }],
-            "users": [{ "name": user, "user": { "token": format!("{user}-token") } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": user } }],
+            "users": [{ "name": name, "user": { "token": format!("{name}-token") } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": name } }],
         });
-        fs::write(kubeconfig(dir, user), config.to_string())?;
+        fs::write(kubeconfig(dir, name), config.to_string())?;
     }
+    fs::write(dir.join("tokens.csv"), tokens)?;
     Ok(())
 }
 
@@ -283,7 +342,7 @@ fn etcd(dir: &Path) -> Command {
     command
 }
 
-fn start_apiserver(dir: &Path, namespace: &Namespace) -> anyhow::Result<Program> {
+fn start_apiserver(dir: &Path, namespace: &Namespace, audience: Audience) -> anyhow::Result<Program> {
     let mut command = command(&nsm_peers::tools::tool("kube-apiserver")?);
     let file = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
     command.args([
@@ -295,26 +354,39 @@ fn start_apiserver(dir: &Path, namespace: &Namespace) -> anyhow::Result<Program>
         file("audit-policy-file", "audit.yaml"),
         file("audit-log-path", "audit.log"),
         file("cert-dir", ""),
-        format!("--secure-port={PORT}"),
+        format!("--secure-port={}", audience.port()),
     ]);
     command.args([
         "--etcd-servers=http://127.0.0.1:2379",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-cluster-ip-range=10.232.0.0/16",
-        "--authorization-mode=RBAC",
         "--endpoint-reconciler-type=none",
-        // Nobody makes accounts for the pods of the tests.
-        "--disable-admission-plugins=ServiceAccount",
         // Nobody but the test connects, and it waits for nobody.
         "--shutdown-delay-duration=0s",
         "--audit-log-mode=blocking",
     ]);
+    match audience {
+        Audience::Tests => command.args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--authorization-mode=RBAC",
+            // Nobody makes accounts for the pods of the tests.
+            "--disable-admission-plugins=ServiceAccount",
+        ]),
+        Audience::Machines => command.args([
+            "--bind-address=0.0.0.0",
+            &format!("--advertise-address={UPLINK}"),
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            // No name server knows a machine by its name.
+            "--kubelet-preferred-address-types=InternalIP",
+        ]),
+    };
     Program::start("kube-apiserver", &mut command, namespace, &dir.join("apiserver.log"))
 }
 
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", "/nonexistent");
     command
