@@ -5,8 +5,10 @@
 //! - Of a pod is kept what decides, a few hundred bytes.
 //! - The plugin finds the namespaces that ask as files (`namespaces.rs`), so that pods that ask nothing need no agent.
 
+mod events;
 mod namespaces;
 mod seen;
+mod settle;
 mod watches;
 
 use std::{
@@ -21,12 +23,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use events::Events;
+pub use events::Reason;
 pub use seen::{ANNOTATION, ANNOTATION_2019, Annotations};
 use seen::{Asking, Key, Seen};
 
 use crate::{kubernetes::Way, state::Pod};
 
 /// The node's pods.
+#[derive(Default)]
 pub struct Pods {
     seen: Mutex<Seen>,
     /// Moves with everything that is seen.
@@ -36,6 +41,7 @@ pub struct Pods {
     /// Pods that nobody has looked at since they changed.
     unsettled: Mutex<HashSet<Key>>,
     more: Notify,
+    events: Events,
 }
 
 impl Pods {
@@ -47,15 +53,12 @@ impl Pods {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let pods = Arc::new(Self {
-            seen: Mutex::default(),
-            changes: watch::Sender::new(0),
-            asking: watch::Sender::new(None),
-            unsettled: Mutex::default(),
-            more: Notify::new(),
-        });
+        let pods = Arc::new(Self::default());
         let files = namespaces::keep(namespaces::folder(cni_socket), pods.asking.subscribe());
         tasks.spawn(stop.clone().run_until_cancelled_owned(files));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(settle::run(pods.clone())));
+        let (telling, client) = (pods.clone(), way.client.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { telling.events.run(client).await }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(watches::run(pods.clone(), way, node)));
         pods
     }
@@ -91,6 +94,17 @@ impl Pods {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Pods that have changed since nobody looked; waits for the first.
+    async fn unsettled(&self) -> HashSet<Key> {
+        loop {
+            let keys = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.more.notified().await;
+        }
+    }
+
     /// These pods are others than before.
     fn moved(&self, keys: Vec<Key>) {
         self.changes.send_modify(|count| *count += 1);
@@ -107,19 +121,9 @@ mod tests {
 
     use super::{seen::tests::found, *};
 
-    fn pods() -> Pods {
-        Pods {
-            seen: Mutex::default(),
-            changes: watch::Sender::new(0),
-            asking: watch::Sender::new(None),
-            unsettled: Mutex::default(),
-            more: Notify::new(),
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_early_waits_for_the_watch() {
-        let pods = Arc::new(pods());
+        let pods = Arc::new(Pods::default());
         let asked = Pod { name: "p".into(), namespace: "default".into(), uid: "2".into() };
         let deadline = Instant::now() + Duration::from_secs(5);
         let waiting = {

@@ -6,6 +6,7 @@ mod definitions;
 mod endpoints;
 mod namespaces;
 mod nodes;
+mod pods;
 mod rights;
 mod services;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             away::an_agent_starts_without_it,
             away::an_agent_restarts_without_it,
             namespaces::those_that_ask_are_files,
+            pods::on_the_hosts_network_are_told_so,
             rights::used_ones_are_granted_and_others_denied,
             rights::without_the_right_to_services,
         ],
