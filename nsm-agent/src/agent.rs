@@ -20,7 +20,9 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     admin::Admin,
+    annotations::Nowhere,
     arrival::in_time,
+    attach::{self, Engine},
     cni,
     config::{RegistryKind, Settings},
     forwarder::{Forwarders, kernel::Kernel},
@@ -31,6 +33,7 @@ use crate::{
     pods::Pods,
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
+    sandboxes::{Known, Namespaces, Sandboxes},
     selftest::SelfTest,
     share::{CALLS, CALLS_IN_ALL, InFlight, MONITORS_IN_ALL, Shares, WATCHES},
     state::{self, Connected, Hold, Records, blocking},
@@ -62,7 +65,25 @@ pub struct Agent {
 struct Stored {
     connections: Records<Connected>,
     attachments: Records<state::Attachment>,
+    pod_adds: Records<state::PodAdd>,
     owed: Records<crate::manager::OwedClose>,
+}
+
+/// What plugin and agent tell each other in folders beside the socket.
+struct Host {
+    notes: cni::notes::Folder,
+    sandboxes: Sandboxes,
+    namespaces: Namespaces,
+}
+
+impl Host {
+    fn open(cni_socket: &std::path::Path) -> std::io::Result<Self> {
+        Ok(Self {
+            notes: cni::notes::Folder::open(cni_socket)?,
+            sandboxes: Sandboxes::open(cni_socket)?,
+            namespaces: Namespaces::open(cni_socket)?,
+        })
+    }
 }
 
 impl Agent {
@@ -86,7 +107,11 @@ impl Agent {
             RegistryKind::Embedded => None,
             RegistryKind::Kubernetes => Some(kubernetes::connect(settings.kubeconfig.as_deref()).await?),
         };
-        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), stored.attachments.clone()).await?);
+        let cni_path = settings.cni_socket.clone();
+        let host = blocking(move || Host::open(&cni_path)).await.context("folders beside the CNI socket")?;
+        let Host { notes, sandboxes, namespaces } = host;
+        let known = Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() };
+        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), known).await?);
         let metrics = Metrics::new();
         let name = settings.node_name();
         let peers = Peers::new();
@@ -122,17 +147,23 @@ impl Agent {
         for problem in selftest.problems().await {
             tracing::error!(problem, "self-test failed: no ADD can be served until this is mended");
         }
-        let cni_path = settings.cni_socket.clone();
-        let notes = blocking(move || cni::notes::Folder::open(&cni_path)).await.context("owed DELs")?;
-        let plugins = cni::plugins::Plugins::default();
-        let server = cni::Server::new(cni::Parts {
+        let engine = Engine::new(attach::Parts {
             manager: manager.clone(),
-            selftest: selftest.clone(),
             netlink: netlink.clone(),
             node_labels: node_labels(&settings),
-            metrics: metrics.clone(),
             notes: notes.clone(),
+            sandboxes: sandboxes.clone(),
+            pod_adds: stored.pod_adds,
+        });
+        engine.recover().await;
+        let plugins = cni::plugins::Plugins::default();
+        let server = cni::Server::new(cni::Parts {
+            engine: engine.clone(),
+            selftest: selftest.clone(),
+            metrics: metrics.clone(),
             plugins: plugins.clone(),
+            namespaces,
+            elsewhere: Arc::new(Nowhere),
         });
         let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, selftest.clone(), plugins, &netlink));
         if let Some(address) = settings.metrics {
@@ -148,7 +179,8 @@ impl Agent {
         }
         let watched = notes.watch();
         agent.serve(cni_socket, nsm_socket, node).await;
-        agent.tasks.spawn(watched.run(agent.cni.clone(), agent.stop.clone()));
+        agent.tasks.spawn(watched.run(engine, agent.stop.clone()));
+        agent.tasks.spawn(sandboxes.run(agent.stop.clone()));
         Ok(agent)
     }
 
@@ -212,7 +244,7 @@ async fn open_registry(
     settings: &Settings,
     boot_id: &str,
     way: Option<kubernetes::Way>,
-    attachments: Records<state::Attachment>,
+    known: Known,
 ) -> anyhow::Result<Registrar> {
     match way {
         None => {
@@ -227,7 +259,7 @@ async fn open_registry(
                 lease: Duration::from_secs(settings.lease_seconds),
                 max_life: REGISTRATION,
             };
-            Ok(Kubernetes::open(way, kubernetes, Arc::new(attachments)))
+            Ok(Kubernetes::open(way, kubernetes, Arc::new(known)))
         }
     }
 }
@@ -253,8 +285,9 @@ fn ended(socket: &str, served: Result<(), tonic::transport::Error>) {
 fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error> {
     let (connections, mut found) = Records::open(run_dir, boot_id)?;
     let (attachments, of_attachments) = Records::open(run_dir, boot_id)?;
+    let (pod_adds, of_pod_adds) = Records::open(run_dir, boot_id)?;
     let (owed, of_owed) = Records::open(run_dir, boot_id)?;
-    for more in [of_attachments, of_owed] {
+    for more in [of_attachments, of_pod_adds, of_owed] {
         found.damaged.extend(more.damaged);
         found.earlier_boot += more.earlier_boot;
     }
@@ -264,7 +297,7 @@ fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error
     if found.earlier_boot > 0 {
         tracing::info!(records = found.earlier_boot, "records of an earlier boot forgotten");
     }
-    Ok(Stored { connections, attachments, owed })
+    Ok(Stored { connections, attachments, pod_adds, owed })
 }
 
 fn node_labels(settings: &Settings) -> BTreeMap<String, String> {

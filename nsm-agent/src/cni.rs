@@ -6,11 +6,10 @@
 
 mod add;
 mod check;
-mod del;
 mod gc;
 pub mod notes;
 pub mod plugins;
-mod result;
+mod pod;
 
 use std::{
     sync::Arc,
@@ -18,35 +17,34 @@ use std::{
 };
 
 use nsm_cni_types::Mechanism;
-use nsm_netlink::Netlink;
 use nsm_proto::cni::{self, cni_server};
 use nsm_sdk::serve::Connection as Socket;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    manager::Manager,
+    annotations::Elsewhere,
+    attach::Engine,
     metrics::{Metrics, Operation},
+    sandboxes::Namespaces,
     selftest::SelfTest,
     state::AttachmentKey,
 };
 
 /// What the server needs of the agent.
 pub struct Parts {
-    /// Who connects.
-    pub manager: Manager,
+    /// What makes attachments.
+    pub engine: Engine,
     /// For STATUS.
     pub selftest: SelfTest,
-    /// The agent's own namespace.
-    pub netlink: Netlink,
-    /// Labels of every client of this node: nodeName, clusterName.
-    pub node_labels: std::collections::BTreeMap<String, String>,
     /// Counts and durations.
     pub metrics: Metrics,
-    /// DELs that were owed while the agent was away.
-    pub notes: notes::Folder,
     /// Who calls.
     pub plugins: plugins::Plugins,
+    /// The namespaces whose annotations ask.
+    pub namespaces: Namespaces,
+    /// Who knows the annotations of pods that the runtime does not give.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// The server. Clones share it.
@@ -139,13 +137,15 @@ impl cni_server::Cni for Server {
         self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
         let netns = self.passed_netns(&socket, &asked.netns_url).await?;
-        let (server, slot) = (self.clone(), self.parts.manager.turns.at(&key));
+        let (server, slot) = (self.clone(), self.parts.engine.manager().turns.at(&key));
         let called_off = slot.called_off();
         // Dropped with this call when the plugin hangs up.
         let caller = called_off.clone().drop_guard();
         let done = self
             .run(async move {
-                let done = server.add_one(&key, &slot, asked, netns, called_off).await;
+                let done = server.add_one(&key, asked, netns, called_off).await;
+                // Until here a DEL finds this slot, and no other one.
+                drop(slot);
                 report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
                 done
             })
@@ -163,7 +163,7 @@ impl cni_server::Cni for Server {
         let key = key(asked.key)?;
         let server = self.clone();
         self.run(async move {
-            let done = server.del_one(&key).await;
+            let done = server.parts.engine.del(&key).await.map_err(Status::from);
             report(&server.parts.metrics, Operation::Del, &key, started, done.as_ref().map(|_| ()));
             done
         })
@@ -179,6 +179,39 @@ impl cni_server::Cni for Server {
         let key = key(asked.key.clone())?;
         let netns = self.passed_netns(&socket, &asked.netns_url).await?;
         let done = self.check_one(&key, asked, netns).await;
+        report(&self.parts.metrics, Operation::Check, &key, started, done.as_ref().map(|_| ()));
+        done.map(|findings| Response::new(cni::CheckResponse { findings }))
+    }
+
+    async fn add_pod(&self, request: Request<cni::AddPodRequest>) -> Result<Response<cni::AddResponse>, Status> {
+        let started = Instant::now();
+        let socket = socket(&request)?;
+        let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
+        let key = key(asked.key.clone())?;
+        let netns = self.passed_netns(&socket, &asked.netns_url).await?;
+        let (server, slot) = (self.clone(), self.parts.engine.manager().turns.at(&key));
+        let called_off = slot.called_off();
+        let caller = called_off.clone().drop_guard();
+        let done = self
+            .run(async move {
+                let done = server.add_pod_one(&key, &slot, asked, netns, called_off).await;
+                report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
+                done
+            })
+            .await;
+        drop(caller);
+        done.map(Response::new)
+    }
+
+    async fn check_pod(&self, request: Request<cni::CheckRequest>) -> Result<Response<cni::CheckResponse>, Status> {
+        let started = Instant::now();
+        let socket = socket(&request)?;
+        let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
+        let key = key(asked.key.clone())?;
+        let netns = self.passed_netns(&socket, &asked.netns_url).await?;
+        let done = self.check_pod_one(&key, asked, netns).await;
         report(&self.parts.metrics, Operation::Check, &key, started, done.as_ref().map(|_| ()));
         done.map(|findings| Response::new(cni::CheckResponse { findings }))
     }

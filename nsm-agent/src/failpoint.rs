@@ -8,7 +8,7 @@ use std::{sync::OnceLock, time::Duration};
 /// Longer than a Request whose time is a second may take, its grace included.
 pub const SLOW: Duration = Duration::from_secs(3);
 
-/// Every failpoint, those of ADD and then those of DEL.
+/// Every failpoint, those of ADD, those of a pod's ADD alone, and those of DEL.
 pub const ALL: &[&str] = &[
     "add.start",
     "add.attachment-recorded",
@@ -19,6 +19,7 @@ pub const ALL: &[&str] = &[
     "add.wire-configured",
     "add.connection-up",
     "add.answered",
+    "pod.one-made",
     "del.start",
     "del.closing-recorded",
     "del.wire-deleted",

@@ -2,7 +2,9 @@
 
 pub mod admin;
 pub mod agent;
+pub mod annotations;
 mod arrival;
+pub mod attach;
 pub mod candidates;
 pub mod cni;
 pub mod config;
@@ -20,6 +22,7 @@ pub mod pods;
 pub mod privileges;
 
 pub mod registry;
+pub mod sandboxes;
 pub mod selftest;
 pub mod share;
 pub mod state;

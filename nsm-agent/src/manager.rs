@@ -22,7 +22,7 @@ use nsm_netlink::{Netlink, Netns};
 use nsm_proto::connection::Connection;
 use nsm_sdk::{
     Call, Chain, Close, Element, Error, Kind, Next, Request,
-    begin::Begin,
+    begin::{Begin, Events},
     chain,
     connect::{Connect, Peers},
     expiry::Expiry,
@@ -223,6 +223,11 @@ impl Manager {
         self.attaching.close(Close { connection, call }).await?;
         self.attachments.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
         Ok(true)
+    }
+
+    /// Asks for events of an attachment's connection; none when either is not known.
+    pub fn events_of(&self, key: &AttachmentKey) -> Option<Events> {
+        self.attached.events(&self.attachments.get(key)?.client_id)
     }
 
     /// Looks for the namespace of an attachment where its ADD named it.

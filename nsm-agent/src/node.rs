@@ -144,10 +144,7 @@ impl admin::Node for ThisNode {
     async fn close(&self, id: &str) -> Result<bool, nsm_sdk::Error> {
         let Some(record) = self.manager.wires.connections.get(&id.to_owned()) else { return Ok(false) };
         let events = match &record.owner {
-            Owner::Attachment(key) => {
-                let attachment = self.manager.wires.attachments.get(key);
-                attachment.and_then(|attachment| self.manager.attached.events(&attachment.client_id))
-            }
+            Owner::Attachment(key) => self.manager.events_of(key),
             Owner::Pod(_) | Owner::Host { .. } => self.manager.begin.events(id),
         };
         match events {

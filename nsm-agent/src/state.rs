@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
 pub use hold::Hold;
-pub use record::{Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Owner, Phase, Pod, RoutePolicy};
+pub use record::{
+    Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Owner, Phase, Pod, PodAdd, RoutePolicy, Source,
+};
 
 /// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.
 pub const FORMAT: u32 = 1;

@@ -63,7 +63,7 @@ fn is_socket_file(line: &str) -> bool {
 }
 
 /// Looks at everything: named namespaces, links, addresses, routes, rules and neighbours in each, the agent's open files,
-/// records and notes, registered endpoints with their connections, connections.
+/// records, of sandboxes too, and notes, registered endpoints with their connections, connections.
 pub(crate) fn of(node: &Node, agent: Option<u32>) -> anyhow::Result<Leftovers> {
     let mut lines = Leftovers::default();
     for entry in fs::read_dir(NETNS_DIR)? {
@@ -71,7 +71,7 @@ pub(crate) fn of(node: &Node, agent: Option<u32>) -> anyhow::Result<Leftovers> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         namespace(&mut lines, &name, &path).with_context(|| format!("looking into namespace {name}"))?;
     }
-    for dir in [node.run_dir(), node.dir().join("cni.sock.owed")] {
+    for dir in [node.run_dir(), node.dir().join("cni.sock.owed"), node.dir().join("cni.sock.pods")] {
         files(&mut lines, &dir, node.dir());
     }
     if let Some(pid) = agent {

@@ -7,8 +7,8 @@ use std::{
 
 use nsm_fdpass::{Connection, InodeId, Permissions, bind};
 use nsm_proto::cni::{
-    AddRequest, AddResponse, CheckRequest, CheckResponse, DelRequest, DelResponse, GcRequest, GcResponse, Interface,
-    Ip, StatusRequest, StatusResponse,
+    AddPodRequest, AddRequest, AddResponse, CheckRequest, CheckResponse, DelRequest, DelResponse, Dns, GcRequest,
+    GcResponse, Interface, Ip, StatusRequest, StatusResponse,
     cni_server::{Cni, CniServer},
 };
 use tonic::{Code, Request, Response, Status};
@@ -32,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) adds: Vec<AddRequest>,
     pub(crate) dels: Vec<DelRequest>,
     pub(crate) checks: Vec<CheckRequest>,
+    pub(crate) pods: Vec<AddPodRequest>,
+    pub(crate) pod_checks: Vec<CheckRequest>,
     pub(crate) gcs: Vec<GcRequest>,
 }
 
@@ -92,6 +94,32 @@ impl Cni for Service {
         let ip = Ip { address: "10.0.0.1/32".into(), gateway: String::new(), interface: 0 };
         let ips = if self.script.no_address { vec![] } else { vec![ip] };
         self.say(AddResponse { interfaces: vec![interface], ips, ..AddResponse::default() }).await
+    }
+
+    async fn add_pod(&self, request: Request<AddPodRequest>) -> Result<Response<AddResponse>, Status> {
+        let socket = request.extensions().get::<Connection>().cloned();
+        let asked = request.into_inner();
+        let id: InodeId = asked.netns_url.parse().map_err(|_| Status::internal("no inode URL"))?;
+        socket
+            .and_then(|socket| socket.inbox.take(id))
+            .ok_or_else(|| Status::internal("the file did not come first"))?;
+        let interface = |name: &str| Interface {
+            name: name.into(),
+            mac: "02:00:00:00:00:01".into(),
+            sandbox: asked.netns_path.clone(),
+            mtu: 1400,
+        };
+        let interfaces = vec![interface("nsm-1"), interface("nsm-2")];
+        self.seen.lock().unwrap().pods.push(asked);
+        let ip = |address: &str, interface| Ip { address: address.into(), gateway: String::new(), interface };
+        let ips = vec![ip("10.0.0.1/32", 0), ip("10.0.0.3/32", 1)];
+        let dns = Some(Dns { nameservers: vec!["10.9.9.9".into()], search: vec![] });
+        self.say(AddResponse { interfaces, ips, dns, ..AddResponse::default() }).await
+    }
+
+    async fn check_pod(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        self.seen.lock().unwrap().pod_checks.push(request.into_inner());
+        self.say(CheckResponse { findings: self.script.finding.iter().cloned().collect() }).await
     }
 
     async fn del(&self, request: Request<DelRequest>) -> Result<Response<DelResponse>, Status> {

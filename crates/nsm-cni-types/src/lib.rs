@@ -14,6 +14,7 @@ mod env;
 mod error;
 mod mechanism;
 pub mod owed;
+pub mod pods;
 mod stdin;
 mod version;
 

@@ -5,10 +5,11 @@ use nsm_netlink::Netns;
 use nsm_proto::cni::{AddResponse, CheckRequest};
 use tonic::Status;
 
-use super::{Server, result};
+use super::Server;
 use crate::{
+    attach,
     forwarder::Wire,
-    state::{AttachmentKey, Phase, blocking},
+    state::{Attachment, AttachmentKey, Phase, blocking},
 };
 
 impl Server {
@@ -19,28 +20,53 @@ impl Server {
         asked: CheckRequest,
         netns: Netns,
     ) -> Result<Vec<String>, Status> {
-        let Some(attachment) = self.parts.manager.attachments.get(key) else {
+        let Some(attachment) = self.parts.engine.manager().attachments.get(key) else {
             return Err(Status::not_found(format!(
                 "attachment {key} is not known: it was deleted, or its ADD never succeeded"
             )));
         };
+        self.compare(&attachment, &asked, netns).await
+    }
+
+    /// The same for all that annotations have given a pod. What its ADD made and an edit has taken away since is not missed.
+    pub(super) async fn check_pod_one(
+        &self,
+        key: &AttachmentKey,
+        asked: CheckRequest,
+        netns: Netns,
+    ) -> Result<Vec<String>, Status> {
+        let mut findings = Vec::new();
+        for attachment in self.parts.engine.of_pod(key) {
+            let expected = asked.expected.as_ref().map(|all| part_of(all, attachment.interface.as_str()));
+            let asked = CheckRequest { expected, ..asked.clone() };
+            findings.extend(self.compare(&attachment, &asked, netns.clone()).await?);
+        }
+        Ok(findings)
+    }
+
+    async fn compare(
+        &self,
+        attachment: &Attachment,
+        asked: &CheckRequest,
+        netns: Netns,
+    ) -> Result<Vec<String>, Status> {
+        let (manager, key) = (self.parts.engine.manager(), &attachment.key);
         if netns.id() != attachment.netns {
             return Ok(vec![format!("{} is another network namespace than the one of ADD", asked.netns_path)]);
         }
-        let Some(client_side) = self.parts.manager.attached.last(&attachment.client_id) else {
+        let Some(client_side) = manager.attached.last(&attachment.client_id) else {
             return Ok(vec![format!("attachment {key} has no connection")]);
         };
-        let record =
-            nsm_sdk::path::next(&client_side).and_then(|ours| self.parts.manager.wires.connections.get(&ours.id));
+        let record = nsm_sdk::path::next(&client_side).and_then(|ours| manager.wires.connections.get(&ours.id));
         let Some(record) = record.filter(|record| record.phase == Phase::Up) else {
             return Ok(vec![format!("the connection of attachment {key} to {:?} is down", attachment.network_service)]);
         };
         let Some(wire) = record.wire.clone() else {
             return Ok(vec![format!("the connection of attachment {key} has no interface")]);
         };
-        let forwarders = self.parts.manager.wires.forwarders.clone();
+        let forwarders = manager.wires.forwarders.clone();
         let seen = wire.clone();
-        let registered = self.parts.manager.endpoints.netns(&record.endpoint);
+        let registered = manager.endpoints.netns(&record.endpoint);
         let look = move || {
             let forwarder = forwarders.of(&seen);
             match forwarder.inspect(&seen, Some(&netns))? {
@@ -51,10 +77,23 @@ impl Server {
         let seen = blocking(look).await.map_err(|error| Status::internal(error.to_string()))?;
         let mut findings: Vec<String> = seen.iter().map(ToString::to_string).collect();
         if let (Some(expected), Wire::Kernel(wire)) = (&asked.expected, &wire) {
-            let now = result::of(&attachment, &client_side, Some(wire))?;
+            let now = attach::answer(attachment, &client_side, wire);
             findings.extend(differences(expected, &now));
         }
         Ok(findings)
+    }
+}
+
+/// What a result says of one interface.
+fn part_of(all: &AddResponse, name: &str) -> AddResponse {
+    let place = all.interfaces.iter().position(|interface| interface.name == name);
+    let of_it = |interface: u32| usize::try_from(interface).ok() == place;
+    AddResponse {
+        interfaces: place.and_then(|place| all.interfaces.get(place)).cloned().into_iter().collect(),
+        ips: all.ips.iter().filter(|ip| place.is_some() && of_it(ip.interface)).cloned().collect(),
+        // A result does not say whose its routes are.
+        routes: Vec::new(),
+        dns: None,
     }
 }
 

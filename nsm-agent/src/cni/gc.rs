@@ -1,7 +1,8 @@
 //! GC: attachments of one network that the runtime no longer knows.
 //!
 //! Guarantees: without a list only what has lost its namespace goes, as absent is not empty. What becomes of an attachment is
-//! decided in its turn: an ADD under way is waited for, and an attachment that is a new one by then is judged as such.
+//! decided in its turn: an ADD under way is waited for, and an attachment that is a new one by then is judged as such. What an
+//! annotation gave a pod is valid as long as the pod's call is.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ impl Server {
     pub(super) async fn collect(&self, asked: GcRequest) -> GcResponse {
         let valid: Option<Valid> = asked.valid.map(|valid| valid.keys.into_iter().map(AttachmentKey::from).collect());
         let mut answer = GcResponse::default();
-        for attachment in self.parts.manager.attachments.all() {
+        for attachment in self.parts.engine.manager().attachments.all() {
             if attachment.network != asked.network {
                 continue;
             }
@@ -39,14 +40,21 @@ impl Server {
         network: &str,
         valid: Option<&Valid>,
     ) -> Result<bool, Error> {
-        let manager = &self.parts.manager;
+        let manager = self.parts.engine.manager();
+        // The pod's turn comes before its attachment's.
+        let pod = manager.attachments.get(key).and_then(|attachment| attachment.pod_key());
+        let pods_slot = pod.map(|pod| manager.turns.at(&pod));
+        let _pods_turn = match &pods_slot {
+            Some(slot) => Some(slot.turn().await),
+            None => None,
+        };
         let slot = manager.turns.at(key);
         let _turn = slot.turn().await;
         let Some(attachment) = manager.attachments.get(key).filter(|attachment| attachment.network == network) else {
             return Ok(false);
         };
         let keep = match valid {
-            Some(valid) => valid.contains(key),
+            Some(valid) => valid.contains(&attachment.call_key()),
             None => !manager.pods_netns(&attachment).await.is_gone(),
         };
         if keep { Ok(false) } else { manager.detach(key).await }

@@ -18,8 +18,10 @@ use inotify::{Inotify, WatchMask};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::Server;
-use crate::state::{AttachmentKey, blocking};
+use crate::{
+    attach::Engine,
+    state::{AttachmentKey, blocking},
+};
 
 /// Most DELs that are worked off at the same time.
 const AT_ONCE: usize = 32;
@@ -105,18 +107,18 @@ impl Folder {
     }
 
     /// Works off what is there and what comes, until `stop`.
-    async fn work(self, changes: io::Result<Changes>, server: Server, stop: CancellationToken) {
+    async fn work(self, changes: io::Result<Changes>, engine: Engine, stop: CancellationToken) {
         let mut changes = match changes {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "owed DELs are not watched: each ADD and start of the agent still works them off");
-                self.work_off(&server).await;
+                self.work_off(&engine).await;
                 return;
             }
         };
         let mut pause = PAUSES.0;
         loop {
-            let failed = self.work_off(&server).await;
+            let failed = self.work_off(&engine).await;
             let again = async {
                 match failed {
                     0 => std::future::pending().await,
@@ -139,15 +141,15 @@ impl Folder {
     }
 
     /// How many DELs failed.
-    async fn work_off(&self, server: &Server) -> usize {
+    async fn work_off(&self, engine: &Engine) -> usize {
         // Side by side: one whose ADD still runs waits for that.
         let work = |note: Note| async move {
-            let done = server.del_owed(note).await;
-            if let Err((key, status)) = &done {
+            let done = engine.del_owed(note).await;
+            if let Err((key, error)) = &done {
                 tracing::error!(
                     container = key.container_id,
                     ifname = key.ifname,
-                    error = status.message(),
+                    %error,
                     "owed DEL failed: the note stays, and is tried again"
                 );
             }
@@ -200,8 +202,8 @@ impl Folder {
 
 impl Watched {
     /// Works off what is there and what comes, until `stop`.
-    pub async fn run(self, server: Server, stop: CancellationToken) {
-        self.folder.work(self.changes, server, stop).await;
+    pub async fn run(self, engine: Engine, stop: CancellationToken) {
+        self.folder.work(self.changes, engine, stop).await;
     }
 }
 

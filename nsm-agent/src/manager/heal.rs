@@ -154,7 +154,7 @@ impl Healer {
                 }
             }
             at_once = false;
-            let reselected = match self.manager.attached.events(&key.client_id()) {
+            let reselected = match self.manager.events_of(&key) {
                 Some(events) => events.reselect(|_| true).await,
                 None => Ok(None),
             };

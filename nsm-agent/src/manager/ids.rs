@@ -95,7 +95,11 @@ impl Ids {
     /// The id of the owner's connection.
     pub fn id_of(&self, owner: &Owner, client_id: &str) -> String {
         let name = match owner {
-            Owner::Attachment(key) => format!("attachment\0{}\0{}\0{client_id}", key.container_id, key.ifname),
+            Owner::Attachment(key) if key.client_id() == client_id => {
+                format!("attachment\0{}\0{}\0{client_id}", key.container_id, key.ifname)
+            }
+            // A pod's own: the same in its next sandbox. Only this agent makes such calls.
+            Owner::Attachment(_) => format!("attachment of a pod\0{client_id}"),
             Owner::Pod(netns) => format!("pod\0{netns}\0{client_id}"),
             Owner::Host { uid } => format!("host\0{uid}\0{client_id}"),
         };
@@ -129,6 +133,16 @@ mod tests {
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(3), "a"));
         assert_ne!(ids.id_of(&pod(2), "a"), ids.id_of(&pod(2), "b"));
         assert_ne!(ids.id_of(&pod(2), "a"), Ids::new("next", ids.own_netns).id_of(&pod(2), "a"));
+    }
+
+    #[test]
+    fn a_pod_has_its_ids_in_each_sandbox() {
+        let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
+        let key = |container: &str| AttachmentKey { container_id: container.into(), ifname: "nsm-1".into() };
+        let at = |container: &str, client: &str| ids.id_of(&Owner::Attachment(key(container)), client);
+        assert_eq!(at("old", "of the pod"), at("new", "of the pod"));
+        assert_ne!(at("old", &key("old").client_id()), at("new", &key("new").client_id()));
+        assert_ne!(at("old", &key("old").client_id()), at("new", &key("old").client_id()));
     }
 
     #[test]

@@ -69,6 +69,20 @@ pub struct RoutePolicy {
     pub overlap: bool,
 }
 
+/// Who asked for an attachment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Source {
+    /// A network configuration that names the service: the key is that of the CNI call.
+    #[default]
+    Configuration,
+    /// An annotation: the key names the interface that was made.
+    Annotation {
+        /// CNI_IFNAME of the pod's call, which ends all that its annotations made.
+        ifname: String,
+    },
+}
+
 /// An ADD that was asked for and not yet deleted. It is whole when its connection is up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attachment {
@@ -76,6 +90,9 @@ pub struct Attachment {
     pub key: AttachmentKey,
     /// The interface's name in the pod.
     pub interface: IfName,
+    /// Who asked.
+    #[serde(default)]
+    pub source: Source,
     /// `name` of the network configuration.
     pub network: String,
     /// CNI_NETNS.
@@ -99,6 +116,43 @@ pub struct Attachment {
     pub routes: RoutePolicy,
     /// The connection's id at segment 0, the same after a restart.
     pub client_id: String,
+}
+
+impl Attachment {
+    /// The key of the CNI call that ends it and that runtimes know it by.
+    pub fn call_key(&self) -> AttachmentKey {
+        self.pod_key().unwrap_or_else(|| self.key.clone())
+    }
+
+    /// The key of the pod's CNI call, if an annotation asked.
+    pub fn pod_key(&self) -> Option<AttachmentKey> {
+        match &self.source {
+            Source::Configuration => None,
+            Source::Annotation { ifname } => {
+                Some(AttachmentKey { container_id: self.key.container_id.clone(), ifname: ifname.clone() })
+            }
+        }
+    }
+}
+
+/// An ADD under way of a pod that asks by annotation: what it has made so far is undone when it is cut short.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PodAdd {
+    /// The key of the CNI call.
+    pub key: AttachmentKey,
+}
+
+impl Record for PodAdd {
+    type Key = AttachmentKey;
+    const FOLDER: &'static str = "pod-adds";
+
+    fn key(&self) -> AttachmentKey {
+        self.key.clone()
+    }
+
+    fn file_name(key: &AttachmentKey) -> String {
+        Attachment::file_name(key)
+    }
 }
 
 impl Record for Attachment {

@@ -136,7 +136,7 @@ impl Healer {
 
     fn refresh(&self, record: &Arc<Connected>) {
         let events = match &record.owner {
-            Owner::Attachment(key) => self.manager.attached.events(&key.client_id()),
+            Owner::Attachment(key) => self.manager.events_of(key),
             Owner::Pod(_) | Owner::Host { .. } => {
                 self.manager.monitor.announce(&record.id, State::RefreshRequested);
                 None
@@ -163,8 +163,9 @@ impl Healer {
                 () = self.stop.cancelled() => return,
                 failed = told.recv() => match failed { Some(failed) => failed, None => return },
             };
+            let Some(known) = self.manager.attachments.get(&attachment) else { continue };
             let owner = Owner::Attachment(attachment.clone());
-            let id = self.manager.wires.ids.id_of(&owner, &attachment.client_id());
+            let id = self.manager.wires.ids.id_of(&owner, &known.client_id);
             match self.standing(&id) {
                 // While it has time left the wire works on; with nobody else to go to, to the end of its time.
                 Some(record) => {

@@ -1,35 +1,14 @@
-//! What ADD answers: the interface that was made, with the addresses and routes that the endpoint gave.
+//! What an attachment came to, as the private API tells it: the interface, with the addresses and routes that the endpoint gave.
 
 use nsm_proto::{
     cni::{AddResponse, Dns, Interface, Ip, Route},
     connection::Connection,
 };
-use nsm_sdk::{Error, Kind};
 
-use super::Server;
-use crate::{
-    forwarder::{Wire, kernel},
-    state::Attachment,
-};
+use crate::{forwarder::kernel, state::Attachment};
 
-impl Server {
-    /// The wire of a connection as its client knows it.
-    pub(super) fn wire_of(&self, connection: &Connection) -> Option<kernel::Wire> {
-        let ours = nsm_sdk::path::next(connection)?;
-        match self.parts.manager.wires.connections.get(&ours.id)?.wire.as_ref()? {
-            Wire::Kernel(wire) => Some((**wire).clone()),
-            Wire::Relay => None,
-        }
-    }
-}
-
-/// The result of an ADD that succeeded.
-pub(super) fn of(
-    attachment: &Attachment,
-    connection: &Connection,
-    wire: Option<&kernel::Wire>,
-) -> Result<AddResponse, Error> {
-    let wire = wire.ok_or_else(|| Error::new(Kind::Internal, "the connection has no interface"))?;
+/// The result of an attachment.
+pub fn answer(attachment: &Attachment, connection: &Connection, wire: &kernel::Wire) -> AddResponse {
     let side = &wire.client;
     let routes = &side.config.routes;
     let gateway_of = |ip: std::net::IpAddr| {
@@ -39,7 +18,7 @@ pub(super) fn of(
     };
     let context = connection.context.clone().unwrap_or_default();
     let dns = context.dns_context.unwrap_or_default();
-    Ok(AddResponse {
+    AddResponse {
         interfaces: vec![Interface {
             name: side.name.to_string(),
             mac: side.mac.to_string(),
@@ -69,5 +48,5 @@ pub(super) fn of(
             nameservers: dns.configs.iter().flat_map(|config| config.dns_server_ips.clone()).collect(),
             search: dns.configs.iter().flat_map(|config| config.search_domains.clone()).collect(),
         }),
-    })
+    }
 }

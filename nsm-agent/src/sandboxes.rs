@@ -1,0 +1,243 @@
+//! The pods of this node whose network namespaces `nsm-cni` has seen, asking or not: records in `<cniSocket>.pods/`.
+//!
+//! Guarantees: a record counts only while its path still names its namespace, as inode numbers are reused; whatever is in the
+//! folder, the rest is found. A record that is gone is not made again by marking it. What is left of pods that ended without
+//! DEL is removed; a record whose namespace this process cannot see stays. Reading is blocking, a few small files in memory.
+
+mod namespaces;
+
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use inotify::{Inotify, WatchMask};
+use nsm_cni_types::pods::{self, PodRecord};
+use nsm_fdpass::InodeId;
+use nsm_netlink::NetnsId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use namespaces::Namespaces;
+
+use crate::{
+    attach::PodSpec,
+    registry::Pods,
+    state::{Attachment, AttachmentKey, Pod, Records, RoutePolicy, blocking},
+};
+
+/// Pause between two removals of what is left of pods that ended without DEL.
+const PRUNED: Duration = Duration::from_mins(5);
+
+/// Records by their files' names, each with its file's number.
+type Read = HashMap<String, (u64, Arc<Sandbox>)>;
+
+/// The folder of the records. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Sandboxes {
+    path: Arc<Path>,
+    /// What was read, by the files' names and numbers: a changed record is another file.
+    read: Arc<Mutex<Read>>,
+    changes: watch::Sender<u64>,
+}
+
+/// A pod's sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Its network namespace.
+    pub netns: NetnsId,
+    /// What its ADD knew.
+    pub record: PodRecord,
+}
+
+impl Sandbox {
+    /// Whose it is.
+    pub fn pod(&self) -> Pod {
+        let PodRecord { pod_name, pod_namespace, pod_uid, .. } = &self.record;
+        Pod { name: pod_name.clone(), namespace: pod_namespace.clone(), uid: pod_uid.clone() }
+    }
+
+    /// What its attachments have in common: also those that a running pod gets later.
+    pub fn spec(&self) -> PodSpec {
+        let PodRecord { container_id, ifname, .. } = &self.record;
+        PodSpec {
+            key: AttachmentKey { container_id: container_id.clone(), ifname: ifname.clone() },
+            network: self.record.network.clone(),
+            netns_path: self.record.netns.clone(),
+            pod: Some(self.pod()).filter(|pod| *pod != Pod::default()),
+            routes: RoutePolicy {
+                default_route: self.record.allow_default_route,
+                overlap: self.record.allow_route_overlap,
+            },
+            taken: self.record.taken.iter().filter_map(|name| name.parse().ok()).collect(),
+        }
+    }
+
+    /// Whether the path still names the namespace. Blocking.
+    fn stands(&self) -> bool {
+        let named = std::fs::metadata(&self.record.netns);
+        named.is_ok_and(|named| (named.dev(), named.ino()) == (self.netns.dev, self.netns.ino))
+    }
+
+    /// Whether the namespace has certainly ended. Blocking.
+    fn is_gone(&self) -> bool {
+        match std::fs::metadata(&self.record.netns) {
+            // Another namespace has its place; a plain file there may be one that is not mounted here.
+            Ok(named) => named.dev() == self.netns.dev && named.ino() != self.netns.ino,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.record.netns.parent().is_some_and(Path::is_dir)
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Sandboxes {
+    /// Makes the folder beside the CNI socket, for root only. Blocking.
+    pub fn open(cni_socket: &Path) -> io::Result<Self> {
+        let path = own_folder(pods::folder(cni_socket))?;
+        Ok(Self { path: path.into(), read: Arc::default(), changes: watch::Sender::new(0) })
+    }
+
+    /// The pod that has this network namespace. Blocking.
+    pub fn by_netns(&self, netns: NetnsId) -> Option<Sandbox> {
+        let text = std::fs::read(self.path.join(pods::file_name(netns.dev, netns.ino))).ok()?;
+        let sandbox = Sandbox { netns, record: PodRecord::parse(&text).ok()? };
+        sandbox.stands().then_some(sandbox)
+    }
+
+    /// The newest sandbox of the pod with this UID. Blocking.
+    pub fn by_uid(&self, uid: &str) -> Option<Arc<Sandbox>> {
+        // Inode numbers of namespaces are reused, but a pod that is made again has its old one until then.
+        let mut of_pod = self.all();
+        of_pod.retain(|sandbox| sandbox.record.pod_uid == uid && sandbox.stands());
+        of_pod.into_iter().max_by_key(|sandbox| sandbox.netns.ino)
+    }
+
+    /// All that are recorded. Blocking.
+    pub fn all(&self) -> Vec<Arc<Sandbox>> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
+        let mut before = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = HashMap::new();
+        for entry in entries.filter_map(Result::ok) {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Some((dev, ino)) = pods::of_file_name(&name) else { continue };
+            let known = before.remove(&name).filter(|(number, _)| *number == entry.ino());
+            let sandbox = known.map(|(_, sandbox)| sandbox).or_else(|| {
+                let record = PodRecord::parse(&std::fs::read(entry.path()).ok()?).ok()?;
+                Some(Arc::new(Sandbox { netns: NetnsId { dev, ino }, record }))
+            });
+            if let Some(sandbox) = sandbox {
+                now.insert(name, (entry.ino(), sandbox));
+            }
+        }
+        *before = now;
+        before.values().map(|(_, sandbox)| sandbox.clone()).collect()
+    }
+
+    /// A number that moves when a record has come or gone.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Leaves word that the agent has something to end with this sandbox. One that is not recorded stays so. Blocking.
+    pub fn mark(&self, netns: NetnsId) -> io::Result<()> {
+        let record = self.path.join(pods::file_name(netns.dev, netns.ino));
+        // A link to a record that the pod's DEL has taken cannot be made: either the DEL sees it, or there is none.
+        match std::fs::hard_link(record, self.path.join(pods::mark_name(netns.dev, netns.ino))) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Tells of changes, and removes what is left of pods that ended without DEL, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut changes = match self.watched() {
+            Ok(changes) => changes,
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "the records of sandboxes are not watched: a running pod gets its network services when its annotation is edited the next time");
+                return;
+            }
+        };
+        let mut prune = tokio::time::interval(PRUNED);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = prune.tick() => {
+                    let sandboxes = self.clone();
+                    blocking(move || sandboxes.prune()).await;
+                }
+                change = changes.next() => {
+                    if change.is_none() {
+                        return;
+                    }
+                    self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                }
+            }
+        }
+    }
+
+    fn watched(&self) -> io::Result<inotify::EventStream<[u8; 1024]>> {
+        let inotify = Inotify::init()?;
+        inotify.watches().add(&*self.path, WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE)?;
+        inotify.into_event_stream([0; 1024])
+    }
+
+    fn prune(&self) {
+        for sandbox in self.all() {
+            if sandbox.is_gone() {
+                let NetnsId { dev, ino } = sandbox.netns;
+                let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));
+                let removed = std::fs::remove_file(self.path.join(pods::file_name(dev, ino)));
+                let container = &sandbox.record.container_id;
+                tracing::info!(
+                    container,
+                    ok = removed.is_ok(),
+                    "the sandbox of a pod has gone without DEL: its record is removed"
+                );
+            }
+        }
+    }
+}
+
+/// Who has a network namespace: of attachments first, which the agent made itself, then of records.
+pub struct Known {
+    /// What the plugin asked for.
+    pub attachments: Records<Attachment>,
+    /// The pods whose namespaces it has seen.
+    pub sandboxes: Sandboxes,
+}
+
+impl Pods for Known {
+    fn pod_of(&self, netns: InodeId) -> Option<Pod> {
+        self.attachments.pod_of(netns).or_else(|| {
+            let sandbox = self.sandboxes.by_netns(NetnsId { dev: netns.dev, ino: netns.ino })?;
+            Some(sandbox.pod()).filter(|pod| !pod.name.is_empty() && !pod.namespace.is_empty())
+        })
+    }
+}
+
+/// A folder that is this user's alone.
+fn own_folder(path: PathBuf) -> io::Result<PathBuf> {
+    match std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let metadata = std::fs::symlink_metadata(&path)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{} is not a folder of the agent's own: remove it", path.display())));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests;

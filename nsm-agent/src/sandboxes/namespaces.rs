@@ -1,0 +1,53 @@
+//! The namespaces whose annotations ask for network services, on the host for the plugin: `<cniSocket>.namespaces/NAMESPACE`.
+//!
+//! Guarantees: a file appears whole; what is written is what is read, also by the next agent while the API server is away.
+
+use std::{io, path::Path, sync::Arc};
+
+use nsm_cni_types::pods::{self, Annotations};
+
+/// The folder. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    path: Arc<Path>,
+}
+
+impl Namespaces {
+    /// Makes the folder beside the CNI socket, for root only. Blocking.
+    pub fn open(cni_socket: &Path) -> io::Result<Self> {
+        Ok(Self { path: super::own_folder(pods::namespaces_folder(cni_socket))?.into() })
+    }
+
+    /// The annotations of a namespace, as they were written last. Blocking.
+    pub fn annotations(&self, namespace: &str) -> io::Result<Annotations> {
+        let Some(name) = pods::namespace_file(namespace) else { return Ok(Annotations::default()) };
+        match std::fs::read(self.path.join(name)) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Annotations::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes them down; those that ask for nothing leave no file. Blocking.
+    pub fn put(&self, namespace: &str, annotations: &Annotations) -> io::Result<()> {
+        let Some(name) = pods::namespace_file(namespace) else {
+            return Err(io::Error::other(format!("{namespace:?} is no namespace's name")));
+        };
+        let path = self.path.join(name);
+        if annotations.is_empty() {
+            return match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        }
+        let fresh = self.path.join(format!(".{name}.new"));
+        std::fs::write(&fresh, serde_json::to_vec(annotations)?)?;
+        std::fs::rename(fresh, path)
+    }
+
+    /// The namespaces that have a file. Blocking.
+    pub fn all(&self) -> io::Result<Vec<String>> {
+        let names = std::fs::read_dir(&self.path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| pods::namespace_file(name).is_some()).collect())
+    }
+}

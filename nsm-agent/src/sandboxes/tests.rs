@@ -1,0 +1,90 @@
+use nsm_cni_types::pods::Annotations;
+
+use super::*;
+
+/// A file in the place of a namespace: its numbers are what counts.
+fn netns(dir: &Path, name: &str) -> (PathBuf, NetnsId) {
+    let path = dir.join(name);
+    std::fs::write(&path, "").unwrap();
+    let metadata = std::fs::metadata(&path).unwrap();
+    (path, NetnsId { dev: metadata.dev(), ino: metadata.ino() })
+}
+
+fn leave(sandboxes: &Sandboxes, container: &str, netns: &(PathBuf, NetnsId)) {
+    let sandbox = nsm_cni_types::Attachment { container_id: container.into(), ifname: "eth0".into() };
+    let mut record = PodRecord::new(sandbox, "n".into(), netns.0.clone());
+    record.pod_uid = "uid".into();
+    record.pod_name = "p".into();
+    record.pod_namespace = "ns".into();
+    record.allow_default_route = true;
+    std::fs::write(sandboxes.path.join(pods::file_name(netns.1.dev, netns.1.ino)), record.to_json()).unwrap();
+}
+
+fn open(dir: &Path) -> Sandboxes {
+    Sandboxes::open(&dir.join("cni.sock")).unwrap()
+}
+
+#[test]
+fn a_pod_is_found_while_its_namespace_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandboxes = open(dir.path());
+    let old = netns(dir.path(), "old");
+    let new = netns(dir.path(), "new");
+    leave(&sandboxes, "a", &old);
+    leave(&sandboxes, "b", &new);
+    std::fs::write(sandboxes.path.join("4-5"), "{").unwrap();
+    let found = sandboxes.by_netns(old.1).unwrap();
+    assert_eq!((found.pod().name.as_str(), found.spec().key.to_string()), ("p", "a/eth0".into()));
+    assert!(found.spec().routes.default_route);
+    assert_eq!(sandboxes.all().len(), 2);
+    // Another one in its place.
+    std::fs::remove_file(&old.0).unwrap();
+    assert_eq!(sandboxes.by_netns(old.1), None);
+    assert_eq!(sandboxes.by_uid("uid").unwrap().record.container_id, "b");
+    assert!(sandboxes.by_uid("other").is_none());
+}
+
+#[test]
+fn what_is_gone_is_removed_and_what_cannot_be_seen_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandboxes = open(dir.path());
+    let gone = netns(dir.path(), "gone");
+    leave(&sandboxes, "a", &gone);
+    std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    let unseen = netns(dir.path(), "elsewhere/x");
+    leave(&sandboxes, "b", &unseen);
+    std::fs::remove_file(&gone.0).unwrap();
+    std::fs::remove_dir_all(dir.path().join("elsewhere")).unwrap();
+    sandboxes.prune();
+    let left: Vec<String> = sandboxes.all().iter().map(|sandbox| sandbox.record.container_id.clone()).collect();
+    assert_eq!(left, ["b"]);
+}
+
+#[test]
+fn a_record_that_is_gone_is_not_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandboxes = open(dir.path());
+    let (here, gone) = (netns(dir.path(), "here"), netns(dir.path(), "gone"));
+    leave(&sandboxes, "a", &here);
+    let mark = |netns: NetnsId| {
+        sandboxes.mark(netns).unwrap();
+        sandboxes.path.join(pods::mark_name(netns.dev, netns.ino)).exists()
+    };
+    assert!(mark(here.1) && mark(here.1));
+    assert!(!mark(gone.1));
+    assert_eq!(sandboxes.all().len(), 1, "a mark is no record");
+}
+
+#[test]
+fn namespaces_are_there_for_the_next_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Namespaces::open(&dir.path().join("cni.sock")).unwrap();
+    let asks = Annotations { services: Some("kernel://a".into()), services_2019: None };
+    open().put("team", &asks).unwrap();
+    assert!(open().put("../x", &asks).is_err());
+    assert_eq!(open().annotations("team").unwrap(), asks);
+    assert!(open().annotations("other").unwrap().is_empty() && open().annotations("../x").unwrap().is_empty());
+    assert_eq!(open().all().unwrap(), ["team"]);
+    open().put("team", &Annotations::default()).unwrap();
+    assert!(open().all().unwrap().is_empty());
+}
