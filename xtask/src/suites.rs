@@ -154,6 +154,8 @@ pub(crate) const TESTS: &[Suite] = &[
             Tool::KubeApiserver,
             Tool::KubeNode,
             Tool::Containerd,
+            Tool::Containerd2,
+            Tool::Multus,
             Tool::Busybox,
             Tool::ReferencePlugins,
         ],

@@ -16,6 +16,7 @@ const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
 const KUBERNETES: &str = "v1.34.1";
+const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
 const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
 
 /// Something that a suite cannot do without.
@@ -32,6 +33,9 @@ pub(crate) enum Tool {
     /// What else a node and a user of Kubernetes need.
     KubeNode,
     Containerd,
+    /// Of its next major version.
+    Containerd2,
+    Multus,
     Busybox,
 }
 
@@ -48,6 +52,8 @@ impl Tool {
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeNode => "kubelet, kubectl and Kubernetes' controllers",
             Self::Containerd => "containerd with runc",
+            Self::Containerd2 => "containerd 2",
+            Self::Multus => "multus",
             Self::Busybox => "a static busybox",
         }
     }
@@ -66,6 +72,8 @@ impl Tool {
             Self::KubeApiserver => tools().join("kube-apiserver").is_file(),
             Self::KubeNode => KUBE_NODE.iter().all(|name| tools().join(name).is_file()),
             Self::Containerd => answers("containerd", &["--version"]) && answers("runc", &["--version"]),
+            Self::Containerd2 => CONTAINERD_2.iter().all(|name| tools().join("containerd-2").join(name).is_file()),
+            Self::Multus => tools().join("multus").is_file(),
             Self::Busybox => answers("/bin/busybox", &["true"]),
         }
     }
@@ -84,6 +92,10 @@ impl Tool {
             Self::Containerd => {
                 package_manager().map_or("https://containerd.io".into(), |manager| manager.words(manager.containerd))
             }
+            Self::Containerd2 => {
+                format!("go build of containerd 2.1.4 into {}", tools().join("containerd-2").display())
+            }
+            Self::Multus => format!("go build of Multus 4.2.2 into {}", tools().display()),
             Self::Busybox => {
                 package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
@@ -110,6 +122,14 @@ impl Tool {
             Self::KubeApiserver => build_kubernetes("kube-apiserver"),
             Self::KubeNode => KUBE_NODE.iter().try_for_each(|name| build_kubernetes(name)),
             Self::Containerd => install_package(|manager| manager.containerd),
+            Self::Containerd2 => CONTAINERD_2.iter().try_for_each(|name| {
+                let package = format!("github.com/containerd/containerd/v2/cmd/{name}");
+                build_pinned("containerd", &package, &tools().join("containerd-2").join(name), "-s -w")
+            }),
+            Self::Multus => {
+                let package = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus";
+                build_pinned("multus", package, &tools().join("multus"), "-s -w")
+            }
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Cnitool => go_install(CNITOOL),
             Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
@@ -151,15 +171,17 @@ fn go_install(package: &str) -> anyhow::Result<()> {
     run(&mut command, INSTALL)
 }
 
-/// From the module that pins it, through the module proxy.
 fn build_kubernetes(program: &str) -> anyhow::Result<()> {
     let version = "k8s.io/component-base/version";
-    let ldflags =
-        format!("-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
+    let flags = format!("-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
+    build_pinned("kubernetes", &format!("k8s.io/kubernetes/cmd/{program}"), &tools().join(program), &flags)
+}
+
+/// From a module of `conformance/kube` that pins it, through the module proxy.
+fn build_pinned(module: &str, package: &str, to: &Path, flags: &str) -> anyhow::Result<()> {
     let mut command = Command::new(go()?);
-    command.args(["build", "-ldflags", &ldflags, "-o"]).arg(tools().join(program));
-    command.arg(format!("k8s.io/kubernetes/cmd/{program}")).env("CGO_ENABLED", "0");
-    run(command.current_dir(root().join("conformance/kube/kubernetes")), INSTALL)
+    command.args(["build", "-ldflags", flags, "-o"]).arg(to).arg(package).env("CGO_ENABLED", "0");
+    run(command.current_dir(root().join("conformance/kube").join(module)), INSTALL)
 }
 
 fn answers(program: &str, args: &[&str]) -> bool {

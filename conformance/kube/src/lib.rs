@@ -10,6 +10,7 @@
 //! Assumption: inside a lab's sandbox (`nsm_lab::runner`).
 #![forbid(unsafe_code)]
 
+mod agent;
 mod audit;
 mod cgroups;
 mod cluster;
@@ -20,7 +21,9 @@ mod place;
 mod relay;
 mod runtime;
 pub mod scenarios;
+mod traces;
 
+pub use agent::Agent;
 pub use audit::Asked;
 pub use cluster::{Cluster, Member};
 pub use images::{BUSYBOX, IDLE, Image};
@@ -29,3 +32,4 @@ pub use mesh::{Mesh, SOON, idle, is, patiently, sandbox_of};
 pub use place::Place;
 pub use relay::Relay;
 pub use runtime::{BIN_DIR, CONF_DIR, Release};
+pub use traces::Traces;

@@ -15,6 +15,9 @@ use crate::cluster::{Cluster, SERVICE, UPLINK};
 use crate::place::Place;
 use crate::runtime::{self, BIN_DIR, Release, Runtime};
 
+/// Of a line in a log that is shown, in bytes.
+const LINE: usize = 400;
+
 /// A node of Kubernetes.
 #[derive(Debug)]
 pub struct Machine {
@@ -132,7 +135,7 @@ impl Machine {
     pub fn logs(&self, lines: usize) -> String {
         let tail = |name: &str| {
             let log = fs::read_to_string(self.place.dir().join(format!("{name}.log"))).unwrap_or_default();
-            let all: Vec<&str> = log.lines().collect();
+            let all: Vec<&str> = log.lines().map(|line| line.get(..LINE).unwrap_or(line)).collect();
             format!("---- {name} of {} ----\n{}\n", self.name, all[all.len().saturating_sub(lines)..].join("\n"))
         };
         ["containerd", "kubelet", "nsm-agent"].map(tail).concat()

@@ -211,7 +211,7 @@ impl Mesh {
 
     /// The ends of all programs' logs.
     pub(crate) fn logs(&self) -> String {
-        self.machines.iter().map(|machine| machine.logs(25)).collect()
+        self.machines.iter().map(|machine| machine.logs(12)).collect()
     }
 
     /// `reason: message` of a pod's events.
@@ -233,18 +233,12 @@ impl Mesh {
 
     /// The process that holds a pod's sandbox.
     pub fn process_of(&self, machine: &Machine, namespace: &str, name: &str) -> anyhow::Result<u32> {
-        let id = sandbox_of(machine, namespace, name)?;
-        let tasks = machine.ctr(&["tasks", "ls"])?;
-        let task = tasks.lines().map(str::split_whitespace).find_map(|mut words| {
-            let (task, pid) = (words.next()?, words.next()?);
-            (task == id).then_some(pid)
-        });
-        Ok(task.with_context(|| format!("sandbox {id} does not run:\n{tasks}"))?.parse()?)
+        Ok(sandbox_of(machine, namespace, name)?.1)
     }
 }
 
-/// The container id of a pod's newest sandbox.
-pub fn sandbox_of(machine: &Machine, namespace: &str, name: &str) -> anyhow::Result<String> {
+/// The container id of a pod's running sandbox, and its process.
+pub fn sandbox_of(machine: &Machine, namespace: &str, name: &str) -> anyhow::Result<(String, u32)> {
     let label = |key: &str, value: &str| format!("labels.\"{key}\"=={value}");
     let filter = [
         label("io.cri-containerd.kind", "sandbox"),
@@ -252,11 +246,17 @@ pub fn sandbox_of(machine: &Machine, namespace: &str, name: &str) -> anyhow::Res
         label("io.kubernetes.pod.namespace", namespace),
     ]
     .join(",");
-    let ids = machine.ctr(&["containers", "ls", "-q", &filter])?;
-    let ids: Vec<&str> = ids.split_whitespace().collect();
-    match ids[..] {
-        [id] => Ok(id.to_owned()),
-        _ => bail!("sandboxes of {namespace}/{name}: {ids:?}, expected one"),
+    // Those of earlier attempts stay for a while.
+    let made = machine.ctr(&["containers", "ls", "-q", &filter])?;
+    let tasks = machine.ctr(&["tasks", "ls"])?;
+    let running = tasks.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [id, pid, "RUNNING"] = words[..] else { return None };
+        made.split_whitespace().any(|made| made == id).then_some((id, pid))
+    });
+    match running.collect::<Vec<_>>()[..] {
+        [(id, pid)] => Ok((id.to_owned(), pid.parse()?)),
+        _ => bail!("expected one running sandbox of {namespace}/{name}, of {made:?}:\n{tasks}"),
     }
 }
 

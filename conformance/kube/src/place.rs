@@ -136,6 +136,9 @@ fn mounts(dir: &Path) -> anyhow::Result<File> {
         fs::create_dir_all(path).with_context(|| path.to_owned())?;
         tmpfs(Path::new(path), "mode=0755")?;
     }
+    // Of its own, or who looks for the file system of other files finds these.
+    fs::create_dir_all(dir.join("kernel"))?;
+    tmpfs(&dir.join("kernel"), "size=64k")?;
     for (name, value) in KERNEL {
         let decoy = dir.join("kernel").join(name);
         fs::create_dir_all(decoy.parent().unwrap_or(dir))?;

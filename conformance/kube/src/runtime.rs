@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nsm_lab::{Program, eventually};
 
 use crate::images::PAUSE;
@@ -34,6 +34,13 @@ pub(crate) struct Runtime {
 }
 
 impl Release {
+    /// containerd 2, which calls more of a plugin.
+    pub fn newer() -> anyhow::Result<Self> {
+        let dir = nsm_peers::tools::dir()?.join("containerd-2");
+        ensure!(dir.join("ctr").is_file(), "{} is missing: `cargo xtask test kubelet` builds it", dir.display());
+        Ok(Self::In(dir))
+    }
+
     fn program(&self, name: &str) -> PathBuf {
         match self {
             Self::Packaged => name.into(),

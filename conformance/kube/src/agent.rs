@@ -1,0 +1,118 @@
+//! An agent on a machine, as a process that the test starts, with the rights of the DaemonSet's.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use nsm_lab::{Program, binary};
+use serde_json::{Value, json};
+
+use crate::cluster::SERVICE;
+use crate::machine::Machine;
+use crate::mesh::{Mesh, patiently};
+use crate::runtime::{BIN_DIR, CONF_DIR};
+
+/// Until it serves.
+const READY: Duration = Duration::from_secs(30);
+
+/// The agent's private socket on a machine.
+const SOCKET: &str = "/run/nsm/cni.sock";
+
+/// A running agent; `Drop` kills it.
+#[derive(Debug)]
+pub struct Agent {
+    program: Program,
+}
+
+impl Agent {
+    /// Starts one with a token of its machine, and waits until it is ready.
+    pub fn start(mesh: &Mesh, machine: &Machine) -> anyhow::Result<Self> {
+        let token = mesh.kubectl(&[
+            "-n",
+            "nsm-system",
+            "create",
+            "token",
+            "nsm-agent",
+            "--bound-object-kind=Node",
+            &format!("--bound-object-name={}", machine.name()),
+        ])?;
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": format!("https://{SERVICE}:443"), "certificate-authority": mesh.cluster().file("tls.crt"),
+            } }],
+            "users": [{ "name": "agent", "user": { "token": token.trim() } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "agent" } }],
+        });
+        let kubeconfig = machine.place().dir().join("agent.conf");
+        fs::write(&kubeconfig, config.to_string())?;
+        let mut command = Command::new(binary("nsm-agent")?);
+        command.env_clear().args([
+            "--registry",
+            "kubernetes",
+            "--namespace",
+            "nsm-system",
+            "--metrics",
+            "127.0.0.1:9100",
+        ]);
+        command.args(["--node-name", machine.name(), "--kubeconfig"]).arg(&kubeconfig);
+        // Pods that are not root call it.
+        command.args(["--nsm-socket-mode", "0666"]);
+        let mut program = machine.place().start("nsm-agent", &mut command)?;
+        let ready = || {
+            program.still_runs()?;
+            machine.nsmctl(&["get", "netsvc", "-o", "json"])
+        };
+        patiently("the agent", READY, ready, |_| true)?;
+        Ok(Self { program })
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) -> anyhow::Result<()> {
+        self.program.kill()
+    }
+
+    /// SIGTERM, and an orderly end.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.program.stop()
+    }
+}
+
+impl Machine {
+    /// Puts the plugin beside the others and behind the first network.
+    pub fn install(&self) -> anyhow::Result<()> {
+        let plugin = binary("nsm-cni")?;
+        let to = Path::new(BIN_DIR).join("nsm-cni");
+        self.place().run(|| fs::copy(plugin, &to))?.context("nsm-cni")?;
+        let mut list = self.first_network();
+        let plugins = list["plugins"].as_array_mut().context("no plugins")?;
+        plugins.push(json!({
+            "type": "nsm-cni", "capabilities": { "io.kubernetes.cri.pod-annotations": true },
+            "cniSocket": SOCKET, "agentWaitSeconds": 10,
+        }));
+        self.configure("00-nsm.conflist", &list)
+    }
+
+    /// Writes a network configuration as runtimes notice it.
+    pub fn configure(&self, name: &str, list: &Value) -> anyhow::Result<()> {
+        let aside = format!("{CONF_DIR}/{name}.new");
+        self.place().write(&aside, &list.to_string())?;
+        let rename = || fs::rename(&aside, Path::new(CONF_DIR).join(name));
+        self.place().run(rename)?.with_context(|| name.to_owned())
+    }
+
+    /// Takes a network configuration away.
+    pub fn unconfigure(&self, name: &str) -> anyhow::Result<()> {
+        let remove = || fs::remove_file(Path::new(CONF_DIR).join(name));
+        self.place().run(remove)?.with_context(|| name.to_owned())
+    }
+
+    /// `nsmctl` on the machine; its standard output.
+    pub fn nsmctl(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(binary("nsmctl")?);
+        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").args(args);
+        self.place().output(&mut command)
+    }
+}
