@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Delete(Delete),
     /// What attaching a pod would do, without doing it.
     Plan(Plan),
+    /// Give a running pod network services: edits its annotation; the agent of its node follows.
+    Attach(Attach),
+    /// Take network services from a running pod: edits its annotations; the agent of its node follows.
+    Detach(Detach),
     /// Look for what would keep the agent from working; also when it does not run.
     Check(Check),
 }
@@ -147,4 +151,41 @@ pub(crate) struct Check {
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) on: OnPod,
+    /// Network services, e.g. kernel://firewall/nsm-1?app=x; kernel://, interface and labels may be left out.
+    #[arg(required = true, value_name = "SERVICE-URL")]
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Detach {
+    #[command(flatten)]
+    pub(crate) on: OnPod,
+    /// What to take away: a network service, an interface of the pod, or an entry as the annotation has it.
+    #[arg(required = true, value_name = "SERVICE-OR-INTERFACE")]
+    pub(crate) names: Vec<String>,
+}
+
+/// A pod, and the way to it.
+#[derive(Debug, Args)]
+pub(crate) struct OnPod {
+    /// The pod.
+    pub(crate) pod: String,
+    /// Its namespace. Default: the context's.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Whom to ask as whom. Default: as kubectl does it, KUBECONFIG, ~/.kube/config, or the account of the pod that this runs in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig. Default: its current one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Wait until the agent has followed, for the time of --timeout, and show the pod's network services.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }

@@ -50,6 +50,12 @@ pub(crate) enum Error {
         /// Why.
         error: io::Error,
     },
+    /// An annotation cannot be changed as asked.
+    #[error("{0}")]
+    Annotation(#[from] crate::pods::AnnotationError),
+    /// No API server.
+    #[error("{0}")]
+    Cluster(String),
     /// A combination of arguments that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -74,8 +80,8 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Refused(_) | Self::UnknownCall(_) | Self::NotFound { .. } | Self::Findings | Self::Output(_) => 1,
-            Self::Kind(_) | Self::Manifest { .. } | Self::Read { .. } | Self::Usage(_) => 2,
-            Self::Unreachable(_) => 3,
+            Self::Kind(_) | Self::Manifest { .. } | Self::Read { .. } | Self::Usage(_) | Self::Annotation(_) => 2,
+            Self::Unreachable(_) | Self::Cluster(_) => 3,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `nsmctl`: shows, explains and changes what a node's agent knows.
 //!
 //! Exit codes: 0 done; 1 the agent said no, or `check` and `plan` found a problem; 2 the command line or a document is wrong;
-//! 3 the agent cannot be reached.
+//! 3 the agent, or for `attach` and `detach` the API server, cannot be reached.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod labels;
 mod object;
 mod output;
 mod plan;
+mod pods;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -62,13 +63,16 @@ pub fn main() -> ExitCode {
 
 /// Does what the command line says and writes to `out`.
 async fn run(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
-    let agent = agent::Agent::new(cli.cni_socket, std::time::Duration::from_secs(cli.timeout));
+    let timeout = std::time::Duration::from_secs(cli.timeout);
+    let agent = agent::Agent::new(cli.cni_socket, timeout);
     let done = match cli.command {
         Command::Apply(args) => apply::run(&agent, &args, out).await,
         Command::Get(args) => get::run(&agent, &args, out).await,
         Command::Describe(args) => describe::run(&agent, &args, out).await,
         Command::Delete(args) => delete::run(&agent, &args, out).await,
         Command::Plan(args) => plan::run(&agent, &args, out).await,
+        Command::Attach(args) => pods::attach(&args, timeout, out).await,
+        Command::Detach(args) => pods::detach(&args, timeout, out).await,
         Command::Check(args) => check::run(&agent, &args, out).await,
     };
     done.map_err(|error| error.at(&agent.socket))

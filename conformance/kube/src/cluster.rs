@@ -218,6 +218,11 @@ impl Cluster {
         Ok(self.get(path)?["items"].as_array().cloned().unwrap_or_default())
     }
 
+    /// An administrator's way to the API server.
+    pub fn admin(&self) -> PathBuf {
+        kubeconfig(&self.dir, "admin")
+    }
+
     /// A node whose agent has the rights of an agent, not yet started. Leases are short.
     pub fn member(&self, name: &str) -> anyhow::Result<Member> {
         let mut node = Node::create(name)?;

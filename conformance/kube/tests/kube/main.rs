@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             away::an_agent_restarts_without_it,
             namespaces::those_that_ask_are_files,
             pods::on_the_hosts_network_are_told_so,
+            pods::are_edited_by_nsmctl,
             rights::used_ones_are_granted_and_others_denied,
             rights::without_the_right_to_services,
         ],

@@ -46,3 +46,37 @@ pub(crate) fn on_the_hosts_network_are_told_so() -> anyhow::Result<()> {
     ensure!(of("silent")?.is_empty() && of("own")?.is_empty());
     Ok(())
 }
+
+pub(crate) fn are_edited_by_nsmctl() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let a = cluster.member("node-a")?;
+    cluster.make_pod("default", "web", "elsewhere")?;
+    let path = "/api/v1/namespaces/default/pods/web";
+    let kubeconfig = cluster.admin().display().to_string();
+    let nsmctl = |args: &[&str]| a.node.nsmctl(&[args, &["-n", "default", "--kubeconfig", &kubeconfig]].concat());
+    let annotations = || Ok::<_, anyhow::Error>(cluster.get(path)?["metadata"]["annotations"].clone());
+    for said in ["pod/web annotated\n", "pod/web unchanged\n"] {
+        ensure!(nsmctl(&["attach", "web", "kernel://firewall/fw0?app=x", "gateway"])? == said);
+        let both = "kernel://firewall/fw0?app=x,kernel://gateway";
+        ensure!(annotations()? == json!({ "networkservicemesh.io": both }), "{}", annotations()?);
+    }
+    let taken = nsmctl(&["attach", "web", "other/fw0"]).unwrap_err().to_string();
+    ensure!(taken.contains("interface fw0 is network service \"firewall\"'s already"), "{taken}");
+    let refused = nsmctl(&["attach", "web", "memif://x"]).unwrap_err().to_string();
+    ensure!(refused.contains("expected kernel://"), "{refused}");
+    let unknown = nsmctl(&["attach", "nobody", "x"]).unwrap_err().to_string();
+    ensure!(unknown.contains("pod \"nobody\" is not in namespace default"), "{unknown}");
+    // What others wrote stays as it is, form and all.
+    cluster
+        .patch(path, &json!({ "metadata": { "annotations": { "ns.networkservicemesh.io": "old?x=%31,older" } } }))?;
+    for said in ["pod/web annotated\n", "pod/web unchanged\n"] {
+        ensure!(nsmctl(&["detach", "web", "fw0", "older"])? == said);
+        let left = json!({ "networkservicemesh.io": "kernel://gateway", "ns.networkservicemesh.io": "old?x=%31" });
+        ensure!(annotations()? == left, "{}", annotations()?);
+    }
+    nsmctl(&["detach", "web", "gateway", "old"])?;
+    ensure!(annotations()?.is_null(), "{}", annotations()?);
+    let nobody = nsmctl(&["attach", "web", "gateway", "--wait", "--timeout", "1"]).unwrap_err().to_string();
+    ensure!(nobody.contains("did not follow within 1s"), "{nobody}");
+    Ok(())
+}
