@@ -13,9 +13,9 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 use futures::Stream;
 use nsm_proto::{
     admin::{
-        self, Applied, ConnectionInfo, ConnectionList, DeleteRequest, Deleted, EndpointList, ExplainRequest,
-        Explanation, Finding, InfoRequest, InfoResponse, Kind, ListRequest, NetworkServiceList, PlanRequest,
-        PlanResponse, SelfTestRequest, SelfTestResponse, WatchEvent, WatchRequest,
+        self, Access, Applied, ConnectionInfo, ConnectionList, DeleteRequest, Deleted, EndpointList, ExplainRequest,
+        Explanation, Finding, InfoRequest, InfoResponse, Kind, ListRequest, Namespaces, NetworkServiceList,
+        PlanRequest, PlanResponse, SelfTestRequest, SelfTestResponse, ServiceObject, WatchEvent, WatchRequest,
     },
     registry::{NetworkService, NetworkServiceEndpoint},
 };
@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     candidates,
-    registry::{self, Entry, Outcome, Owner, Registrant, Registry},
+    registry::{self, Entry, Outcome, Owner, Party, Registrant, Registry},
 };
 
 /// What the rest of the agent tells.
@@ -65,7 +65,9 @@ impl Admin {
     fn network_services(&self, name: &str) -> Result<NetworkServiceList, Status> {
         let template = NetworkService { name: name.to_owned(), ..NetworkService::default() };
         let found = self.registry.directory().find_services(&template)?;
-        Ok(NetworkServiceList { items: found.iter().map(|service| (*service.message).clone()).collect() })
+        let access = found.iter().filter_map(|service| Some((service.message.name.clone(), shown(&service.access)?)));
+        let access = access.collect();
+        Ok(NetworkServiceList { items: found.iter().map(|service| (*service.message).clone()).collect(), access })
     }
 
     fn endpoints(&self, name: &str) -> Result<EndpointList, Status> {
@@ -106,8 +108,29 @@ impl Admin {
     }
 
     fn explanation(&self, service: &str, labels: &BTreeMap<String, String>) -> Result<Explanation, nsm_sdk::Error> {
-        Ok(candidates::explain(self.registry.directory(), service, labels)?)
+        let directory = self.registry.directory();
+        let access = directory.service(service).and_then(|service| shown(&service.access));
+        Ok(Explanation { access, ..candidates::explain(directory, service, labels, &party(labels))? })
     }
+}
+
+/// Whose pod a client with these labels is: agents give pods the label `namespace`. Without it, the operator who asks.
+pub(crate) fn party(labels: &BTreeMap<String, String>) -> Party {
+    labels.get("namespace").map_or(Party::Operator, |namespace| Party::Namespace(namespace.as_str().into()))
+}
+
+/// Who may use and serve a service, where it says so.
+fn shown(access: &nsm_objects::Access) -> Option<Access> {
+    let of = |names: &Option<Vec<String>>| names.clone().map(|names| Namespaces { names });
+    (!access.is_default()).then(|| Access { clients: of(&access.clients), endpoints: of(&access.endpoints) })
+}
+
+fn access(asked: Option<Access>) -> Result<nsm_objects::Access, Status> {
+    let of = |namespaces: Option<Namespaces>| namespaces.map(|namespaces| namespaces.names);
+    let Access { clients, endpoints } = asked.unwrap_or_default();
+    let access = nsm_objects::Access { clients: of(clients), endpoints: of(endpoints) };
+    access.check().map_err(|wrong| Status::invalid_argument(wrong.to_string()))?;
+    Ok(access)
 }
 
 fn unknown_kind() -> Status {
@@ -158,7 +181,14 @@ impl admin::admin_server::Admin for Admin {
     }
 
     async fn apply_network_service(&self, request: Request<NetworkService>) -> Result<Response<Applied>, Status> {
-        Ok(applied(self.registry.apply_service(request.into_inner()).await?.outcome))
+        let access = nsm_objects::Access::default();
+        Ok(applied(self.registry.apply_service(request.into_inner(), access).await?.outcome))
+    }
+
+    async fn apply_service(&self, request: Request<ServiceObject>) -> Result<Response<Applied>, Status> {
+        let ServiceObject { network_service, access: asked } = request.into_inner();
+        let access = access(asked)?;
+        Ok(applied(self.registry.apply_service(network_service.unwrap_or_default(), access).await?.outcome))
     }
 
     async fn apply_endpoint(&self, request: Request<NetworkServiceEndpoint>) -> Result<Response<Applied>, Status> {

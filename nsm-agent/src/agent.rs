@@ -110,8 +110,9 @@ impl Agent {
         let cni_path = settings.cni_socket.clone();
         let host = blocking(move || Host::open(&cni_path)).await.context("folders beside the CNI socket")?;
         let Host { notes, sandboxes, namespaces } = host;
-        let known = Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() };
-        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), known).await?);
+        let pods: Arc<dyn registry::Pods> =
+            Arc::new(Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() });
+        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone()).await?);
         let metrics = Metrics::new();
         let name = settings.node_name();
         let peers = Peers::new();
@@ -125,6 +126,7 @@ impl Agent {
             name: name.clone(),
             ids: ids.clone(),
             endpoints,
+            pods,
             peers,
             tokens: Arc::new(Unsigned::new(format!("spiffe://nsm.local/agent/{name}")).lifetime(life)),
             connections: stored.connections.clone(),
@@ -244,12 +246,13 @@ async fn open_registry(
     settings: &Settings,
     boot_id: &str,
     way: Option<kubernetes::Way>,
-    known: Known,
+    pods: Arc<dyn registry::Pods>,
 ) -> anyhow::Result<Registrar> {
+    let access = settings.service_access;
     match way {
         None => {
-            let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION };
-            Ok(Embedded::open(embedded).await?)
+            let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION, access };
+            Ok(Embedded::open(embedded, pods).await?)
         }
         Some(way) => {
             let kubernetes = registry::KubernetesSettings {
@@ -258,8 +261,9 @@ async fn open_registry(
                 boot_id: boot_id.to_owned(),
                 lease: Duration::from_secs(settings.lease_seconds),
                 max_life: REGISTRATION,
+                access,
             };
-            Ok(Kubernetes::open(way, kubernetes, Arc::new(known)))
+            Ok(Kubernetes::open(way, kubernetes, pods))
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: one decision (`decide`) serves choice and explanation, so that `nsmctl describe` tells what a request would
 //! do; to look (`foreseen`) takes no turn. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be reached still
-//! decide which match applies: a restart of the agent must not send clients past a firewall by `fallthrough`.
+//! decide which match applies: a restart of the agent must not send clients past a firewall by `fallthrough`. Those that may not
+//! serve decide nothing. Who may use and serve is asked here, at each choice: connections that there are stay.
 //!
 //! Order: round robin over all that fit; where routes have weights, a route's turn comes as often as its weight says (one
 //! without counts 1), and the others follow as the next to try.
@@ -19,7 +20,7 @@ use nsm_proto::registry::{Match, NetworkService};
 use nsm_sdk::Kind;
 
 use crate::registry::{
-    Directory, Entry, Service, Standing, State,
+    Directory, Entry, Party, Refusal, Role, Service, Standing, State,
     offers::{Offers, Selector},
 };
 
@@ -39,6 +40,8 @@ pub struct Wanted<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// The one endpoint that it wants; empty: any that fits.
     pub endpoint: &'a str,
+    /// Whose pod it is.
+    pub client: &'a Party,
 }
 
 /// Why there is no candidate.
@@ -67,6 +70,17 @@ pub enum Error {
         endpoint: String,
         /// What it does offer.
         offers: String,
+    },
+    /// The client may not use the service.
+    #[error(transparent)]
+    MayNotUse(Refusal),
+    /// Those that fit, or the one that the client names, may not serve it.
+    #[error("no endpoint of {service:?} that fits may serve it: {}", each.join("; "))]
+    MayNotServe {
+        /// The service.
+        service: String,
+        /// Each endpoint with the reason, as far as there is room.
+        each: Vec<String>,
     },
     /// Those that fit, or the one that the client names, cannot be dialled.
     #[error("no endpoint of {service:?} that fits can be reached: {}", each.join("; "))]
@@ -98,6 +112,7 @@ impl Error {
         match self {
             Self::OtherDomain(error) => error.kind(),
             Self::NoService(_) | Self::NoEndpoint { .. } | Self::NoSuchEndpoint(_) => Kind::NotFound,
+            Self::MayNotUse(_) | Self::MayNotServe { .. } => Kind::Denied,
             Self::OffersOther { .. } => Kind::Invalid,
             Self::Unreachable { .. } | Self::Reading(_) => Kind::Unavailable,
         }
@@ -110,6 +125,8 @@ impl Error {
             | Self::NoService(_)
             | Self::NoEndpoint { .. }
             | Self::NoSuchEndpoint(_)
+            | Self::MayNotUse(_)
+            | Self::MayNotServe { .. }
             | Self::OffersOther { .. } => false,
             Self::Reading(_) => true,
             Self::Unreachable { returning, .. } => *returning,
@@ -277,6 +294,7 @@ fn choose(
 ) -> Result<Candidates, Error> {
     let mut state = directory.state();
     let service = registered(&state, wanted.service)?;
+    state.may(wanted.service, Role::Client, wanted.client).map_err(Error::MayNotUse)?;
     if !wanted.endpoint.is_empty() {
         let entry = named(&state, wanted)?;
         return Ok(Candidates::from(directory.clone(), wanted.service, Vec::new(), entry, Round::One));
@@ -296,10 +314,15 @@ fn choose(
             });
         }
     }
+    let denied = state.offers(wanted.service).into_iter().flat_map(|offers| offers.denied(selectors(&decision.routes)));
+    let each: Vec<_> = denied.take(SHOWN).filter_map(|entry| may_not(&state, wanted.service, entry)).collect();
+    if !each.is_empty() {
+        return Err(Error::MayNotServe { service: wanted.service.to_owned(), each });
+    }
     Err(Error::NoEndpoint {
         service: wanted.service.to_owned(),
         labels: Labels(wanted.labels.clone()),
-        known: offers.map_or(0, Offers::len),
+        known: state.offers(wanted.service).map_or(0, Offers::len),
     })
 }
 
@@ -315,6 +338,9 @@ fn named(state: &State, wanted: Wanted<'_>) -> Result<Arc<Entry>, Error> {
             offers: offers.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "),
         });
     }
+    if let Some(why) = may_not(state, wanted.service, entry) {
+        return Err(Error::MayNotServe { service: wanted.service.to_owned(), each: vec![why] });
+    }
     match entry.standing() {
         Standing::Reachable => Ok(entry.clone()),
         standing @ (Standing::Returning | Standing::Foreign) => Err(Error::Unreachable {
@@ -323,6 +349,12 @@ fn named(state: &State, wanted: Wanted<'_>) -> Result<Arc<Entry>, Error> {
             returning: standing == Standing::Returning,
         }),
     }
+}
+
+/// Why an endpoint may not serve a service, if it may not.
+fn may_not(state: &State, service: &str, entry: &Entry) -> Option<String> {
+    let refusal = state.may(service, Role::Endpoint, &entry.party).err()?;
+    Some(format!("{}: {refusal}", entry.message.name))
 }
 
 fn why_not(entry: &Entry) -> String {

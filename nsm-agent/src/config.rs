@@ -10,6 +10,8 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use crate::registry::ServiceAccess;
+
 /// The node's Network Service Mesh agent: manager, kernel forwarder and CNI server in one process.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nsm-agent", version, about, max_term_width = 100)]
@@ -54,6 +56,10 @@ pub struct Settings {
     /// Where network services and endpoints are found.
     #[arg(long, env = "NSM_REGISTRY", value_name = "KIND", default_value = "embedded")]
     pub registry: RegistryKind,
+
+    /// Who may use and serve a network service that does not name namespaces itself.
+    #[arg(long, env = "NSM_SERVICE_ACCESS", value_name = "WHO", default_value = "any-namespace")]
+    pub service_access: ServiceAccess,
 
     /// Whom to ask for `--registry kubernetes`. Default: the cluster that the agent is a pod of.
     #[arg(long, env = "NSM_KUBECONFIG", value_name = "FILE")]

@@ -1,6 +1,7 @@
 //! The manager: the chain that serves every Request of this node, whoever asks.
 
 mod asked;
+mod clients;
 mod heal;
 mod ids;
 mod lookup;
@@ -37,6 +38,7 @@ use nsm_sdk::{
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use clients::Clients;
 pub use heal::Healer;
 use heal::{Mailbox, Refreshes, Told};
 pub use ids::{CalledOff, ForAttachment, Ids};
@@ -52,6 +54,7 @@ use self::measured::Measured;
 use crate::{
     forwarder::Forwarders,
     metrics::Metrics,
+    registry::Pods,
     state::{Attachment, AttachmentKey, Connected, Records, blocking},
 };
 
@@ -74,6 +77,8 @@ pub struct Manager {
     pub owed: Owed,
     /// Where endpoints are found.
     pub endpoints: Endpoints,
+    /// Whose pods clients are.
+    pub clients: Clients,
     /// What the CNI plugin asked for.
     pub attachments: Records<Attachment>,
     /// Whose turn it is at each of them.
@@ -95,6 +100,8 @@ pub struct Parts {
     pub ids: Arc<Ids>,
     /// Where endpoints are found.
     pub endpoints: Endpoints,
+    /// The pods of this node.
+    pub pods: Arc<dyn Pods>,
     /// Connections to endpoints.
     pub peers: Peers,
     /// This agent's tokens.
@@ -137,8 +144,9 @@ impl PodsNetns {
 impl Manager {
     /// Joins the parts into chains.
     pub fn new(parts: Parts) -> Self {
-        let Parts { name, ids, endpoints, peers, tokens, connections, attachments, forwarders, owed, monitor, metrics } =
-            parts;
+        let Parts { name, ids, endpoints, pods, peers, tokens, connections, attachments, .. } = parts;
+        let Parts { forwarders, owed, monitor, metrics, .. } = parts;
+        let clients = Clients::new(ids.clone(), attachments.clone(), pods);
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
         let by_endpoints = Arc::new(Mailbox::default());
@@ -152,7 +160,7 @@ impl Manager {
             Token::server(tokens.clone()),
             monitor.clone(),
             expiry.clone(),
-            Select { endpoints: endpoints.clone(), wires: wires.clone() },
+            Select { endpoints: endpoints.clone(), wires: wires.clone(), clients: clients.clone() },
             Shared(wires.clone()),
             to_endpoint.clone(),
         ];
@@ -180,6 +188,7 @@ impl Manager {
             wires,
             owed,
             endpoints,
+            clients,
             attachments,
             turns,
             behind_begin,

@@ -1,6 +1,6 @@
 //! What this node tells its operator: its connections, what an ADD would do, what is wrong with it.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use async_trait::async_trait;
 use nsm_cni_types::Mechanism;
@@ -15,6 +15,7 @@ use crate::{
     forwarder::{Wire, kernel::present_prefixes},
     manager::{Healer, Manager},
     privileges,
+    registry::Party,
     selftest::SelfTest,
     state::{Connected, Owner, blocking},
 };
@@ -79,6 +80,16 @@ impl ThisNode {
             info.ifname = wire.client.name.to_string();
         }
         info
+    }
+
+    /// Whose pod a client would be: the label `namespace`, which agents give, says it, else the pod's network namespace.
+    async fn client(&self, labels: &BTreeMap<String, String>, netns: &str) -> Party {
+        let (named, path) = (admin::party(labels), PathBuf::from(netns));
+        if named != Party::Operator || netns.is_empty() {
+            return named;
+        }
+        let netns = blocking(move || Netns::open(&path)).await;
+        netns.map_or(named, |netns| self.manager.clients.in_netns(netns.id()))
     }
 
     /// What the pod's namespace says to the plan.
@@ -157,7 +168,8 @@ impl admin::Node for ThisNode {
     async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, nsm_sdk::Error> {
         let mut plan = PlanResponse::default();
         plan.problems.extend(Mechanism::parse(&request.mechanism).err().map(|error| error.to_string()));
-        match self.manager.endpoints.foreseen(&request.network_service, &request.labels) {
+        let client = self.client(&request.labels, &request.netns_path).await;
+        match self.manager.endpoints.foreseen(&request.network_service, &request.labels, &client) {
             Ok(candidates) => {
                 let names: Vec<&str> = candidates.iter().map(|entry| entry.message.name.as_str()).collect();
                 plan.steps.push(format!("ask, until one serves: {}", names.join(", ")));

@@ -12,6 +12,7 @@
 //! something that keeps objects: a database file ([`Embedded`]) or
 //! an API server ([`Kubernetes`]).
 
+mod access;
 mod check;
 mod directory;
 mod embedded;
@@ -22,6 +23,7 @@ mod kubernetes;
 mod listener;
 pub(crate) mod offers;
 mod owner;
+mod pods;
 mod process;
 mod record;
 mod registrar;
@@ -37,17 +39,20 @@ mod watch;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_sdk::Kind;
 
+pub use access::{Party, Refusal, Role, ServiceAccess};
 pub(crate) use check::own_domain;
 pub(crate) use directory::State;
 pub use directory::{Directory, Service};
 pub use embedded::{Embedded, Settings};
 pub(crate) use entry::DIALLED;
 pub use entry::{Entry, Reach, Standing};
-pub use kubernetes::{Kubernetes, Pods, Settings as KubernetesSettings};
+pub use kubernetes::{Kubernetes, Settings as KubernetesSettings};
 pub use owner::{Owner, Registrant, Term};
+pub use pods::Pods;
 pub use registrar::Registrar;
 pub use store::OpenError;
 pub use watch::{Change, Watch};
@@ -61,13 +66,13 @@ pub trait Registry: Send + Sync + 'static {
     /// An endpoint's (or client's) registration of a service. Without matches it never changes a service that exists.
     async fn register_service(&self, service: NetworkService, by: Owner) -> Result<Registered<Service>, Error>;
 
-    /// The operator's word: replaces the whole service, whoever registered it.
-    async fn apply_service(&self, service: NetworkService) -> Result<Registered<Service>, Error>;
+    /// The operator's word: replaces the whole service, whoever registered it, and who may use and serve it.
+    async fn apply_service(&self, service: NetworkService, access: Access) -> Result<Registered<Service>, Error>;
 
     /// `false`: there was none.
     async fn unregister_service(&self, name: &str, by: Owner) -> Result<bool, Error>;
 
-    /// Registers or renews an endpoint.
+    /// Registers or renews an endpoint, if it may serve what it offers.
     async fn register_endpoint(
         &self,
         endpoint: NetworkServiceEndpoint,
@@ -137,6 +142,9 @@ pub enum Error {
         /// Who has it.
         owner: Owner,
     },
+    /// The endpoint may not serve that service.
+    #[error(transparent)]
+    MayNot(#[from] Refusal),
     /// A bound of one owner, or of all, is reached.
     #[error("{owner} has registered {have} {what}, the most is {most}: unregister what is not needed")]
     TooMuch {
@@ -191,7 +199,7 @@ impl Error {
         match self {
             Self::Invalid { .. } | Self::OtherDomain(_) | Self::NotPassed(_) | Self::Refused(_) => Kind::Invalid,
             Self::Taken { .. } => Kind::Conflict,
-            Self::NotYours { .. } | Self::Forbidden(_) => Kind::Denied,
+            Self::NotYours { .. } | Self::Forbidden(_) | Self::MayNot(_) => Kind::Denied,
             Self::TooMuch { .. } | Self::Full { .. } | Self::DiskFull { .. } => Kind::Exhausted,
             Self::Disk { .. } => Kind::Internal,
             Self::ShuttingDown | Self::Away(_) => Kind::Unavailable,

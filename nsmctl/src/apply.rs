@@ -7,7 +7,7 @@ use std::{
 
 use nsm_objects::Object;
 
-use crate::{agent::Agent, cli, error::Error, kind::Kind};
+use crate::{agent::Agent, cli, error::Error, kind::Kind, object};
 
 /// Applies every object, in the order of the documents.
 pub(crate) async fn run(agent: &Agent, args: &cli::Apply, out: &mut impl Write) -> Result<(), Error> {
@@ -16,7 +16,10 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Apply, out: &mut impl Write) 
     for object in objects {
         let name = Kind::of(&object).qualified(object.name());
         let applied = match object {
-            Object::Service(service) => client.apply_network_service(agent.request(service)).await,
+            Object::Service(service) if service.access.is_default() => {
+                client.apply_network_service(agent.request(service.message)).await
+            }
+            Object::Service(service) => client.apply_service(agent.request(object::sent(service))).await,
             Object::Endpoint(endpoint) => client.apply_endpoint(agent.request(endpoint)).await,
         };
         let applied = applied.map_err(|status| match Error::from(status) {

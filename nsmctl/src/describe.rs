@@ -72,7 +72,7 @@ pub(crate) fn as_value(explanation: &Explanation) -> Value {
         })
     });
     json!({
-        "network_service": explanation.network_service.as_ref().map(object::service),
+        "network_service": explanation.network_service.as_ref().map(|found| object::service(found, explanation.access.as_ref())),
         "matches": matches.collect::<Vec<_>>(),
         "decided_by": explanation.decided_by,
         "endpoints": endpoints.collect::<Vec<_>>(),
@@ -89,6 +89,10 @@ pub(crate) fn write_explanation(
     if let Some(service) = &explanation.network_service {
         let mut lines =
             vec![vec!["Name:".to_owned(), service.name.clone()], vec!["Payload:".to_owned(), service.payload.clone()]];
+        if let Some(access) = &explanation.access {
+            lines.push(vec!["Clients' namespaces:".to_owned(), rows::namespaces(access.clients.as_ref())]);
+            lines.push(vec!["Endpoints' namespaces:".to_owned(), rows::namespaces(access.endpoints.as_ref())]);
+        }
         if let Some(client) = client {
             lines.push(vec!["Client labels:".to_owned(), client.to_owned()]);
         }

@@ -10,7 +10,9 @@ pub fn manifest(text: &str) {
     let Ok(objects) = parse(text) else { return };
     for object in objects {
         let shown = match &object {
-            Object::Service(service) => object::service(service),
+            Object::Service(service) => {
+                object::service(&service.message, object::sent(service.clone()).access.as_ref())
+            }
             Object::Endpoint(endpoint) => {
                 object::endpoint(&Endpoint { endpoint: Some(endpoint.clone()), ..Endpoint::default() })
             }

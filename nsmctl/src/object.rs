@@ -2,7 +2,7 @@
 
 use nsm_objects::time;
 use nsm_proto::{
-    admin::{ConnectionInfo, Endpoint},
+    admin::{Access, ConnectionInfo, Endpoint, Namespaces, ServiceObject},
     connectioncontext::{ConnectionContext, Route},
     registry::NetworkService,
 };
@@ -10,9 +10,20 @@ use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
 
-/// A network service.
-pub(crate) fn service(service: &NetworkService) -> Value {
-    nsm_objects::document(Kind::Service.name(), &service.name, &nsm_objects::service_spec(service))
+/// A network service, with who may use and serve it.
+pub(crate) fn service(service: &NetworkService, access: Option<&Access>) -> Value {
+    let names = |namespaces: &Option<Namespaces>| namespaces.as_ref().map(|namespaces| namespaces.names.clone());
+    let access = access
+        .map(|access| nsm_objects::Access { clients: names(&access.clients), endpoints: names(&access.endpoints) });
+    let spec = nsm_objects::service_spec(service, &access.unwrap_or_default());
+    nsm_objects::document(Kind::Service.name(), &service.name, &spec)
+}
+
+/// A network service of a document, for the agent.
+pub(crate) fn sent(service: nsm_objects::Service) -> ServiceObject {
+    let names = |names: Option<Vec<String>>| names.map(|names| Namespaces { names });
+    let access = Access { clients: names(service.access.clients), endpoints: names(service.access.endpoints) };
+    ServiceObject { network_service: Some(service.message), access: Some(access) }
 }
 
 /// An endpoint, with what the agent knows about it as `status`.

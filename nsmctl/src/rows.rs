@@ -1,7 +1,7 @@
 //! What every kind looks like in a table: a row per object, few columns or all.
 
 use nsm_proto::{
-    admin::{ConnectionInfo, Endpoint, WatchEvent},
+    admin::{Access, ConnectionInfo, Endpoint, Namespaces, WatchEvent},
     registry::NetworkService,
 };
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub(crate) struct Listed {
 /// The headings of a kind's table; the narrow one has the first so many.
 pub(crate) fn headings(kind: Kind) -> (&'static [&'static str], usize) {
     match kind {
-        Kind::Service => (&["NAME", "PAYLOAD", "MATCHES", "SELECTORS"], 3),
+        Kind::Service => (&["NAME", "PAYLOAD", "MATCHES", "SELECTORS", "CLIENTS", "ENDPOINTS"], 3),
         Kind::Endpoint => (
             &["NAME", "NETWORK SERVICES", "CONNECTIONS", "EXPIRES IN", "REACHABLE", "AGE", "URL", "OWNER", "LABELS"],
             6,
@@ -46,13 +46,16 @@ pub(crate) fn headings(kind: Kind) -> (&'static [&'static str], usize) {
 
 /// The objects of a list.
 pub(crate) fn listed(event: &WatchEvent) -> Vec<Listed> {
-    let services = event.network_services.iter().flat_map(|list| list.items.iter().map(service));
+    let services = event
+        .network_services
+        .iter()
+        .flat_map(|list| list.items.iter().map(|found| service(found, list.access.get(&found.name))));
     let endpoints = event.endpoints.iter().flat_map(|list| list.items.iter().map(endpoint));
     let connections = event.connections.iter().flat_map(|list| list.items.iter().map(connection));
     services.chain(endpoints).chain(connections).collect()
 }
 
-fn service(service: &NetworkService) -> Listed {
+fn service(service: &NetworkService, access: Option<&Access>) -> Listed {
     let selector = |found: &nsm_proto::registry::Match| {
         let to = found.routes.iter().map(|route| labels::joined(&route.destination_selector));
         format!("{}→{}", labels::joined(&found.source_selector), to.collect::<Vec<_>>().join("|"))
@@ -60,8 +63,15 @@ fn service(service: &NetworkService) -> Listed {
     let selectors = service.matches.iter().map(selector).collect::<Vec<_>>().join(" ");
     Listed {
         name: service.name.clone(),
-        row: vec![service.name.clone(), service.payload.clone(), service.matches.len().to_string(), dash(selectors)],
-        object: object::service(service),
+        row: vec![
+            service.name.clone(),
+            service.payload.clone(),
+            service.matches.len().to_string(),
+            dash(selectors),
+            namespaces(access.and_then(|access| access.clients.as_ref())),
+            namespaces(access.and_then(|access| access.endpoints.as_ref())),
+        ],
+        object: object::service(service, access),
     }
 }
 
@@ -112,6 +122,15 @@ fn connection(info: &ConnectionInfo) -> Listed {
             dash(info.netns_path.clone()),
         ],
         object: object::connection(info),
+    }
+}
+
+/// The namespaces of a list; a dash where there is no list, `none` where there is an empty one.
+pub(crate) fn namespaces(list: Option<&Namespaces>) -> String {
+    match list {
+        None => "-".to_owned(),
+        Some(list) if list.names.is_empty() => "none".to_owned(),
+        Some(list) => list.names.join(","),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 use clap::Parser;
 use nsm_agent::{
     admin::{Admin, Node},
-    registry::{Embedded, Registrar, Registry, Settings},
+    registry::{Embedded, Registrar, Registry, ServiceAccess, Settings},
 };
 use nsm_fdpass::{Permissions, bind};
 use nsm_proto::{
@@ -66,8 +66,12 @@ struct Agent {
 impl Agent {
     async fn start() -> Self {
         let dir = TempDir::new().unwrap();
-        let settings = Settings { dir: dir.path().join("state"), max_life: Duration::from_mins(1) };
-        let registry = Embedded::open(settings).await.unwrap();
+        let settings = Settings {
+            dir: dir.path().join("state"),
+            max_life: Duration::from_mins(1),
+            access: ServiceAccess::default(),
+        };
+        let registry = Embedded::open(settings, Arc::new(())).await.unwrap();
         let shared: Arc<dyn Registry> = Arc::new(registry.clone());
         let socket = bind(&dir.path().join("cni.sock"), Permissions { mode: 0o600, uid: None, gid: None }).unwrap();
         let admin = Admin::new(shared, Arc::new(Node1(watch::Sender::new(0))));

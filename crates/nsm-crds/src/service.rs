@@ -26,12 +26,16 @@ pub(crate) type Labels = BTreeMap<String, String>;
     doc = "A network service, found by its name in all namespaces: the oldest of a name counts.",
     printcolumn = r#"{"name": "Service", "type": "string", "jsonPath": ".spec.name", "priority": 1}"#,
     printcolumn = r#"{"name": "Payload", "type": "string", "jsonPath": ".spec.payload"}"#,
+    printcolumn = r#"{"name": "Clients", "type": "string", "jsonPath": ".spec.allowed_client_namespaces", "priority": 1}"#,
+    printcolumn = r#"{"name": "Endpoints", "type": "string", "jsonPath": ".spec.allowed_endpoint_namespaces", "priority": 1}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "!(has(self.matches) && has(self.match))", "message": "matches and match are two spellings of one key: write one of them"},
     {"rule": "!(has(self.path_ids) && has(self.pathIds))", "message": "path_ids and pathIds are two spellings of one key: write one of them"},
+    {"rule": "!(has(self.allowed_client_namespaces) && has(self.allowedClientNamespaces))", "message": "allowed_client_namespaces and allowedClientNamespaces are two spellings of one key: write one of them"},
+    {"rule": "!(has(self.allowed_endpoint_namespaces) && has(self.allowedEndpointNamespaces))", "message": "allowed_endpoint_namespaces and allowedEndpointNamespaces are two spellings of one key: write one of them"},
 ]))]
 #[serde(default)]
 pub struct NetworkServiceSpec {
@@ -54,6 +58,26 @@ pub struct NetworkServiceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub r#match: Option<Vec<Match>>,
+
+    /// Namespaces whose pods may use the service; * for all. Default: as the agents' --service-access says, all unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "namespaces")]
+    pub allowed_client_namespaces: Option<Vec<String>>,
+
+    /// allowed_client_namespaces, in camel case.
+    #[serde(rename = "allowedClientNamespaces", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "namespaces")]
+    pub allowed_client_namespaces_camel: Option<Vec<String>>,
+
+    /// Namespaces whose pods may serve it; * for all. Default: as the agents' --service-access says, all unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "namespaces")]
+    pub allowed_endpoint_namespaces: Option<Vec<String>>,
+
+    /// allowed_endpoint_namespaces, in camel case.
+    #[serde(rename = "allowedEndpointNamespaces", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "namespaces")]
+    pub allowed_endpoint_namespaces_camel: Option<Vec<String>>,
 
     /// Identities that the registration passed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +228,16 @@ pub(crate) fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "nullable": true,
         "maxProperties": 256,
         "additionalProperties": { "type": "string", "maxLength": 253 },
+    })
+}
+
+/// Names of namespaces, or a star.
+fn namespaces(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "nullable": true,
+        "maxItems": 256,
+        "items": { "type": "string", "maxLength": 63, "pattern": r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$" },
     })
 }
 

@@ -3,9 +3,11 @@
 //! Guarantees: both spellings are read, NSM v1's (`matches`, `source_selector`, `routes`, `destination_selector`) and that of
 //! the 2019 manifests (`match`, `sourceSelector`, `route`, `destination`, `destinationSelector`, nested either way). What is not
 //! understood is refused with its place, its value and what was expected; nothing is dropped silently. Written is v1's
-//! spelling, and what is written is read again.
+//! spelling, and what is written is read again. `allowed_client_namespaces` and `allowed_endpoint_namespaces` are ours: NSM v1's
+//! message has no place for them.
 #![forbid(unsafe_code)]
 
+mod access;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ mod write;
 
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 
+pub use access::{ANY, Access};
 pub use read::{Error, Wrong, endpoint, parse, service};
 pub use write::{document, endpoint_spec, list, service_spec, time};
 
@@ -27,11 +30,20 @@ pub const SERVICE: &str = "NetworkService";
 /// Kind of an endpoint.
 pub const ENDPOINT: &str = "NetworkServiceEndpoint";
 
+/// A network service as a document describes it: NSM v1's message, and who may use and serve it, which that cannot say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Service {
+    /// As on the wire.
+    pub message: NetworkService,
+    /// Who may use and serve it.
+    pub access: Access,
+}
+
 /// What a document is about.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// A network service.
-    Service(NetworkService),
+    Service(Service),
     /// An endpoint.
     Endpoint(NetworkServiceEndpoint),
 }
@@ -40,7 +52,7 @@ impl Object {
     /// Its name.
     pub fn name(&self) -> &str {
         match self {
-            Self::Service(service) => &service.name,
+            Self::Service(service) => &service.message.name,
             Self::Endpoint(endpoint) => &endpoint.name,
         }
     }

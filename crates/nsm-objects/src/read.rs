@@ -4,10 +4,10 @@ mod endpoint;
 mod fields;
 mod service;
 
-use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_proto::registry::NetworkServiceEndpoint;
 use serde_json::Value;
 
-use crate::{API_VERSION, API_VERSION_2019, ENDPOINT, Object, SERVICE};
+use crate::{API_VERSION, API_VERSION_2019, ENDPOINT, Object, SERVICE, Service};
 use fields::Fields;
 pub use fields::Wrong;
 
@@ -70,7 +70,7 @@ fn read(document: &Value, place: &str, objects: &mut Vec<Object>) -> Result<(), 
 }
 
 /// A network service of an API server: `name` is that of its metadata, which one in `spec` overrules.
-pub fn service(name: &str, spec: &Value) -> Result<NetworkService, Wrong> {
+pub fn service(name: &str, spec: &Value) -> Result<Service, Wrong> {
     service::read(name.to_owned(), Fields::of(spec, "spec")?)
 }
 

@@ -18,6 +18,10 @@ spec:
 ";
 
 fn service(text: &str) -> NetworkService {
+    described(text).message
+}
+
+fn described(text: &str) -> Service {
     match parse(text).unwrap().remove(0) {
         Object::Service(service) => service,
         Object::Endpoint(endpoint) => panic!("{endpoint:?}"),
@@ -96,6 +100,15 @@ fn nonsense_is_refused_by_name() {
             "spec.matches[0].routes[0].weight: -1: expected a whole number",
         ),
         ("{ matches: [], match: [] }", "only one of it and"),
+        (
+            "{ allowed_client_namespaces: [ Shop ] }",
+            "spec.allowed_client_namespaces: \"Shop\": expected names of namespaces, or * for all",
+        ),
+        ("{ allowed_endpoint_namespaces: [ 7 ] }", "spec.allowed_endpoint_namespaces[0]: 7: expected a string"),
+        (
+            "{ allowed_client_namespaces: [ a ], allowedClientNamespaces: [ b ] }",
+            "expected only one of it and spec.allowed_client_namespaces",
+        ),
         ("{ name: a b }", "spec.name: \"a b\": expected a name of 1 to 253 bytes"),
     ] {
         assert!(refused(spec).contains(text), "{spec}: {}", refused(spec));
@@ -108,16 +121,20 @@ fn nonsense_is_refused_by_name() {
 
 #[test]
 fn what_is_written_is_read_again() {
-    let secure = service(V1);
-    let written = crate::document(SERVICE, "secure", &crate::service_spec(&secure));
-    assert_eq!(service(&written.to_string()), secure);
-    assert_eq!(service(&serde_saphyr::to_string(&written).unwrap()), secure);
+    let open = described(V1);
+    assert!(open.access.is_default());
+    let closed = Access { clients: Some(vec!["shop".into()]), endpoints: Some(Vec::new()) };
+    for secure in [open.clone(), Service { access: closed, ..open }] {
+        let written = crate::document(SERVICE, "secure", &crate::service_spec(&secure.message, &secure.access));
+        assert_eq!(described(&written.to_string()), secure);
+        assert_eq!(described(&serde_saphyr::to_string(&written).unwrap()), secure);
+    }
 }
 
 #[test]
 fn a_spelling_that_says_nothing_contradicts_nothing() {
     let spec = serde_json::json!({ "matches": null, "match": [ { "fallthrough": true } ] });
-    assert_eq!(crate::service("s", &spec).unwrap().matches.len(), 1);
+    assert_eq!(crate::service("s", &spec).unwrap().message.matches.len(), 1);
     assert!(crate::service("s", &serde_json::json!({ "matches": null, "match": null })).is_ok());
 }
 
@@ -127,6 +144,15 @@ fn a_name_that_metadata_cannot_hold_stands_in_the_spec() {
     assert_eq!(crate::endpoint("firewall-1-5f0c", &spec).unwrap().name, "Firewall_1");
     let spec = serde_json::json!({ "payload": "TEA" });
     assert_eq!(crate::service("s", &spec).unwrap_err().to_string(), "spec.payload: \"TEA\": expected IP or ETHERNET");
+}
+
+#[test]
+fn who_may_use_and_serve_it() {
+    let spec = serde_json::json!({ "allowedClientNamespaces": ["shop", "*"], "allowed_endpoint_namespaces": [] });
+    let access = crate::service("s", &spec).unwrap().access;
+    assert_eq!(access, Access { clients: Some(vec!["shop".into(), "*".into()]), endpoints: Some(Vec::new()) });
+    let nothing = serde_json::json!({ "allowed_client_namespaces": null });
+    assert!(crate::service("s", &nothing).unwrap().access.is_default());
 }
 
 proptest! {

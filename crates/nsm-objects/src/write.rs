@@ -4,7 +4,10 @@ use nsm_proto::registry::{Match, NetworkService, NetworkServiceEndpoint};
 use prost_types::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::API_VERSION;
+use crate::{
+    API_VERSION, Access,
+    access::{CLIENTS, ENDPOINTS},
+};
 
 /// A list as kubectl writes it.
 pub fn list(items: &[Value]) -> Value {
@@ -17,7 +20,7 @@ pub fn document(kind: &str, name: &str, spec: &Map<String, Value>) -> Value {
 }
 
 /// `spec` of a network service, less its name.
-pub fn service_spec(service: &NetworkService) -> Map<String, Value> {
+pub fn service_spec(service: &NetworkService, access: &Access) -> Map<String, Value> {
     let mut spec = Map::new();
     spec.insert("payload".into(), json!(service.payload));
     if !service.matches.is_empty() {
@@ -25,6 +28,11 @@ pub fn service_spec(service: &NetworkService) -> Map<String, Value> {
     }
     if !service.path_ids.is_empty() {
         spec.insert("path_ids".into(), json!(service.path_ids));
+    }
+    for (key, namespaces) in [(CLIENTS, &access.clients), (ENDPOINTS, &access.endpoints)] {
+        if let Some(namespaces) = namespaces {
+            spec.insert(key.into(), json!(namespaces));
+        }
     }
     spec
 }

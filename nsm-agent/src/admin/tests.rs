@@ -22,7 +22,7 @@ use super::*;
 use crate::{
     manager::Ids,
     registry::{
-        Embedded, Reach, Registrar, Settings,
+        Embedded, Reach, Registrar, ServiceAccess, Settings,
         services::{Endpoints, NetworkServices},
     },
 };
@@ -65,8 +65,12 @@ impl Agent {
     /// `host`: the test counts as the operator if it runs there.
     async fn start(host: InodeId) -> Self {
         let dir = TempDir::new().unwrap();
-        let settings = Settings { dir: dir.path().join("state"), max_life: Duration::from_mins(1) };
-        let registry = Embedded::open(settings).await.unwrap();
+        let settings = Settings {
+            dir: dir.path().join("state"),
+            max_life: Duration::from_mins(1),
+            access: ServiceAccess::default(),
+        };
+        let registry = Embedded::open(settings, Arc::new(())).await.unwrap();
         let shared: Arc<dyn Registry> = Arc::new(registry.clone());
         let permissions = Permissions { mode: 0o600, uid: None, gid: None };
         let socket = bind(&dir.path().join("agent.sock"), permissions).unwrap();

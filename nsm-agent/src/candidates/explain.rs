@@ -5,16 +5,31 @@ use std::{collections::BTreeMap, sync::Arc};
 use nsm_proto::admin::{EndpointVerdict, Explanation, MatchVerdict};
 
 use super::{Decision, Error, Labels, Route, decide, registered};
-use crate::registry::{Directory, Entry, Service};
+use crate::registry::{Directory, Entry, Party, Refusal, Role, Service, offers::Offers};
 
 /// How the matches of a service decide for a client with these labels, and for each endpoint why or why not.
 pub fn explain(
     directory: &Arc<Directory>,
     service: &str,
     labels: &BTreeMap<String, String>,
+    client: &Party,
 ) -> Result<Explanation, Error> {
-    let (found, decision, entries) = decision(directory, service, labels)?;
-    let endpoints: Vec<_> = entries.iter().map(|entry| verdict(entry, service, &decision)).collect();
+    let Decided { found, decision, entries, refused } = decided(directory, service, labels, client)?;
+    let endpoints: Vec<_> = entries
+        .iter()
+        .map(|(entry, denied)| {
+            let why = refused.as_ref().or(denied.as_ref());
+            match why {
+                Some(refusal) => EndpointVerdict {
+                    name: entry.message.name.clone(),
+                    candidate: false,
+                    reason: refusal.to_string(),
+                    weight: 0,
+                },
+                None => verdict(entry, service, &decision),
+            }
+        })
+        .collect();
     let matches = decision.verdicts.iter().map(|verdict| MatchVerdict {
         selected: verdict.is_none(),
         reason: verdict.clone().unwrap_or_else(|| "the client's labels fit; it decides".to_owned()),
@@ -23,21 +38,36 @@ pub fn explain(
         network_service: Some((*found.message).clone()),
         matches: matches.collect(),
         decided_by: decision.decided_by.and_then(|at| u32::try_from(at).ok()),
-        summary: summary(&found, &decision, &endpoints, labels),
+        summary: refused.map_or_else(|| summary(&found, &decision, &endpoints, labels), |refusal| refusal.to_string()),
+        access: None,
         endpoints,
     })
 }
 
 /// A service, what its matches decide, and who offers it.
-type Decided = (Arc<Service>, Decision, Vec<Arc<Entry>>);
+struct Decided {
+    found: Arc<Service>,
+    decision: Decision,
+    /// Each with why it may not serve.
+    entries: Vec<(Arc<Entry>, Option<Refusal>)>,
+    /// Why the client may not use it.
+    refused: Option<Refusal>,
+}
 
-fn decision(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>) -> Result<Decided, Error> {
+fn decided(
+    directory: &Arc<Directory>,
+    service: &str,
+    labels: &BTreeMap<String, String>,
+    client: &Party,
+) -> Result<Decided, Error> {
     let state = directory.state();
     let found = registered(&state, service)?;
     let offers = state.offers(service);
     let decision = decide(&found.message, labels, offers);
-    let entries = offers.into_iter().flat_map(|offers| offers.all().cloned()).collect();
-    Ok((found, decision, entries))
+    let judged = |entry: &Arc<Entry>| (entry.clone(), state.may(service, Role::Endpoint, &entry.party).err());
+    let entries = offers.into_iter().flat_map(Offers::all).map(judged).collect();
+    let refused = state.may(service, Role::Client, client).err();
+    Ok(Decided { found, decision, entries, refused })
 }
 
 fn verdict(entry: &Entry, service: &str, decision: &Decision) -> EndpointVerdict {

@@ -7,11 +7,12 @@ use std::{
     time::Instant,
 };
 
+use nsm_objects::Access;
 use nsm_proto::registry::{Destination, Match, Metadata, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels};
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::testing;
+use crate::registry::{Party, testing};
 
 fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -40,7 +41,7 @@ fn directory(matches: Vec<Match>, endpoints: Vec<NetworkServiceEndpoint>) -> Arc
 }
 
 fn names(directory: &Arc<Directory>, labels: &BTreeMap<String, String>) -> Vec<String> {
-    let wanted = Wanted { service: "s", labels, endpoint: "" };
+    let wanted = Wanted { service: "s", labels, endpoint: "", client: &Party::Unknown };
     candidates(directory, wanted).into_iter().flatten().map(|entry| entry.message.name.clone()).collect()
 }
 
@@ -68,7 +69,7 @@ fn the_first_match_that_fits_decides() {
 fn without_matches_all_fit_and_without_a_fitting_match_none() {
     assert_eq!(names(&directory(vec![], firewalls()), &labels([])).len(), 3);
     let strict = directory(vec![found(labels([("a", "b")]), vec![route(labels([]))])], firewalls());
-    let wanted = Wanted { service: "s", labels: &labels([("a", "c")]), endpoint: "" };
+    let wanted = Wanted { service: "s", labels: &labels([("a", "c")]), endpoint: "", client: &Party::Unknown };
     let error = candidates(&strict, wanted).unwrap_err();
     assert_eq!(error.to_string(), "no endpoint of \"s\" matches a=c; 3 registered: nsmctl describe networkservice s");
     assert_eq!(error.kind(), Kind::NotFound);
@@ -96,7 +97,9 @@ fn a_lost_endpoint_stops_fallthrough_and_says_that_it_returns() {
     let mut lost = endpoint("firewall", labels([("app", "firewall")]));
     lost.url = "inode://4/5".into();
     let directory = directory(matches, vec![lost, endpoint("gateway", labels([("app", "gateway")]))]);
-    let error = candidates(&directory, Wanted { service: "s", labels: &labels([]), endpoint: "" }).unwrap_err();
+    let error =
+        candidates(&directory, Wanted { service: "s", labels: &labels([]), endpoint: "", client: &Party::Unknown })
+            .unwrap_err();
     assert!(error.returning(), "{error}");
     assert!(error.to_string().contains("firewall: its socket was lost"), "{error}");
 }
@@ -110,12 +113,14 @@ fn an_endpoint_that_cannot_be_called_is_no_candidate_and_says_why() {
     let first = found(labels([]), vec![route(labels([("app", "firewall")]))]);
     let matches = vec![Match { fallthrough: true, ..first }, found(labels([]), vec![route(labels([]))])];
     let directory = directory(matches, vec![far("one"), far("two"), endpoint("gateway", labels([("app", "gateway")]))]);
-    let error = candidates(&directory, Wanted { service: "s", labels: &labels([]), endpoint: "" }).unwrap_err();
+    let error =
+        candidates(&directory, Wanted { service: "s", labels: &labels([]), endpoint: "", client: &Party::Unknown })
+            .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("one: its URL \"tcp://one:5001\" is none") && text.contains("two: its URL"), "{text}");
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(!error.returning(), "nobody comes back by waiting");
-    let explained = explain(&directory, "s", &labels([])).unwrap();
+    let explained = explain(&directory, "s", &labels([]), &Party::Unknown).unwrap();
     assert!(explained.endpoints.iter().all(|endpoint| !endpoint.candidate), "{explained:?}");
     assert!(explained.endpoints[0].reason.contains("tcp://one:5001"), "{explained:?}");
 }
@@ -124,21 +129,21 @@ fn an_endpoint_that_cannot_be_called_is_no_candidate_and_says_why() {
 fn another_domain_is_refused_by_name() {
     let directory = directory(vec![], firewalls());
     for wanted in [
-        Wanted { service: "s@example.org", labels: &labels([]), endpoint: "" },
-        Wanted { service: "s", labels: &labels([]), endpoint: "gateway@example.org" },
+        Wanted { service: "s@example.org", labels: &labels([]), endpoint: "", client: &Party::Unknown },
+        Wanted { service: "s", labels: &labels([]), endpoint: "gateway@example.org", client: &Party::Unknown },
     ] {
         let error = candidates(&directory, wanted).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid, "{error}");
         assert!(error.to_string().contains("@example.org"), "{error}");
     }
     assert_eq!(service(&directory, "s@example.org").unwrap_err().kind(), Kind::Invalid);
-    assert_eq!(explain(&directory, "s@example.org", &labels([])).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(explain(&directory, "s@example.org", &labels([]), &Party::Unknown).unwrap_err().kind(), Kind::Invalid);
 }
 
 #[test]
 fn to_look_takes_no_turn() {
     let directory = directory(vec![], firewalls());
-    let wanted = Wanted { service: "s", labels: &labels([]), endpoint: "" };
+    let wanted = Wanted { service: "s", labels: &labels([]), endpoint: "", client: &Party::Unknown };
     let foreseen =
         || -> Vec<String> { foreseen(&directory, wanted).unwrap().map(|entry| entry.message.name.clone()).collect() };
     for _ in 0..4 {
@@ -155,14 +160,14 @@ fn a_selector_can_ask_for_the_clients_own_labels() {
     let directory = directory(matches, endpoints);
     assert_eq!(names(&directory, &labels([("podName", "b")])), ["b"]);
     assert_eq!(names(&directory, &labels([])).len(), 0);
-    let explained = explain(&directory, "s", &labels([])).unwrap();
+    let explained = explain(&directory, "s", &labels([]), &Party::Unknown).unwrap();
     assert!(explained.endpoints[0].reason.contains("the client has no label podName"), "{explained:?}");
 }
 
 #[test]
 fn a_named_endpoint_is_the_only_one() {
     let directory = directory(vec![], firewalls());
-    let wanted = Wanted { service: "s", labels: &labels([]), endpoint: "gateway" };
+    let wanted = Wanted { service: "s", labels: &labels([]), endpoint: "gateway", client: &Party::Unknown };
     let only: Vec<_> = candidates(&directory, wanted).unwrap().map(|entry| entry.message.name.clone()).collect();
     assert_eq!(only, ["gateway"]);
     let unknown = candidates(&directory, Wanted { endpoint: "other", ..wanted }).unwrap_err();
@@ -173,7 +178,7 @@ fn a_named_endpoint_is_the_only_one() {
 fn a_named_endpoint_must_offer_the_service() {
     let services = ["s", "t"].map(|name| NetworkService { name: name.to_owned(), ..NetworkService::default() });
     let directory = testing::directory(services, firewalls());
-    let wanted = Wanted { service: "t", labels: &labels([]), endpoint: "gateway" };
+    let wanted = Wanted { service: "t", labels: &labels([]), endpoint: "gateway", client: &Party::Unknown };
     let error = candidates(&directory, wanted).unwrap_err();
     assert_eq!(error.to_string(), "endpoint \"gateway\" does not offer network service \"t\", but s");
     assert_eq!(error.kind(), Kind::Invalid);
@@ -201,7 +206,7 @@ fn explanations_say_what_is_missing() {
         found(labels([("app", "firewall")]), vec![]),
         found(labels([]), vec![route(labels([("app", "gateway")]))]),
     ];
-    let explained = explain(&directory(matches, firewalls()), "s", &labels([])).unwrap();
+    let explained = explain(&directory(matches, firewalls()), "s", &labels([]), &Party::Unknown).unwrap();
     assert_eq!(explained.matches[0].reason, "label app=firewall is missing");
     assert_eq!(explained.decided_by, Some(1));
     let reasons: Vec<_> = explained.endpoints.iter().map(|verdict| verdict.reason.as_str()).collect();
@@ -254,10 +259,10 @@ proptest! {
         for _ in 0..turns {
             names(&directory, &client);
         }
-        let wanted = Wanted { service: "s", labels: &client, endpoint: "" };
+        let wanted = Wanted { service: "s", labels: &client, endpoint: "", client: &Party::Unknown };
         let first = foreseen(&directory, wanted).ok().and_then(|mut all| all.next()).map(|e| e.message.name.clone());
         let chosen = names(&directory, &client);
-        let explained = explain(&directory, "s", &client).unwrap();
+        let explained = explain(&directory, "s", &client, &Party::Unknown).unwrap();
         let fit: BTreeSet<_> = explained.endpoints.iter().filter(|e| e.candidate).map(|e| e.name.clone()).collect();
         prop_assert_eq!(chosen.iter().cloned().collect::<BTreeSet<_>>(), fit.clone());
         prop_assert_eq!(chosen.len(), fit.len(), "nobody is tried twice: {:?}", chosen);
@@ -286,7 +291,8 @@ fn choice_ns(count: usize, matches: &[Match]) -> u128 {
         .map(|_| {
             let start = Instant::now();
             black_box(directory.find_services(&template).unwrap());
-            let chosen = candidates(&directory, Wanted { service: "s", labels: &client, endpoint: "" });
+            let chosen =
+                candidates(&directory, Wanted { service: "s", labels: &client, endpoint: "", client: &Party::Unknown });
             let _ = black_box(chosen.map(|mut all| all.next()));
             start.elapsed().as_nanos()
         })
@@ -321,4 +327,67 @@ fn that_none_of_ten_thousand_fits_costs_what_none_of_ten_does() {
         println!("find and choice past a match without endpoints, at 10,000 against 10: {growth:.2}");
         assert!(growth <= 1.5, "{growth:.2}");
     }
+}
+
+/// A service of the namespace `home` for clients and endpoints of the namespaces `client` and `good`.
+fn closed(matches: Vec<Match>) -> Service {
+    let service = NetworkService { name: "s".to_owned(), matches, ..NetworkService::default() };
+    let access = Access { clients: Some(vec!["client".into()]), endpoints: Some(vec!["good".into()]) };
+    Service { access, namespace: Some("home".into()), ..testing::open(service) }
+}
+
+fn of(namespace: &str, endpoint: NetworkServiceEndpoint) -> (NetworkServiceEndpoint, Party) {
+    (endpoint, Party::Namespace(namespace.into()))
+}
+
+#[test]
+fn who_may_not_use_it_gets_nobody() {
+    let directory = testing::directory_of([closed(vec![])], [of("good", endpoint("e", labels([])))]);
+    for (client, allowed) in [("client", true), ("other", false)] {
+        let client = Party::Namespace(client.into());
+        let named = Wanted { service: "s", labels: &labels([]), endpoint: "e", client: &client };
+        for wanted in [named, Wanted { endpoint: "", ..named }] {
+            let chosen = candidates(&directory, wanted).map(Iterator::count);
+            let refused = || chosen.clone().unwrap_err();
+            assert_eq!(chosen.is_ok(), allowed, "{chosen:?}");
+            assert!(allowed || (refused().kind() == Kind::Denied && refused().to_string().contains("namespace other")));
+        }
+        let explained = explain(&directory, "s", &labels([]), &client).unwrap();
+        assert_eq!(explained.endpoints[0].candidate, allowed, "{explained:?}");
+    }
+}
+
+#[test]
+fn who_may_not_serve_it_is_never_chosen_and_decides_nothing() {
+    // Whoever calls itself the firewall would send clients into the void, or past the real one.
+    let falls = Match { fallthrough: true, ..found(labels([]), vec![route(labels([("app", "firewall")]))]) };
+    let chain = || vec![falls.clone(), found(labels([]), vec![route(labels([("app", "gateway")]))])];
+    let of_all = [of("bad", firewalls().remove(1)), of("good", firewalls().remove(0))];
+    let directory = testing::directory_of([closed(chain())], of_all);
+    let client = Party::Namespace("client".into());
+    let chosen = |directory: &Arc<Directory>| {
+        let wanted = Wanted { service: "s", labels: &labels([]), endpoint: "", client: &client };
+        candidates(directory, wanted).map(|found| found.map(|entry| entry.message.name.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(chosen(&directory).unwrap(), ["gateway"]);
+    let explained = explain(&directory, "s", &labels([]), &client).unwrap();
+    let bad = explained.endpoints.iter().find(|endpoint| endpoint.name == "firewall-1").unwrap();
+    assert!(bad.reason.contains("namespace bad may not serve") && !bad.candidate, "{bad:?}");
+    let named = Wanted { service: "s", labels: &labels([]), endpoint: "firewall-1", client: &client };
+    assert_eq!(candidates(&directory, named).unwrap_err().kind(), Kind::Denied);
+    // The rule changes: it is the firewall from now on, and then the gateway is not.
+    let with = |names: &[&str]| {
+        let endpoints = Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let access = Access { clients: None, endpoints };
+        testing::put_service(&directory, Service { access, ..closed(chain()) });
+    };
+    with(&["good", "bad"]);
+    assert_eq!(chosen(&directory).unwrap(), ["firewall-1"]);
+    with(&[]);
+    let error = chosen(&directory).unwrap_err();
+    assert!(matches!(&error, Error::MayNotServe { each, .. } if each.len() == 1), "{error}");
+    testing::take_service(&directory, "s");
+    assert!(matches!(chosen(&directory), Err(Error::NoService(_))));
+    testing::put_service(&directory, testing::open(NetworkService { name: "s".into(), ..NetworkService::default() }));
+    assert_eq!(chosen(&directory).unwrap().len(), 2, "without a rule, everybody");
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     candidates::{self, Wanted},
-    registry::{DIALLED, Directory, Entry, Owner, Reach},
+    registry::{DIALLED, Directory, Entry, Owner, Party, Reach},
 };
 
 /// Most candidates that one Request asks in turn.
@@ -109,8 +109,8 @@ impl Endpoints {
     }
 
     /// The endpoint that a client of this service names.
-    pub fn named(&self, service: &str, endpoint: &str) -> Result<Candidate, Error> {
-        let wanted = Wanted { service, labels: &BTreeMap::new(), endpoint };
+    pub fn named(&self, service: &str, endpoint: &str, client: &Party) -> Result<Candidate, Error> {
+        let wanted = Wanted { service, labels: &BTreeMap::new(), endpoint, client };
         let entry = candidates::candidates(&self.directory, wanted)?.next();
         let entry = entry.ok_or_else(|| Error::new(Kind::Internal, "an endpoint that is named is no candidate"))?;
         self.opened(&entry)
@@ -121,13 +121,14 @@ impl Endpoints {
         &self,
         service: &str,
         labels: &BTreeMap<String, String>,
+        client: &Party,
         deadline: Instant,
     ) -> Result<Vec<Arc<Entry>>, Error> {
         let patience = deadline.min(Instant::now() + RETURN);
         let mut changes = self.directory.changes();
         loop {
             changes.borrow_and_update();
-            let wanted = Wanted { service, labels, endpoint: "" };
+            let wanted = Wanted { service, labels, endpoint: "", client };
             let error = match candidates::candidates(&self.directory, wanted) {
                 Ok(entries) => return Ok(entries.take(MOST).collect()),
                 Err(error) => error,
@@ -140,8 +141,13 @@ impl Endpoints {
     }
 
     /// The same without taking a turn, and without waiting for anybody's return.
-    pub fn foreseen(&self, service: &str, labels: &BTreeMap<String, String>) -> Result<Vec<Arc<Entry>>, Error> {
-        let wanted = Wanted { service, labels, endpoint: "" };
+    pub fn foreseen(
+        &self,
+        service: &str,
+        labels: &BTreeMap<String, String>,
+        client: &Party,
+    ) -> Result<Vec<Arc<Entry>>, Error> {
+        let wanted = Wanted { service, labels, endpoint: "", client };
         Ok(candidates::foreseen(&self.directory, wanted)?.take(MOST).collect())
     }
 

@@ -1,7 +1,8 @@
 //! The element that chooses the endpoint: the one that a connection has, the one that it names, or candidates in turn.
 //!
 //! Guarantees: a refresh goes to the endpoint that serves the connection and to no other. For a new connection each candidate
-//! is tried once, in the order that the registry gives, with a share of the time that is left; the error names them all.
+//! is tried once, in the order that the registry gives, with a share of the time that is left; the error names them all. Whether the
+//! client may use the service is asked with each choice, not at a refresh: a rule that changes leaves connections where they are.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,8 +10,8 @@ use async_trait::async_trait;
 use nsm_proto::connection::{Connection, State};
 use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
 
-use super::{CalledOff, Candidate, Endpoints, Found, Wires, wires::ClientFault};
-use crate::state::Phase;
+use super::{CalledOff, Candidate, Clients, Endpoints, Found, Wires, wires::ClientFault};
+use crate::{registry::Party, state::Phase};
 
 /// Longest try of an endpoint while another one is left.
 const SHARE: Duration = Duration::from_secs(5);
@@ -23,6 +24,8 @@ pub struct Select {
     pub endpoints: Endpoints,
     /// The connections of this node, and what endpoints have still to hear of others.
     pub wires: Arc<Wires>,
+    /// Whose pod a client is.
+    pub clients: Clients,
 }
 
 #[async_trait]
@@ -40,13 +43,15 @@ impl Element for Select {
             let candidate = self.reachable(&known.endpoint)?;
             return ask(request, candidate, next).await;
         }
+        let client = self.clients.calling(&request.call)?;
         if !request.connection.network_service_endpoint_name.is_empty() {
             let asked = &request.connection;
-            let candidate = self.endpoints.named(&asked.network_service, &asked.network_service_endpoint_name)?;
+            let (service, endpoint) = (&asked.network_service, &asked.network_service_endpoint_name);
+            let candidate = self.endpoints.named(service, endpoint, &client)?;
             self.settled(&request, &candidate.name).await?;
             return ask(request, candidate, next).await;
         }
-        self.first_that_serves(request, next).await
+        self.first_that_serves(request, &client, next).await
     }
 
     async fn close(&self, close: Close, next: Next) -> Result<(), Error> {
@@ -71,9 +76,9 @@ impl Select {
         unless_called_off(request, self.wires.owed.settled(&request.connection.id, endpoint, bound)).await
     }
 
-    async fn first_that_serves(&self, request: Request, next: Next) -> Result<Connection, Error> {
-        let labels = &request.connection.labels;
-        let candidates = self.endpoints.candidates(&request.connection.network_service, labels, request.call.deadline);
+    async fn first_that_serves(&self, request: Request, client: &Party, next: Next) -> Result<Connection, Error> {
+        let (service, labels) = (&request.connection.network_service, &request.connection.labels);
+        let candidates = self.endpoints.candidates(service, labels, client, request.call.deadline);
         let candidates = unless_called_off(&request, candidates).await??;
         let mut left = candidates.len();
         let mut failures: Vec<(String, Error)> = Vec::new();

@@ -13,22 +13,29 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use tokio::{sync::watch, time::Instant};
 
 pub(super) use usage::{Account, Size};
 
 use self::{absence::Absent, usage::Usage};
-use super::{Entry, Error, Owner, Watch, check, offers::Offers, template, watch::Watchers};
+use super::{
+    Entry, Error, Owner, Party, Refusal, Role, ServiceAccess, Watch, check, offers::Offers, template, watch::Watchers,
+};
 use crate::candidates::Turn;
 
 /// A registered network service.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Service {
     /// As on the wire.
     pub message: Arc<NetworkService>,
     /// Who may change it.
     pub owner: Owner,
+    /// Who may use and serve it, as far as it says so.
+    pub access: Access,
+    /// The namespace that it belongs to.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// Everything that is registered.
@@ -53,6 +60,8 @@ pub struct State {
     pub(super) closed: bool,
     /// What is registered is not all known yet.
     reading: bool,
+    /// Who may use and serve a service that does not say it.
+    access: ServiceAccess,
 }
 
 impl fmt::Debug for Directory {
@@ -64,8 +73,9 @@ impl fmt::Debug for Directory {
 
 impl Directory {
     /// An empty directory, for a backend to fill.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changes: watch::Sender::new(0) })
+    pub fn new(access: ServiceAccess) -> Arc<Self> {
+        let state = State { access, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), changes: watch::Sender::new(0) })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -205,6 +215,11 @@ impl State {
         self.endpoints.get(name)
     }
 
+    /// Whether somebody may use or serve a service. What does not exist is for everybody.
+    pub(crate) fn may(&self, service: &str, role: Role, party: &Party) -> Result<(), Refusal> {
+        self.services.get(service).map_or(Ok(()), |service| service.allows(role, party, self.access))
+    }
+
     pub(crate) fn offers(&self, service: &str) -> Option<&Offers> {
         self.offers.get(service)
     }
@@ -303,12 +318,29 @@ impl State {
         let name = service.message.name.clone();
         self.usage.add(service.owner, Size::of_service(&service.message));
         self.service_watchers.changed(&name, Some(&service.message));
-        if let Some(old) = self.services.insert(name.clone(), service.clone()) {
+        let old = self.services.insert(name.clone(), service.clone());
+        if let Some(old) = &old {
             self.usage.take(old.owner, Size::of_service(&old.message));
             if old.message.matches != service.message.matches {
                 self.turns.remove(&name);
             }
         }
+        if old.is_none_or(|old| !old.is_as_open_as(service)) {
+            self.judge(&name);
+        }
+    }
+
+    /// Who may serve a service is to be looked at anew.
+    fn judge(&mut self, service: &str) {
+        let entries: Vec<_> = self.offers(service).into_iter().flat_map(Offers::all).cloned().collect();
+        for entry in &entries {
+            self.offer(service, entry);
+        }
+    }
+
+    fn offer(&mut self, service: &str, entry: &Arc<Entry>) {
+        let denied = self.may(service, Role::Endpoint, &entry.party).is_err();
+        self.offers.entry(service.to_owned()).or_default().put(service, entry, denied);
     }
 
     fn take_service(&mut self, name: &str) {
@@ -316,6 +348,7 @@ impl State {
             self.usage.take(old.owner, Size::of_service(&old.message));
             self.turns.remove(name);
             self.service_watchers.changed(name, None);
+            self.judge(name);
         }
     }
 
@@ -334,7 +367,7 @@ impl State {
             }
         }
         for service in &entry.message.network_service_names {
-            self.offers.entry(service.clone()).or_default().put(service, entry);
+            self.offer(service, entry);
         }
         if let Some(at) = entry.deadline {
             self.expiry.insert((at, name.clone()));

@@ -8,8 +8,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Entry, Error, OpenError, Reach, Service, record,
-    registrar::{Backing, Registrar, left_until},
+    Entry, Error, OpenError, Pods, Reach, Service, ServiceAccess, record,
+    registrar::{Backing, Registrar, Rules, left_until},
     store::{Contents, PUT_OFF, Store, Table},
 };
 
@@ -20,6 +20,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Longest time that an endpoint lives without renewal.
     pub max_life: Duration,
+    /// Who may use and serve services that do not say it.
+    pub access: ServiceAccess,
 }
 
 /// The embedded registry.
@@ -30,17 +32,18 @@ impl Embedded {
     ///
     /// # Errors
     /// The database is another process's or a newer version's, or the disk fails. Damage is no error: the file is set aside.
-    pub async fn open(settings: Settings) -> Result<Registrar, OpenError> {
+    pub async fn open(settings: Settings, pods: Arc<dyn Pods>) -> Result<Registrar, OpenError> {
         let dir = settings.dir.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
         let (store, contents) =
             opened.map_err(|error| OpenError::Unusable { path: settings.dir.clone(), cause: error.to_string() })??;
-        Ok(Self::start(store, contents, settings.max_life))
+        let rules = Rules { max_life: settings.max_life, access: settings.access, pods };
+        Ok(Self::start(store, contents, rules))
     }
 
-    pub(super) fn start(store: Store, contents: Contents, max_life: Duration) -> Registrar {
+    pub(super) fn start(store: Store, contents: Contents, rules: Rules) -> Registrar {
         let store = Arc::new(store);
-        let registry = Registrar::start(Arc::new(Self(store.clone())), max_life);
+        let registry = Registrar::start(Arc::new(Self(store.clone())), rules);
         restore(&registry, &store, contents);
         registry
     }
@@ -49,7 +52,7 @@ impl Embedded {
 fn restore(registry: &Registrar, store: &Store, contents: Contents) {
     for (name, bytes) in contents.services {
         match record::to_service(&bytes) {
-            Ok((service, owner)) => registry.restore_service(service, owner),
+            Ok(service) => registry.restore_service(service),
             Err(error) => {
                 tracing::error!(service = name, %error, "record of a network service is damaged: left out");
             }

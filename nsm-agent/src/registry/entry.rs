@@ -6,7 +6,7 @@ use nsm_netlink::Netns;
 use nsm_proto::registry::NetworkServiceEndpoint;
 use tokio::time::Instant;
 
-use super::Owner;
+use super::{Owner, Party};
 
 /// A registered endpoint.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Entry {
     pub owner: Owner,
     /// How it is dialled.
     pub reach: Reach,
+    /// Whose pod it is, which decides what it may serve.
+    pub party: Party,
     /// The network namespace of the process that registered it.
     pub netns: Option<Netns>,
     /// The process that passed its own socket, whose end is the endpoint's.

@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nsm_fdpass::InodeId;
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 
-use super::{Directory, Entry, Owner, Reach, Service, check, record};
+use super::{Directory, Entry, Owner, Party, Reach, Service, ServiceAccess, check, record};
 use crate::candidates::{Wanted, candidates, explain};
 
 /// Registers what would be registered of these. Each must be found by itself and come back from the database; for each service
 /// one decision must choose and explain.
 pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoint]) {
-    let directory = Directory::new();
+    let directory = Directory::new(ServiceAccess::default());
     for mut service in services {
         if check::service(&mut service).is_err() {
             continue;
@@ -19,9 +20,9 @@ pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoi
         let accepted = service.clone();
         assert_eq!(check::service(&mut service), Ok(()), "what was accepted is accepted again");
         assert_eq!(service, accepted);
-        let service = Arc::new(Service { message: service.into(), owner: Owner::Operator });
+        let service = Arc::new(open(service, Owner::Operator));
         let stored = record::to_service(&record::of_service(&service)).expect("what was written can be read");
-        assert_eq!(stored, (accepted.clone(), Owner::Operator));
+        assert_eq!(stored, *service);
         directory.put_service(&service);
         let found = directory.find_services(&accepted).expect("its name is of this domain");
         assert!(found.iter().any(|found| *found.message == accepted), "{accepted:?} is not found by itself");
@@ -53,9 +54,10 @@ pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoi
 }
 
 fn choose(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, String>) {
-    let chosen = candidates(directory, Wanted { service, labels, endpoint: "" });
+    let client = &Party::Unknown;
+    let chosen = candidates(directory, Wanted { service, labels, endpoint: "", client });
     let mut chosen: Vec<String> = chosen.into_iter().flatten().map(|entry| entry.message.name.clone()).collect();
-    let explanation = explain(directory, service, labels).expect("the service is there");
+    let explanation = explain(directory, service, labels, client).expect("the service is there");
     let candidates = explanation.endpoints.into_iter().filter(|endpoint| endpoint.candidate);
     let mut explained: Vec<String> = candidates.map(|endpoint| endpoint.name).collect();
     chosen.sort();
@@ -64,23 +66,28 @@ fn choose(directory: &Arc<Directory>, service: &str, labels: &BTreeMap<String, S
 }
 
 fn entry(endpoint: NetworkServiceEndpoint, reach: Reach, place: u64) -> Arc<Entry> {
-    let (message, owner) = (Arc::new(endpoint), Owner::Operator);
-    Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline: None })
+    let (message, owner, party) = (Arc::new(endpoint), Owner::Operator, Party::Operator);
+    Arc::new(Entry { message, owner, reach, party, netns: None, process: None, place, deadline: None })
+}
+
+fn open(service: NetworkService, owner: Owner) -> Service {
+    Service { message: service.into(), owner, access: Access::default(), namespace: None }
 }
 
 /// What stands in the database of a service and of a peer's endpoint.
 pub fn store(service: NetworkService, endpoint: NetworkServiceEndpoint) -> [Vec<u8>; 2] {
     let owner = Owner::Peer { netns: InodeId { dev: 4, ino: 4_026_531_840 }, uid: 1000 };
-    let service = Service { message: service.into(), owner: Owner::Operator };
+    let access = Access { clients: Some(vec!["shop".into()]), endpoints: None };
+    let service = Service { access, ..open(service, Owner::Operator) };
     let entry = Arc::into_inner(entry(endpoint, Reach::Lost, 1)).expect("one owner");
     [record::of_service(&service), record::of_endpoint(&Entry { owner, ..entry })]
 }
 
 /// Reads what would stand in the database; what can be read is written as it was.
 pub fn stored(bytes: &[u8]) {
-    if let Ok((message, owner)) = record::to_service(bytes) {
-        let again = record::of_service(&Service { message: message.clone().into(), owner });
-        assert_eq!(record::to_service(&again).expect("what was written can be read"), (message, owner));
+    if let Ok(service) = record::to_service(bytes) {
+        let again = record::of_service(&service);
+        assert_eq!(record::to_service(&again).expect("what was written can be read"), service);
     }
     if let Ok((message, owner)) = record::to_endpoint(bytes) {
         let entry = Entry { owner, ..Arc::into_inner(entry(message.clone(), Reach::Lost, 1)).expect("one owner") };

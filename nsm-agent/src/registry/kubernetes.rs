@@ -16,7 +16,6 @@ mod lease;
 mod names;
 mod nodes;
 mod objects;
-mod pods;
 mod settle;
 mod told;
 mod watches;
@@ -31,19 +30,18 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_proto::registry::NetworkServiceEndpoint;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Entry, Error, Owner, Reach, Registry, Service,
-    registrar::{Backing, Registrar},
+    Entry, Error, Owner, Pods, Reach, Registry, Service, ServiceAccess,
+    registrar::{Backing, Registrar, Rules},
 };
 use crate::kubernetes::Way;
 use api::{Server, Wanted};
 use nodes::Nodes;
 use objects::{Key, Objects};
-pub use pods::Pods;
 use withdrawals::Withdrawals;
 
 /// Longest wait of a write for what there is to be read first.
@@ -64,6 +62,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Longest time that an endpoint lives without renewal.
     pub max_life: Duration,
+    /// Who may use and serve services that do not say it.
+    pub access: ServiceAccess,
 }
 
 /// The objects of a cluster.
@@ -98,7 +98,7 @@ enum State {
 
 /// What was seen of the cluster.
 struct Seen {
-    services: Objects<NetworkService>,
+    services: Objects<nsm_objects::Service>,
     endpoints: Objects<NetworkServiceEndpoint>,
     nodes: Nodes,
     /// This node's endpoints and their objects, with the generation that says what they are here.
@@ -123,7 +123,7 @@ impl Kubernetes {
         let cluster = Arc::new(Self {
             server: Server::new(client.clone()),
             namespace: namespace.clone(),
-            pods,
+            pods: pods.clone(),
             seen: Mutex::new(Seen {
                 services: Objects::default(),
                 endpoints: Objects::default(),
@@ -138,7 +138,8 @@ impl Kubernetes {
             tasks: TaskTracker::new(),
             settings: settings.clone(),
         });
-        let registrar = Registrar::start(cluster.clone(), settings.max_life);
+        let rules = Rules { max_life: settings.max_life, access: settings.access, pods };
+        let registrar = Registrar::start(cluster.clone(), rules);
         registrar.directory().begin();
         let leases = Api::namespaced(client, &namespace);
         cluster.tasks.spawn(lease::keep(leases, settings, cluster.stop.clone()));
@@ -265,7 +266,7 @@ impl Backing for Kubernetes {
             Some(key) => key,
             None => Key { namespace: self.home(service.owner).await?.0, name: names::of_service(name).into() },
         };
-        let mut spec = nsm_objects::service_spec(&service.message);
+        let mut spec = nsm_objects::service_spec(&service.message, &service.access);
         spec.insert("name".into(), name.as_str().into());
         let registrant = (service.owner != Owner::Operator).then(|| self.registrant(service.owner));
         let wanted = Wanted { key, spec, annotations: vec![(names::REGISTRANT, registrant)], owner: None };

@@ -20,33 +20,44 @@ pub(crate) struct Offers {
     reachable: Labelled,
     returning: Labelled,
     foreign: Labelled,
+    /// Those that may not serve it.
+    denied: Labelled,
 }
 
 impl Offers {
-    /// Adds or replaces the endpoint of that place.
-    pub(crate) fn put(&mut self, service: &str, entry: &Arc<Entry>) {
+    /// Adds or replaces the endpoint of that place. One that is denied may not serve: nothing is decided by it.
+    pub(crate) fn put(&mut self, service: &str, entry: &Arc<Entry>, denied: bool) {
         let place = entry.place();
         if let Some(old) = self.entries.get(&place).cloned() {
-            let same = old.labels(service) == entry.labels(service) && old.standing() == entry.standing();
+            let was_denied = self.denies(place);
+            let same = old.labels(service) == entry.labels(service)
+                && old.standing() == entry.standing()
+                && was_denied == denied;
             if !same {
-                self.part(&old).remove(place, old.labels(service));
-                self.part(entry).insert(place, entry.labels(service));
+                self.part(&old, was_denied).remove(place, old.labels(service));
+                self.part(entry, denied).insert(place, entry.labels(service));
             }
         } else {
-            self.part(entry).insert(place, entry.labels(service));
+            self.part(entry, denied).insert(place, entry.labels(service));
         }
         self.entries.insert(place, entry.clone());
+    }
+
+    fn denies(&self, place: u64) -> bool {
+        self.denied.all.contains(&place)
     }
 
     /// Takes the endpoint of that place out.
     pub(crate) fn take(&mut self, service: &str, place: u64) {
         if let Some(old) = self.entries.remove(&place) {
-            self.part(&old).remove(place, old.labels(service));
+            let denied = self.denies(place);
+            self.part(&old, denied).remove(place, old.labels(service));
         }
     }
 
-    fn part(&mut self, entry: &Entry) -> &mut Labelled {
+    fn part(&mut self, entry: &Entry, denied: bool) -> &mut Labelled {
         match entry.standing() {
+            _ if denied => &mut self.denied,
             Standing::Reachable => &mut self.reachable,
             Standing::Returning => &mut self.returning,
             Standing::Foreign => &mut self.foreign,
@@ -70,11 +81,25 @@ impl Offers {
         &self,
         selectors: impl IntoIterator<Item = &'a Selector> + Clone,
     ) -> impl Iterator<Item = &Arc<Entry>> {
+        self.among([&self.returning, &self.foreign], selectors)
+    }
+
+    /// Endpoints that one of the selectors fits and that may not serve, in order.
+    pub(crate) fn denied<'a>(
+        &self,
+        selectors: impl IntoIterator<Item = &'a Selector> + Clone,
+    ) -> impl Iterator<Item = &Arc<Entry>> {
+        self.among([&self.denied], selectors)
+    }
+
+    fn among<'a, 'o, const N: usize>(
+        &'o self,
+        parts: [&'o Labelled; N],
+        selectors: impl IntoIterator<Item = &'a Selector> + Clone,
+    ) -> impl Iterator<Item = &'o Arc<Entry>> {
         let mut from = 0;
         std::iter::from_fn(move || {
-            let next = |selector| {
-                [&self.returning, &self.foreign].into_iter().filter_map(move |part| part.next(selector, from))
-            };
+            let next = |selector| parts.into_iter().filter_map(move |part| part.next(selector, from));
             let place = selectors.clone().into_iter().flat_map(next).min()?;
             from = place + 1;
             self.entries.get(&place)
@@ -86,7 +111,7 @@ impl Offers {
         self.entries.range(place..).next().map(|(_, entry)| entry)
     }
 
-    /// All of them, reachable or not.
+    /// All of them, whether they can be reached and may serve or not.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }

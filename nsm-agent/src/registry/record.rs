@@ -1,6 +1,7 @@
 //! What stands in the database: the object as on the wire, and its owner.
 
 use nsm_fdpass::InodeId;
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use prost::Message;
 
@@ -44,6 +45,18 @@ struct ServiceRecord {
     service: Option<NetworkService>,
     #[prost(message, optional, tag = "2")]
     owner: Option<OwnerRecord>,
+    #[prost(message, optional, tag = "3")]
+    clients: Option<Namespaces>,
+    #[prost(message, optional, tag = "4")]
+    endpoints: Option<Namespaces>,
+    #[prost(string, optional, tag = "5")]
+    namespace: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Namespaces {
+    #[prost(string, repeated, tag = "1")]
+    names: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -67,14 +80,27 @@ pub(super) enum Damaged {
 
 /// The bytes of a service.
 pub(super) fn of_service(service: &Service) -> Vec<u8> {
-    ServiceRecord { service: Some((*service.message).clone()), owner: Some(service.owner.into()) }.encode_to_vec()
+    let names = |names: &Option<Vec<String>>| names.clone().map(|names| Namespaces { names });
+    let record = ServiceRecord {
+        service: Some((*service.message).clone()),
+        owner: Some(service.owner.into()),
+        clients: names(&service.access.clients),
+        endpoints: names(&service.access.endpoints),
+        namespace: service.namespace.as_deref().map(str::to_owned),
+    };
+    record.encode_to_vec()
 }
 
 /// The service of these bytes.
-pub(super) fn to_service(bytes: &[u8]) -> Result<(NetworkService, Owner), Damaged> {
+pub(super) fn to_service(bytes: &[u8]) -> Result<Service, Damaged> {
     let record = ServiceRecord::decode(bytes)?;
-    let owner = record.owner.ok_or(Damaged::Incomplete)?;
-    Ok((record.service.ok_or(Damaged::Incomplete)?, owner.into()))
+    let names = |namespaces: Option<Namespaces>| namespaces.map(|namespaces| namespaces.names);
+    Ok(Service {
+        message: record.service.ok_or(Damaged::Incomplete)?.into(),
+        owner: record.owner.ok_or(Damaged::Incomplete)?.into(),
+        access: Access { clients: names(record.clients), endpoints: names(record.endpoints) },
+        namespace: record.namespace.map(Into::into),
+    })
 }
 
 /// The bytes of an endpoint.

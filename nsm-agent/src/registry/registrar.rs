@@ -19,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use tokio::{
     sync::{Mutex, MutexGuard, Notify},
@@ -27,7 +28,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Directory, Entry, Error, Owner, Reach, Registered, Registrant, Registry, Service, check, process::Processes,
+    Directory, Entry, Error, Owner, Party, Pods, Reach, Registered, Registrant, Registry, Service, ServiceAccess,
+    check, process::Processes,
 };
 
 /// What keeps registered objects. Writes of one name come one after another.
@@ -58,6 +60,16 @@ pub(super) trait Backing: Send + Sync + 'static {
     async fn end(&self);
 }
 
+/// What decides about registrations, beside what is registered.
+pub(super) struct Rules {
+    /// Longest time that an endpoint lives without renewal.
+    pub(super) max_life: Duration,
+    /// Who may use and serve services that do not say it.
+    pub(super) access: ServiceAccess,
+    /// Tells whose pod somebody is.
+    pub(super) pods: Arc<dyn Pods>,
+}
+
 /// A registry over some backing. Clones are the same one.
 #[derive(Clone)]
 pub struct Registrar(Arc<Inner>);
@@ -66,6 +78,8 @@ struct Inner {
     directory: Arc<Directory>,
     backing: Arc<dyn Backing>,
     max_life: Duration,
+    /// Tells whose pod somebody is.
+    pods: Arc<dyn Pods>,
     /// Writers of one name wait for each other.
     gates: [Mutex<()>; 64],
     processes: Processes,
@@ -78,11 +92,13 @@ struct Inner {
 
 impl Registrar {
     /// Starts to expire.
-    pub(super) fn start(backing: Arc<dyn Backing>, max_life: Duration) -> Self {
+    pub(super) fn start(backing: Arc<dyn Backing>, rules: Rules) -> Self {
+        let Rules { max_life, access, pods } = rules;
         let registry = Self(Arc::new(Inner {
-            directory: Directory::new(),
+            directory: Directory::new(access),
             backing,
             max_life,
+            pods,
             gates: std::array::from_fn(|_| Mutex::new(())),
             processes: Processes::default(),
             idle: Idle::default(),
@@ -112,8 +128,8 @@ impl Registrar {
     }
 
     /// Puts a service of an earlier life of this agent back.
-    pub(super) fn restore_service(&self, service: NetworkService, owner: Owner) {
-        self.0.directory.put_service(&Arc::new(Service { message: service.into(), owner }));
+    pub(super) fn restore_service(&self, service: Service) {
+        self.0.directory.put_service(&Arc::new(service));
     }
 
     /// Puts an endpoint of an earlier life of this agent back; it lasts for so long.
@@ -126,7 +142,9 @@ impl Registrar {
     ) {
         let deadline = left.map(|left| Instant::now() + left);
         let place = self.0.directory.state().next_place();
-        let entry = Entry { message: endpoint.into(), owner, reach, netns: None, process: None, place, deadline };
+        let party = Party::of_owner(owner, &*self.0.pods);
+        let entry =
+            Entry { message: endpoint.into(), owner, reach, party, netns: None, process: None, place, deadline };
         self.0.directory.put_endpoint(&Arc::new(entry));
         self.0.sooner.notify_one();
     }
@@ -162,11 +180,12 @@ impl Registry for Registrar {
         self.run(move |inner| async move { inner.register_service(service, payload_given, by).await }).await
     }
 
-    async fn apply_service(&self, mut service: NetworkService) -> Result<Registered<Service>, Error> {
+    async fn apply_service(&self, mut service: NetworkService, access: Access) -> Result<Registered<Service>, Error> {
         check::service(&mut service)?;
         self.run(move |inner| async move {
             let _gate = inner.gate(&service.name).await;
-            inner.write_service(Service { message: service.into(), owner: Owner::Operator }).await
+            let namespace = inner.directory.service(&service.name).and_then(|old| old.namespace.clone());
+            inner.write_service(Service { message: service.into(), owner: Owner::Operator, access, namespace }).await
         })
         .await
     }

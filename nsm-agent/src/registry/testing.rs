@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use tokio::sync::Semaphore;
 
-use super::{Directory, Entry, Error, Owner, Reach, Registered, Registrant, Registry, Service};
+use super::{Directory, Entry, Error, Owner, Party, Reach, Registered, Registrant, Registry, Service, ServiceAccess};
 
 /// A directory with these objects, all the operator's. Endpoints with an `inode://` URL are lost, those without one can be
 /// dialled.
@@ -14,21 +15,44 @@ pub(crate) fn directory(
     services: impl IntoIterator<Item = NetworkService>,
     endpoints: impl IntoIterator<Item = NetworkServiceEndpoint>,
 ) -> Arc<Directory> {
-    let directory = Directory::new();
+    directory_of(services.into_iter().map(open), endpoints.into_iter().map(|endpoint| (endpoint, Party::Operator)))
+}
+
+/// The same with endpoints of others.
+pub(crate) fn directory_of(
+    services: impl IntoIterator<Item = Service>,
+    endpoints: impl IntoIterator<Item = (NetworkServiceEndpoint, Party)>,
+) -> Arc<Directory> {
+    let directory = Directory::new(ServiceAccess::AnyNamespace);
     for service in services {
-        directory.put_service(&Arc::new(Service { message: service.into(), owner: Owner::Operator }));
+        put_service(&directory, service);
     }
-    for mut endpoint in endpoints {
+    for (mut endpoint, party) in endpoints {
         if endpoint.url.is_empty() {
             endpoint.url = format!("unix:///run/{}.sock", endpoint.name);
         }
         let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
         let place = directory.state().next_place();
         let (message, owner) = (endpoint.into(), Owner::Operator);
-        let entry = Entry { message, owner, reach, netns: None, process: None, place, deadline: None };
+        let entry = Entry { message, owner, reach, party, netns: None, process: None, place, deadline: None };
         directory.put_endpoint(&Arc::new(entry));
     }
     directory
+}
+
+/// Adds or replaces a service.
+pub(crate) fn put_service(directory: &Directory, service: Service) {
+    directory.put_service(&Arc::new(service));
+}
+
+/// Takes a service away.
+pub(crate) fn take_service(directory: &Directory, name: &str) {
+    directory.take_service(name);
+}
+
+/// A service for everybody.
+pub(crate) fn open(service: NetworkService) -> Service {
+    Service { message: service.into(), owner: Owner::Operator, access: Access::default(), namespace: None }
 }
 
 /// A registry over that directory, whose writes do not end.
@@ -61,7 +85,7 @@ impl Registry for Stuck {
         self.stuck().await
     }
 
-    async fn apply_service(&self, _: NetworkService) -> Result<Registered<Service>, Error> {
+    async fn apply_service(&self, _: NetworkService, _: Access) -> Result<Registered<Service>, Error> {
         self.stuck().await
     }
 

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::{store::Store, *};
+use crate::state::Pod;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -43,11 +44,11 @@ fn endpoint(name: &str) -> NetworkServiceEndpoint {
 }
 
 fn settings(dir: &Path) -> Settings {
-    Settings { dir: dir.to_owned(), max_life: Duration::from_mins(1) }
+    Settings { dir: dir.to_owned(), max_life: Duration::from_mins(1), access: ServiceAccess::AnyNamespace }
 }
 
 async fn open(dir: &TempDir) -> Registrar {
-    Embedded::open(settings(dir.path())).await.unwrap()
+    Embedded::open(settings(dir.path()), Arc::new(())).await.unwrap()
 }
 
 async fn next<K: watch::Watched>(watch: &mut Watch<K>) -> Change<K> {
@@ -100,14 +101,14 @@ async fn a_start_up_registration_erases_no_matches() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;
     let matched = NetworkService { matches: vec![Match { fallthrough: true, ..Match::default() }], ..service("s") };
-    assert_eq!(registry.apply_service(matched.clone()).await.unwrap().outcome, Outcome::Created);
+    assert_eq!(registry.apply_service(matched.clone(), Access::default()).await.unwrap().outcome, Outcome::Created);
     for owner in [peer(1), Owner::Operator] {
         let answer = registry.register_service(service("s"), owner).await.unwrap();
         assert_eq!(answer.object.message.matches.len(), 1, "{owner}");
     }
     let other = NetworkService { matches: vec![Match::default()], ..service("s") };
     assert!(matches!(registry.register_service(other, peer(1)).await, Err(Error::Taken { .. })));
-    assert_eq!(registry.apply_service(matched).await.unwrap().outcome, Outcome::Unchanged);
+    assert_eq!(registry.apply_service(matched, Access::default()).await.unwrap().outcome, Outcome::Unchanged);
     registry.shutdown().await;
 }
 
@@ -185,8 +186,8 @@ async fn a_wide_watch_looks_up_what_there_is_as_it_is_read() {
         assert!(!told.contains("e-500") && told.contains("e-999"));
         directory.put_endpoint(&{
             let (message, place) = (endpoint("e-500").into(), directory.state().next_place());
-            let (owner, reach) = (Owner::Operator, Reach::Url);
-            Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline: None })
+            let (owner, reach, party) = (Owner::Operator, Reach::Url, Party::Operator);
+            Arc::new(Entry { message, owner, reach, party, netns: None, process: None, place, deadline: None })
         });
         assert!(matches!(next(&mut watch).await, Change::Current(entry) if entry.message.name == "e-500"));
     }
@@ -227,7 +228,7 @@ async fn a_damaged_database_is_set_aside() {
 async fn a_newer_format_and_a_second_agent_are_refused() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;
-    let second = Embedded::open(settings(dir.path())).await.map(|_| ()).unwrap_err();
+    let second = Embedded::open(settings(dir.path()), Arc::new(())).await.map(|_| ()).unwrap_err();
     assert!(matches!(second, OpenError::InUse(_)), "{second}");
     registry.shutdown().await;
     drop(registry);
@@ -237,7 +238,7 @@ async fn a_newer_format_and_a_second_agent_are_refused() {
     transaction.open_table(meta).unwrap().insert("format", 7).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = Embedded::open(settings(dir.path())).await.map(|_| ()).unwrap_err().to_string();
+    let error = Embedded::open(settings(dir.path()), Arc::new(())).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("format 7, this version knows 1"), "{error}");
 }
 
@@ -292,7 +293,9 @@ async fn a_full_disk_is_said_and_changes_nothing() {
         }
     });
     let (store, contents) = Store::open_with(path, opener).unwrap();
-    let registry = Embedded::start(store, contents, Duration::from_mins(1));
+    let (access, pods) = (ServiceAccess::AnyNamespace, Arc::new(()));
+    let registry =
+        Embedded::start(store, contents, registrar::Rules { max_life: Duration::from_mins(1), access, pods });
     registry.register_service(service("before"), peer(1)).await.unwrap();
     full.store(true, Ordering::SeqCst);
     for _ in 0..2 {
@@ -326,7 +329,7 @@ async fn services_of_pods_that_have_gone_go_too() {
     registry.register_service(service("offered"), peer(1)).await.unwrap();
     registry.register_service(service("idle"), peer(1)).await.unwrap();
     registry.register_service(service("alive"), peer(2)).await.unwrap();
-    registry.apply_service(service("operators")).await.unwrap();
+    registry.apply_service(service("operators"), Access::default()).await.unwrap();
     let known = || registry.directory().find_services(&NetworkService::default()).unwrap();
     tokio::time::pause();
     for _ in 0..20 {
@@ -346,4 +349,51 @@ async fn services_of_pods_that_have_gone_go_too() {
     let names: Vec<_> = known().iter().map(|service| service.message.name.clone()).collect();
     assert_eq!(names, ["alive", "offered", "operators"]);
     registry.shutdown().await;
+}
+
+/// Every namespace is the pod of that name, by its inode.
+struct Named(&'static [(u64, &'static str)]);
+
+impl Pods for Named {
+    fn pod_of(&self, netns: InodeId) -> Option<Pod> {
+        let (_, namespace) = self.0.iter().find(|(ino, _)| *ino == netns.ino)?;
+        Some(Pod { namespace: (*namespace).to_owned(), ..Pod::default() })
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_serve_a_service_is_not_registered() {
+    let dir = TempDir::new().unwrap();
+    let open = || Embedded::open(settings(dir.path()), Arc::new(Named(&[(1, "good"), (2, "bad")])));
+    let registry = open().await.unwrap();
+    let access = Access { clients: None, endpoints: Some(vec!["good".into()]) };
+    registry.apply_service(service("s"), access.clone()).await.unwrap();
+    registry.shutdown().await;
+    drop(registry);
+    // What was said is known after a restart, and no registration of the service changes it.
+    let registry = open().await.unwrap();
+    registry.register_service(service("s"), peer(2)).await.unwrap();
+    assert_eq!(registry.directory().service("s").unwrap().access, access);
+    registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    for unknown in [2, 3] {
+        let error = registry.register_endpoint(endpoint("f"), by(peer(unknown))).await.unwrap_err();
+        assert!(matches!(error, Error::MayNot(_)) && error.kind() == Kind::Denied, "{error}");
+    }
+    registry.register_endpoint(endpoint("operators"), Registrant::operator()).await.unwrap();
+    // A rule that changes counts when the endpoint registers again.
+    registry.apply_service(service("s"), Access { endpoints: Some(Vec::new()), ..access }).await.unwrap();
+    let error = registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap_err();
+    assert!(error.to_string().contains("namespace good may not serve network service \"s\""), "{error}");
+    assert!(registry.directory().endpoint("e").is_some(), "it lives as long as it would have without asking");
+}
+
+#[tokio::test]
+async fn services_of_their_own_namespace_only() {
+    let dir = TempDir::new().unwrap();
+    let own = Settings { access: ServiceAccess::OwnNamespace, ..settings(dir.path()) };
+    let registry = Embedded::open(own, Arc::new(Named(&[(1, "good"), (2, "bad")]))).await.unwrap();
+    registry.register_service(service("s"), peer(1)).await.unwrap();
+    registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    let error = registry.register_endpoint(endpoint("f"), by(peer(2))).await.unwrap_err();
+    assert!(error.to_string().contains("it is for its own namespace good"), "{error}");
 }

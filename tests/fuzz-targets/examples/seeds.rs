@@ -46,7 +46,10 @@ fn main() -> std::io::Result<()> {
         "registry",
         "both",
         &WatchEvent {
-            network_services: Some(NetworkServiceList { items: vec![service(), bare_service()] }),
+            network_services: Some(NetworkServiceList {
+                items: vec![service(), bare_service()],
+                access: BTreeMap::new(),
+            }),
             endpoints: Some(EndpointList { items: ["nse-1", "nse-2"].map(endpoint).into() }),
             connections: None,
         },

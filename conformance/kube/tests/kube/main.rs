@@ -1,5 +1,6 @@
 //! The registry in Kubernetes against a real API server.
 
+mod access;
 mod away;
 mod caller;
 mod definitions;
@@ -23,6 +24,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 fn main() -> ExitCode {
     runner::main(
         tests![
+            access::decides_who_serves_and_who_is_connected,
+            access::of_services_that_say_nothing,
             definitions::good_and_bad_objects,
             definitions::one_without_status_and_schema,
             services::the_oldest_of_a_name_counts,

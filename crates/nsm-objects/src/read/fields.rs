@@ -98,10 +98,15 @@ impl<'a> Fields<'a> {
 
     /// The items of a list; none when absent.
     pub(super) fn list(&mut self, keys: &[&'static str]) -> Result<Vec<(&'a Value, String)>, Wrong> {
+        Ok(self.optional_list(keys)?.unwrap_or_default())
+    }
+
+    /// The items of a list, if there is one.
+    fn optional_list(&mut self, keys: &[&'static str]) -> Result<Option<Vec<(&'a Value, String)>>, Wrong> {
         match self.take(keys)? {
-            None | Some((Value::Null, _)) => Ok(Vec::new()),
+            None | Some((Value::Null, _)) => Ok(None),
             Some((Value::Array(items), place)) => {
-                Ok(items.iter().enumerate().map(|(at, item)| (item, format!("{place}[{at}]"))).collect())
+                Ok(Some(items.iter().enumerate().map(|(at, item)| (item, format!("{place}[{at}]"))).collect()))
             }
             Some((other, place)) => Err(wrong(&place, other, "a list")),
         }
@@ -109,10 +114,15 @@ impl<'a> Fields<'a> {
 
     /// Strings; none when absent.
     pub(super) fn texts(&mut self, keys: &[&'static str]) -> Result<Vec<String>, Wrong> {
-        let items = self.list(keys)?.into_iter();
-        items
-            .map(|(item, place)| item.as_str().map(str::to_owned).ok_or_else(|| wrong(&place, item, "a string")))
-            .collect()
+        Ok(self.optional_texts(keys)?.unwrap_or_default())
+    }
+
+    /// Strings, if there is a list of them: one that is empty says something.
+    pub(super) fn optional_texts(&mut self, keys: &[&'static str]) -> Result<Option<Vec<String>>, Wrong> {
+        let text = |(item, place): (&Value, String)| {
+            item.as_str().map(str::to_owned).ok_or_else(|| wrong(&place, item, "a string"))
+        };
+        self.optional_list(keys)?.map(|items| items.into_iter().map(text).collect()).transpose()
     }
 
     /// Labels; none when absent. YAML reads `on` and `8080` as something else: they are to be quoted.
@@ -196,11 +206,18 @@ impl<'a> Fields<'a> {
 }
 
 fn wrong(place: &str, value: &Value, expected: &str) -> Wrong {
-    let value = if value.is_null() { "nothing".to_owned() } else { value.to_string() };
-    let value = match value.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value,
-    };
-    let place = if place.is_empty() { "the document" } else { place };
-    Wrong { place: place.to_owned(), value, expected: expected.to_owned() }
+    Wrong::new(place, value, expected)
+}
+
+impl Wrong {
+    /// What stands there, cut to a readable length.
+    pub(crate) fn new(place: &str, value: &Value, expected: &str) -> Self {
+        let value = if value.is_null() { "nothing".to_owned() } else { value.to_string() };
+        let value = match value.char_indices().nth(80) {
+            Some((end, _)) => format!("{}…", &value[..end]),
+            None => value,
+        };
+        let place = if place.is_empty() { "the document" } else { place };
+        Self { place: place.to_owned(), value, expected: expected.to_owned() }
+    }
 }

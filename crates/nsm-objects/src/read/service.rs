@@ -4,9 +4,10 @@ use nsm_proto::registry::{Destination, Match, Metadata, NetworkService};
 use serde_json::Value;
 
 use super::fields::{Fields, Wrong};
+use crate::{Access, Service, access};
 
 /// Reads a service. In the 2019 spelling `match` and `destination` are mere headings, or hold what stands beside them in v1.
-pub(super) fn read(name: String, mut spec: Fields<'_>) -> Result<NetworkService, Wrong> {
+pub(super) fn read(name: String, mut spec: Fields<'_>) -> Result<Service, Wrong> {
     let name = spec.name(name)?;
     let payload = spec.optional_text(&["payload"])?;
     if !["", nsm_proto::payload::IP, nsm_proto::payload::ETHERNET].contains(&payload.as_str()) {
@@ -16,8 +17,13 @@ pub(super) fn read(name: String, mut spec: Fields<'_>) -> Result<NetworkService,
     let matches = spec.list(&["matches", "match"])?.into_iter().map(|(item, place)| of_match(item, &place));
     let matches = matches.collect::<Result<_, _>>()?;
     let path_ids = spec.texts(&["path_ids", "pathIds"])?;
+    let access = Access {
+        clients: spec.optional_texts(&[access::CLIENTS, "allowedClientNamespaces"])?,
+        endpoints: spec.optional_texts(&[access::ENDPOINTS, "allowedEndpointNamespaces"])?,
+    };
+    access.check()?;
     spec.end()?;
-    Ok(NetworkService { name, payload, matches, path_ids })
+    Ok(Service { message: NetworkService { name, payload, matches, path_ids }, access })
 }
 
 fn of_match(item: &Value, place: &str) -> Result<Match, Wrong> {

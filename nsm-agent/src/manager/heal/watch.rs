@@ -198,7 +198,8 @@ impl Healer {
 
     fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
         let Some(attachment) = self.manager.attachments.get(key) else { return false };
-        let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels);
+        let client = self.manager.clients.of(&record.owner);
+        let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels, &client);
         foreseen.is_ok_and(|entries| entries.iter().any(|entry| entry.message.name != record.endpoint))
     }
 

@@ -14,7 +14,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, PostParams, Preconditions},
     core::GroupVersionKind,
 };
-use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_proto::registry::NetworkServiceEndpoint;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -151,13 +151,13 @@ impl Wanted {
 }
 
 /// A network service as the API server has it.
-pub(super) fn service(object: &DynamicObject) -> Found<NetworkService> {
+pub(super) fn service(object: &DynamicObject) -> Found<nsm_objects::Service> {
     let read = nsm_objects::service(&object.name_any(), spec(object)).map_err(|wrong| wrong.to_string());
-    let checked = read.and_then(|mut service| match crate::registry::check::service(&mut service) {
+    let checked = read.and_then(|mut service| match crate::registry::check::service(&mut service.message) {
         Ok(()) => Ok(service),
         Err(error) => Err(error.to_string()),
     });
-    let name = checked.as_ref().ok().map(|service| service.name.clone());
+    let name = checked.as_ref().ok().map(|service| service.message.name.clone());
     found(object, name, checked.map(Arc::new))
 }
 

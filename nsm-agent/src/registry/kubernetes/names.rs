@@ -65,6 +65,11 @@ pub(super) fn registrant(boot: &str, owner: Owner) -> String {
     }
 }
 
+/// Whether an annotation, of whatever boot, names the operator.
+pub(super) fn is_operator(annotation: &str) -> bool {
+    annotation.split_once('/').is_some_and(|(_, who)| who == "operator")
+}
+
 /// The owner that an annotation of this boot names.
 pub(super) fn owner(boot: &str, annotation: &str) -> Option<Owner> {
     let mut parts = annotation.strip_prefix(boot)?.strip_prefix('/')?.split('/');
@@ -104,6 +109,7 @@ mod tests {
         for known in [peer, Owner::Operator] {
             assert_eq!(owner("b", &registrant("b", known)), Some(known));
             assert_eq!(owner("other", &registrant("b", known)), None);
+            assert_eq!(is_operator(&registrant("b", known)), known == Owner::Operator);
         }
         for nonsense in ["b", "b/", "b/1:2", "b/1/2", "b/x:2/3", "b/1:2/3/4"] {
             assert_eq!(owner("b", nonsense), None, "{nonsense}");

@@ -11,7 +11,7 @@ use super::{Kubernetes, ORPHANED, Ours, Seen, Unsettled, names, objects::Found, 
 use crate::{
     kubernetes::jitter,
     registry::{
-        Owner, Reach, Service,
+        Owner, Party, Reach, Service,
         registrar::{Foreign, Registrar, left_until},
     },
 };
@@ -31,12 +31,14 @@ impl Kubernetes {
     async fn settle_service(self: &Arc<Self>, registrar: &Registrar, name: &str) {
         let _gate = registrar.gate(name).await;
         let first = self.seen().services.named(name).find(|found| found.message.is_ok()).cloned();
-        let message = first.as_ref().and_then(|found| found.message.clone().ok());
-        match message {
-            Some(message) => {
-                let registrant = first.as_ref().and_then(|found| found.registrant.as_deref());
-                registrar.put_service(Service { message, owner: self.owner(registrant) });
-            }
+        let described = first.as_ref().and_then(|found| Some((found, found.message.as_ref().ok()?)));
+        match described {
+            Some((found, described)) => registrar.put_service(Service {
+                message: described.message.clone().into(),
+                owner: self.owner(found.registrant.as_deref()),
+                access: described.access.clone(),
+                namespace: Some(found.key.namespace.clone()),
+            }),
             None => registrar.take_service(name),
         }
         self.speak(name);
@@ -108,10 +110,37 @@ impl Kubernetes {
                     self.withdrawals.push(ours.key, Duration::ZERO);
                 }
                 registrar.drop_endpoint(name);
-                put_foreign(registrar, first.as_deref());
+                self.put_foreign(registrar, first.as_deref());
             }
-            (None, Some(first)) => put_foreign(registrar, Some(&first)),
+            (None, Some(first)) => self.put_foreign(registrar, Some(&first)),
             (None, None) => registrar.drop_foreign(name),
+        }
+    }
+
+    /// Shows another's endpoint, if there is one.
+    fn put_foreign(&self, registrar: &Registrar, found: Option<&Found<NetworkServiceEndpoint>>) {
+        let Some(found) = found else { return };
+        let Ok(message) = &found.message else { return };
+        let reach = match &found.node {
+            Some(node) => Reach::Elsewhere(node.clone()),
+            // Whoever may write objects must not choose sockets of this node.
+            None if message.url.starts_with("unix://") || message.url.is_empty() => Reach::Elsewhere("".into()),
+            None => Reach::Url,
+        };
+        let owner = if found.node.is_some() || found.registrant.is_some() { Owner::Elsewhere } else { Owner::Operator };
+        let deadline = found.node.is_none().then(|| deadline(message)).flatten();
+        let party = self.party(found);
+        registrar.put_foreign(Foreign { message: message.clone(), owner, reach, party, deadline });
+    }
+
+    /// Whose an object of others is: its namespace says it. In the agents' own are an operator's, and those of processes whose pod their
+    /// node's agent did not know.
+    fn party(&self, found: &Found<NetworkServiceEndpoint>) -> Party {
+        let namespace = &found.key.namespace;
+        match &found.registrant {
+            _ if *namespace != self.namespace => Party::Namespace(namespace.clone()),
+            Some(registrant) if !names::is_operator(registrant) => Party::Unknown,
+            Some(_) | None => Party::Operator,
         }
     }
 
@@ -141,21 +170,6 @@ impl Kubernetes {
     }
 }
 
-/// Shows another's endpoint, if there is one.
-fn put_foreign(registrar: &Registrar, found: Option<&Found<NetworkServiceEndpoint>>) {
-    let Some(found) = found else { return };
-    let Ok(message) = &found.message else { return };
-    let reach = match &found.node {
-        Some(node) => Reach::Elsewhere(node.clone()),
-        // Whoever may write objects must not choose sockets of this node.
-        None if message.url.starts_with("unix://") || message.url.is_empty() => Reach::Elsewhere("".into()),
-        None => Reach::Url,
-    };
-    let owner = if found.node.is_some() || found.registrant.is_some() { Owner::Elsewhere } else { Owner::Operator };
-    let deadline = found.node.is_none().then(|| deadline(message)).flatten();
-    registrar.put_foreign(Foreign { message: message.clone(), owner, reach, deadline });
-}
-
 /// Whether somebody keeps another's endpoint alive.
 fn lives(seen: &Seen, found: &Found<NetworkServiceEndpoint>) -> bool {
     let Ok(message) = &found.message else { return false };
@@ -170,7 +184,7 @@ fn outstanding(
     seen: &Seen,
     name: &str,
     key: &super::Key,
-) -> Option<(Arc<Found<nsm_proto::registry::NetworkService>>, super::objects::Told)> {
+) -> Option<(Arc<Found<nsm_objects::Service>>, super::objects::Told)> {
     let found = seen.services.get(key)?;
     let first = seen.services.named(name).find(|found| found.message.is_ok());
     let told = told::verdict(found, first.map(|first| &**first));

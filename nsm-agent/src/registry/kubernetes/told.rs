@@ -12,7 +12,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use nsm_proto::registry::NetworkService;
+use nsm_objects::Service;
 use serde_json::json;
 
 use super::{
@@ -25,7 +25,7 @@ use crate::kubernetes::{Failure, bounded};
 pub(super) const ACCEPTED: &str = "Accepted";
 
 /// What is to be said about a service, given the one of its name that counts.
-pub(super) fn verdict(service: &Found<NetworkService>, counts: Option<&Found<NetworkService>>) -> Told {
+pub(super) fn verdict(service: &Found<Service>, counts: Option<&Found<Service>>) -> Told {
     match (&service.message, counts) {
         (Err(why), _) => Told { accepted: false, reason: "Invalid".into(), message: why.clone() },
         (Ok(_), Some(first)) if first.key != service.key => Told {
@@ -45,7 +45,7 @@ pub(super) fn verdict(service: &Found<NetworkService>, counts: Option<&Found<Net
 }
 
 /// Says it.
-pub(super) async fn say(server: &Server, service: &Found<NetworkService>, told: &Told) -> Result<(), Failure> {
+pub(super) async fn say(server: &Server, service: &Found<Service>, told: &Told) -> Result<(), Failure> {
     let condition = json!({
         "type": ACCEPTED,
         "status": if told.accepted { "True" } else { "False" },
@@ -68,7 +68,7 @@ pub(super) async fn say(server: &Server, service: &Found<NetworkService>, told: 
     }
 }
 
-async fn event(server: &Server, service: &Found<NetworkService>, told: &Told) -> Result<(), Failure> {
+async fn event(server: &Server, service: &Found<Service>, told: &Told) -> Result<(), Failure> {
     let Key { namespace, name } = &service.key;
     let now = jiff::Timestamp::now();
     let event = Event {

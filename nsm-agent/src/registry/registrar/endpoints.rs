@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Inner, left_until};
 use crate::{
     registry::{
-        Entry, Error, Outcome, Owner, Reach, Registered, Registrant, Standing, Term, directory::Size,
+        Entry, Error, Outcome, Owner, Party, Reach, Registered, Registrant, Role, Standing, Term, directory::Size,
         listener::listener,
     },
     state::blocking,
@@ -51,6 +51,10 @@ impl Inner {
         {
             return Err(Error::Taken { what: "endpoint", name, owner: old.owner });
         }
+        let party = Party::of_owner(by.owner, &*self.pods);
+        for service in &endpoint.network_service_names {
+            self.directory.state().may(service, Role::Endpoint, &party)?;
+        }
         if let Some(Entry { reach: Reach::Socket(socket), owner, message, .. }) = old.as_deref()
             && by.socket.is_none()
             && (*owner, &message.url) == (by.owner, &endpoint.url)
@@ -71,7 +75,7 @@ impl Inner {
             Some((socket, pid)) => blocking(move || listener(&socket).is_none_or(|listener| listener == pid)).await,
             None => false,
         };
-        let mut entry = Self::entry(endpoint, by.clone(), deadline, listens_itself.then_some(unseen))?;
+        let mut entry = Self::entry(endpoint, by.clone(), party, deadline, listens_itself.then_some(unseen))?;
         if let (Some(old), Term::Standing) = (&old, by.term) {
             edited(&mut entry, old);
         }
@@ -84,7 +88,8 @@ impl Inner {
         }
         let object = Arc::new(entry);
         let came_back = old.as_ref().is_some_and(|old| old.standing() == Standing::Returning);
-        if renewal && !came_back {
+        let moved = old.as_ref().is_some_and(|old| old.party != object.party);
+        if renewal && !came_back && !moved {
             self.directory.renew_endpoint(&object);
         } else {
             self.directory.put_endpoint(&object);
@@ -123,6 +128,7 @@ impl Inner {
     fn entry(
         endpoint: NetworkServiceEndpoint,
         by: Registrant,
+        party: Party,
         deadline: Option<Instant>,
         ends_with: Option<i64>,
     ) -> Result<Entry, Error> {
@@ -144,7 +150,8 @@ impl Inner {
             0 => unseen,
             pid => i64::from(pid),
         });
-        Ok(Entry { message: endpoint.into(), owner: by.owner, reach, netns: by.netns, process, place: 0, deadline })
+        let (message, owner) = (endpoint.into(), by.owner);
+        Ok(Entry { message, owner, reach, party, netns: by.netns, process, place: 0, deadline })
     }
 
     /// Keeps track of the process whose end is the endpoint's.
@@ -242,6 +249,7 @@ fn edited(entry: &mut Entry, old: &Entry) {
     entry.message = message.into();
     entry.owner = old.owner;
     entry.reach = old.reach.clone();
+    entry.party = old.party.clone();
     entry.netns.clone_from(&old.netns);
     entry.process = old.process;
     entry.deadline = old.deadline;

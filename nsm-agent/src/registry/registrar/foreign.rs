@@ -8,7 +8,7 @@ use nsm_proto::registry::NetworkServiceEndpoint;
 use tokio::{sync::MutexGuard, time::Instant};
 
 use super::Registrar;
-use crate::registry::{Entry, Owner, Reach, Service};
+use crate::registry::{Entry, Owner, Party, Reach, Service};
 
 /// An endpoint of another node or program.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(in crate::registry) struct Foreign {
     pub(in crate::registry) message: Arc<NetworkServiceEndpoint>,
     pub(in crate::registry) owner: Owner,
     pub(in crate::registry) reach: Reach,
+    pub(in crate::registry) party: Party,
     pub(in crate::registry) deadline: Option<Instant>,
 }
 
@@ -28,7 +29,7 @@ impl Registrar {
     /// A service as it is now.
     pub(in crate::registry) fn put_service(&self, service: Service) {
         let known = self.0.directory.service(&service.message.name);
-        if known.is_none_or(|known| (&known.message, known.owner) != (&service.message, service.owner)) {
+        if known.is_none_or(|known| *known != service) {
             self.0.directory.put_service(&Arc::new(service));
         }
     }
@@ -42,11 +43,12 @@ impl Registrar {
 
     /// Another's endpoint as it is now.
     pub(in crate::registry) fn put_foreign(&self, foreign: Foreign) {
-        let Foreign { message, owner, reach, deadline } = foreign;
+        let Foreign { message, owner, reach, party, deadline } = foreign;
         let old = self.0.directory.state().stored_endpoint(&message.name).cloned();
         let timeless =
             |message: &NetworkServiceEndpoint| NetworkServiceEndpoint { expiration_time: None, ..message.clone() };
-        let same = old.as_ref().is_some_and(|old| old.owner == owner && old.reach.is_like(&reach));
+        let same =
+            old.as_ref().is_some_and(|old| old.owner == owner && old.reach.is_like(&reach) && old.party == party);
         let renewal = same && old.as_ref().is_some_and(|old| timeless(&old.message) == timeless(&message));
         if renewal && old.as_ref().is_some_and(|old| old.message.expiration_time == message.expiration_time) {
             return;
@@ -57,7 +59,7 @@ impl Registrar {
             self.0.forget(&message.name);
             self.0.directory.state().next_place()
         };
-        let entry = Arc::new(Entry { message, owner, reach, netns: None, process: None, place, deadline });
+        let entry = Arc::new(Entry { message, owner, reach, party, netns: None, process: None, place, deadline });
         if renewal {
             self.0.directory.renew_endpoint(&entry);
         } else {
@@ -98,6 +100,7 @@ impl Registrar {
             message: message.into(),
             owner: old.owner,
             reach: old.reach.clone(),
+            party: old.party.clone(),
             netns: old.netns.clone(),
             process: old.process,
             place: old.place,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use nsm_objects::Access;
 use nsm_proto::registry::NetworkService;
 
 use super::Inner;
-use crate::registry::{Error, Outcome, Owner, Registered, Service};
+use crate::registry::{Error, Outcome, Owner, Party, Registered, Service};
 
 impl Inner {
     pub(super) async fn register_service(
@@ -18,7 +19,9 @@ impl Inner {
         self.hear(by);
         let Some(old) = self.directory.service(&service.name) else {
             self.directory.state().room_for_service(by, &service, None)?;
-            return self.write_service(Service { message: service.into(), owner: by }).await;
+            let namespace = Party::of_owner(by, &*self.pods).namespace().cloned();
+            let service = Service { message: service.into(), owner: by, access: Access::default(), namespace };
+            return self.write_service(service).await;
         };
         let same = service.matches == old.message.matches && (service.payload == old.message.payload || !payload_given);
         if same || service.matches.is_empty() {
@@ -28,7 +31,9 @@ impl Inner {
             return Err(Error::Taken { what: "network service", name: service.name, owner: old.owner });
         }
         self.directory.state().room_for_service(by, &service, Some(&old))?;
-        self.write_service(Service { message: service.into(), owner: by }).await
+        // Who may use and serve it is an operator's to say.
+        let (access, namespace) = (old.access.clone(), old.namespace.clone());
+        self.write_service(Service { message: service.into(), owner: by, access, namespace }).await
     }
 
     /// A peer's service that it offers no more: pods come back with another namespace, and must find their service free.
@@ -43,8 +48,7 @@ impl Inner {
         let name = service.message.name.clone();
         let old = self.directory.service(&name);
         if let Some(old) = &old
-            && old.message == service.message
-            && old.owner == service.owner
+            && **old == service
         {
             return Ok(Registered { object: old.clone(), outcome: Outcome::Unchanged });
         }
