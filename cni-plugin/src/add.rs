@@ -4,33 +4,46 @@
 
 use std::time::Duration;
 
-use nsm_cni_types::{Answer, Args, Conf, Dns, Error, Interface, Ip, Route, Version, code};
+use nsm_cni_types::{Answer, Args, Attach, Conf, Dns, Error, Interface, Ip, Mode, Route, Version, code};
 use nsm_proto::cni::{AddRequest, AddResponse, Pod};
 use serde_json::Map;
 
 use crate::{
     Call,
     agent::{self, Agent},
-    del,
+    del, in_runtime,
     netns::{Netns, refuse_own},
+    pod,
 };
 
 /// How much earlier than the plugin the agent gives up, so that its reason arrives.
 const EARLIER: Duration = Duration::from_millis(200);
 
-pub(crate) async fn run(call: &Call) -> Result<String, Error> {
+pub(crate) fn run(call: &Call) -> Result<String, Error> {
     let args = Args::parse(&call.env.args)?;
     let conf = Conf::parse(&call.stdin, &args)?;
     let netns = Netns::open(&call.env)?;
     refuse_own(&call.env, &netns)?;
+    match &conf.mode {
+        Mode::Attach(attach) => in_runtime(one(call, &conf, attach, args, &netns)),
+        Mode::Pod(pod) => pod::add(call, &conf, pod, args, &netns),
+    }
+}
+
+async fn one(call: &Call, conf: &Conf, attach: &Attach, args: Args, netns: &Netns) -> Result<String, Error> {
     let connected = Agent::connect(&conf.socket, conf.agent_wait, conf.timeout).await;
     let mut agent = connected.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-    let url = agent.pass(&netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-    let request = request(call, &conf, args, url, agent.left());
+    let url = agent.pass(netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    let request = request(call, conf, attach, args, url, agent.left());
     let made = agent
         .call(|mut client| async move { client.add(request).await })
         .await
         .map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    answer_or_end(call, conf, made).await
+}
+
+/// The result, or all is taken back that was made.
+pub(crate) async fn answer_or_end(call: &Call, conf: &Conf, made: AddResponse) -> Result<String, Error> {
     let result = answer(made, conf.prev_result.clone(), call.stdin.version);
     if result.is_err()
         && let Err(error) = del::end(call, &conf.socket).await
@@ -40,25 +53,35 @@ pub(crate) async fn run(call: &Call) -> Result<String, Error> {
     result
 }
 
-fn request(call: &Call, conf: &Conf, args: Args, netns_url: String, left: Duration) -> AddRequest {
+/// Whose the sandbox is, as the runtime says; none: it says nothing.
+pub(crate) fn pod_of(args: Args) -> Option<Pod> {
     let pod = Pod { name: args.pod_name, namespace: args.pod_namespace, uid: args.pod_uid };
+    (pod != Pod::default()).then_some(pod)
+}
+
+/// How long the agent has, so that its reason arrives.
+pub(crate) fn timeout_ms(left: Duration) -> u32 {
+    u32::try_from(left.saturating_sub(EARLIER).as_millis()).unwrap_or(u32::MAX)
+}
+
+fn request(call: &Call, conf: &Conf, attach: &Attach, args: Args, netns_url: String, left: Duration) -> AddRequest {
     AddRequest {
         key: Some(agent::key(&call.env)),
         network: call.stdin.name.clone(),
         netns_path: call.env.netns.clone(),
         netns_url,
-        network_service: conf.network_service.clone(),
-        labels: conf.labels.clone(),
-        mechanism: conf.mechanism.to_string(),
-        pod: (pod != Pod::default()).then_some(pod),
-        mac: conf.mac.clone().unwrap_or_default(),
-        ips: conf.ips.iter().map(ToString::to_string).collect(),
-        mtu: conf.mtu.unwrap_or_default(),
+        network_service: attach.network_service.clone(),
+        labels: attach.labels.clone(),
+        mechanism: attach.mechanism.to_string(),
+        pod: pod_of(args),
+        mac: attach.mac.clone().unwrap_or_default(),
+        ips: attach.ips.iter().map(ToString::to_string).collect(),
+        mtu: attach.mtu.unwrap_or_default(),
         allow_default_route: conf.allow_default_route,
         allow_route_overlap: conf.allow_route_overlap,
-        timeout_ms: u32::try_from(left.saturating_sub(EARLIER).as_millis()).unwrap_or(u32::MAX),
+        timeout_ms: timeout_ms(left),
         plugin_version: agent::plugin_version(),
-        interface: conf.interface_to_make(&call.env).to_owned(),
+        interface: attach.interface_to_make(conf, &call.env).to_owned(),
     }
 }
 

@@ -84,6 +84,14 @@ impl Agent {
 }
 
 impl Failure {
+    /// Whether nobody serves the call there.
+    pub(crate) fn is_unknown_call(&self) -> bool {
+        match self {
+            Self::Answered(status) => status.code() == Code::Unimplemented,
+            Self::Away(_) | Self::Late(_) => false,
+        }
+    }
+
     /// As the runtime shall see it, with what to do.
     pub(crate) fn error(self, path: &Path, timeout: Duration) -> Error {
         let path = path.display();

@@ -1,27 +1,48 @@
 //! CHECK: the agent compares its record and the kernel with what ADD answered.
 
-use nsm_cni_types::{Answer, Args, Conf, Error, Version, code};
+use nsm_cni_types::{Answer, Args, Conf, Error, Mode, Version, code};
 use nsm_proto::cni::{AddResponse, CheckRequest, Interface, Ip, Route};
 use tonic::Code;
 
 use crate::{
     Call,
     agent::{self, Agent, Failure},
+    in_runtime,
     netns::Netns,
+    pod,
 };
 
-pub(crate) async fn run(call: &Call) -> Result<(), Error> {
+pub(crate) fn run(call: &Call) -> Result<(), Error> {
     let args = Args::parse(&call.env.args)?;
     let conf = Conf::parse(&call.stdin, &args)?;
-    let ifname = conf.interface_made(&call.env).to_owned();
-    let Some(before) = conf.prev_result else {
+    let Some(before) = conf.prev_result.clone() else {
         return Err(Error::new(code::INVALID_CONFIG, "prevResult is missing: run ADD first, and pass its result"));
     };
-    let part = before.convert(Version::NEWEST).part_of(&ifname);
-    if part.interfaces.is_empty() {
-        let msg = format!("prevResult has no interface {ifname:?} with a sandbox: expected the result of ADD");
-        return Err(Error::new(code::INVALID_CONFIG, msg));
+    let before = before.convert(Version::NEWEST);
+    match &conf.mode {
+        Mode::Attach(attach) => {
+            let ifname = attach.interface_made(&conf, &call.env);
+            let part = before.part_of(ifname);
+            if part.interfaces.is_empty() {
+                let msg = format!("prevResult has no interface {ifname:?} with a sandbox: expected the result of ADD");
+                return Err(Error::new(code::INVALID_CONFIG, msg));
+            }
+            in_runtime(compare(call, &conf, part, Of::One))
+        }
+        Mode::Pod(pod) if pod::is_asked_for(call, &conf.socket, pod) => {
+            in_runtime(compare(call, &conf, before, Of::Pod))
+        }
+        Mode::Pod(_) => Ok(()),
     }
+}
+
+/// Whose attachments are compared.
+enum Of {
+    One,
+    Pod,
+}
+
+async fn compare(call: &Call, conf: &Conf, part: Answer, of: Of) -> Result<(), Error> {
     let netns = Netns::open(&call.env)?;
     let connected = Agent::connect(&conf.socket, conf.agent_wait, conf.timeout).await;
     let mut agent = connected.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
@@ -33,7 +54,14 @@ pub(crate) async fn run(call: &Call) -> Result<(), Error> {
         expected: Some(expected(part)),
         plugin_version: agent::plugin_version(),
     };
-    let checked = agent.call(|mut client| async move { client.check(request).await }).await;
+    let checked = agent
+        .call(|mut client| async move {
+            match of {
+                Of::One => client.check(request).await,
+                Of::Pod => client.check_pod(request).await,
+            }
+        })
+        .await;
     let findings = match checked {
         Ok(answer) => answer.findings,
         // The attachment itself, unlike a service, does not appear by itself.
@@ -51,7 +79,12 @@ fn expected(part: Answer) -> AddResponse {
         sandbox: known.sandbox.unwrap_or_default(),
         mtu: known.mtu.unwrap_or_default(),
     };
-    let ip = |ip: nsm_cni_types::Ip| Ip { address: ip.address.to_string(), gateway: text(ip.gateway), interface: 0 };
+    let ip = |ip: nsm_cni_types::Ip| Ip {
+        address: ip.address.to_string(),
+        gateway: text(ip.gateway),
+        // One of none is nobody's.
+        interface: ip.interface.and_then(|place| u32::try_from(place).ok()).unwrap_or(u32::MAX),
+    };
     let route = |route: nsm_cni_types::Route| Route {
         dst: route.dst.to_string(),
         gateway: text(route.gw),

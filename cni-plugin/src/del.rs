@@ -12,36 +12,34 @@ use tonic::Code;
 use crate::{
     Call,
     agent::{self, Agent, Failure},
+    in_runtime,
     netns::{Netns, refuse_own},
-    owed,
+    owed, pod,
 };
 
 /// How long the agent has: together with start and note less than a second.
-const PATIENCE: Duration = Duration::from_millis(800);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(800);
 
-pub(crate) async fn run(call: &Call) -> Result<(), Error> {
+pub(crate) fn run(call: &Call) -> Result<(), Error> {
     let lenient = Lenient::parse(&call.stdin);
     for warning in &lenient.warnings {
         eprintln!("nsm-cni: DEL goes on in spite of: {warning}");
     }
-    end(call, &lenient.socket).await?;
+    match &lenient.of_pod {
+        None => in_runtime(end(call, &lenient.socket))?,
+        Some(pod) => pod::del(call, &lenient.socket, pod)?,
+    }
     // As the library does: after the work, and silent about a namespace that is gone.
     Netns::open(&call.env).map_or(Ok(()), |netns| refuse_own(&call.env, &netns))
 }
 
-/// Ends the attachment of this call, now or by a note.
+/// Ends what this call's key names, now or by a note.
 pub(crate) async fn end(call: &Call, socket: &Path) -> Result<(), Error> {
     let failure = match tell(call, socket).await {
         Ok(()) => return Ok(()),
         Err(failure) => failure,
     };
-    // The agent decided, unless it says that it could not: then the note is its own reminder.
-    if let Failure::Answered(status) = &failure
-        && !matches!(
-            status.code(),
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted
-        )
-    {
+    if decided(&failure) {
         return Err(failure.error(socket, PATIENCE));
     }
     let reason = failure.error(socket, PATIENCE);
@@ -57,7 +55,19 @@ pub(crate) async fn end(call: &Call, socket: &Path) -> Result<(), Error> {
     }
 }
 
-async fn tell(call: &Call, socket: &Path) -> Result<(), Failure> {
+/// Whether the agent has answered for good: not where it says that it could not, then a note is its own reminder.
+pub(crate) fn decided(failure: &Failure) -> bool {
+    match failure {
+        Failure::Away(_) | Failure::Late(_) => false,
+        Failure::Answered(status) => !matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted
+        ),
+    }
+}
+
+/// Has the agent end it.
+pub(crate) async fn tell(call: &Call, socket: &Path) -> Result<(), Failure> {
     let mut agent = Agent::connect(socket, Duration::ZERO, PATIENCE).await?;
     let request = DelRequest {
         key: Some(agent::key(&call.env)),

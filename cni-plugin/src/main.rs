@@ -1,7 +1,8 @@
 //! `nsm-cni`: the CNI plugin. Environment and stdin in, JSON on stdout, warnings on stderr, an exit code.
 //!
 //! Guarantees: the result or the error is the only thing on stdout, in the configuration's version; the call ends by
-//! `agentWaitSeconds` + `timeoutSeconds`, DEL within one second; VERSION starts no runtime and reads nothing.
+//! `agentWaitSeconds` + `timeoutSeconds`, DEL within one second; VERSION starts no runtime and reads nothing. For a pod that asks
+//! for no network service by annotation nobody is asked, and no runtime is started either.
 //!
 //! Error codes: the specification's (1, 2, 4 to 8, 11, 50), and from 100 on those of [`nsm_cni_types::code`].
 
@@ -9,9 +10,12 @@ mod add;
 mod agent;
 mod check;
 mod del;
+mod files;
 mod gc;
 mod netns;
 mod owed;
+mod pod;
+mod sandbox;
 mod status;
 
 use std::{
@@ -67,23 +71,24 @@ fn called(env: Environment) -> ExitCode {
 
 /// What the call answers on stdout.
 fn run(call: &Call) -> Result<Option<String>, Error> {
+    match &call.env.command {
+        Command::Add => add::run(call).map(Some),
+        Command::Check => check::run(call).map(|()| None),
+        Command::Del => del::run(call).map(|()| None),
+        Command::Gc => gc::run(call).map(|()| None),
+        Command::Status => status::run(call).map(|()| None),
+        Command::Version => Ok(Some(Version::supported_json())),
+        Command::Unknown(other) => Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {other}"))),
+    }
+}
+
+/// Does what needs the agent.
+fn in_runtime<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::new(code::INTERNAL, format!("cannot start: {error}")))?;
-    runtime.block_on(async {
-        match &call.env.command {
-            Command::Add => add::run(call).await.map(Some),
-            Command::Check => check::run(call).await.map(|()| None),
-            Command::Del => del::run(call).await.map(|()| None),
-            Command::Gc => gc::run(call).await.map(|()| None),
-            Command::Status => status::run(call).await.map(|()| None),
-            Command::Version => Ok(Some(Version::supported_json())),
-            Command::Unknown(other) => {
-                Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {other}")))
-            }
-        }
-    })
+    runtime.block_on(work)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -5,14 +5,14 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
 use nsm_cni_types::{Environment, owed::file_name};
 use serde_json::json;
+
+use crate::files;
 
 /// Version of the notes' content.
 const FORMAT: u32 = 1;
@@ -24,17 +24,6 @@ pub(crate) fn leave(socket: &Path, env: &Environment, network: &str) -> Result<(
 }
 
 fn write(folder: &Path, env: &Environment, network: &str) -> io::Result<()> {
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(folder)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-        return Err(io::Error::other("is not a folder of this user's own: remove it"));
-    }
     let note = json!({
         "format": FORMAT,
         "containerId": env.container_id,
@@ -42,20 +31,7 @@ fn write(folder: &Path, env: &Environment, network: &str) -> io::Result<()> {
         "network": network,
         "netns": env.netns,
     });
-    let name = file_name(&env.container_id, &env.ifname);
-    let fresh = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(note.to_string().as_bytes()))
-        .and_then(|()| fs::rename(&fresh, folder.join(name)));
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    written
+    files::put(folder, &file_name(&env.container_id, &env.ifname), &note.to_string())
 }
 
 fn folder(socket: &Path) -> PathBuf {

@@ -126,8 +126,11 @@ impl Engine {
         if identity.is_some() {
             self.end_earlier_sandbox(&attachment).await?;
         }
-        if let Source::Annotation { .. } = &attachment.source {
-            self.mark(&attachment).await;
+        // An ADD's own record of the sandbox says that the pod asked.
+        if let Some(pod) = attachment.pod_key()
+            && self.parts.pod_adds.get(&pod).is_none()
+        {
+            self.mark(&attachment).await?;
         }
         let done = self.connect(attachment, &spec, netns, deadline, called_off).await;
         let done = if called_off.is_cancelled() { done.and_then(|_| Err(cancelled())) } else { done };
@@ -251,11 +254,18 @@ impl Engine {
         .await
     }
 
-    /// Leaves word for the plugin that the pod has something to end, whatever its annotations said when it was made.
-    async fn mark(&self, attachment: &Attachment) {
+    /// Leaves word for the plugin that a running pod has something to end, whatever its annotations said when it was made.
+    async fn mark(&self, attachment: &Attachment) -> Result<(), Error> {
         let (sandboxes, netns) = (self.parts.sandboxes.clone(), attachment.netns);
-        if let Err(error) = blocking(move || sandboxes.mark(netns)).await {
-            tracing::warn!(container = attachment.key.container_id, %error, "the record of the pod's sandbox cannot be marked: its DEL may not be told while the agent is away, then GC finds the attachment");
+        match blocking(move || sandboxes.mark(netns)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(
+                Kind::NotFound,
+                "the pod is ending, or was made before this agent was installed: it gets network services when it is made again",
+            )),
+            Err(error) => {
+                Err(Error::new(Kind::Internal, format!("the record of the pod's sandbox cannot be marked: {error}")))
+            }
         }
     }
 }

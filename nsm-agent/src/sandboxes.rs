@@ -145,13 +145,15 @@ impl Sandboxes {
         self.changes.subscribe()
     }
 
-    /// Leaves word that the agent has something to end with this sandbox. One that is not recorded stays so. Blocking.
-    pub fn mark(&self, netns: NetnsId) -> io::Result<()> {
+    /// Leaves word that the agent has something to end with this sandbox; false: it is not recorded. Blocking.
+    pub fn mark(&self, netns: NetnsId) -> io::Result<bool> {
         let record = self.path.join(pods::file_name(netns.dev, netns.ino));
         // A link to a record that the pod's DEL has taken cannot be made: either the DEL sees it, or there is none.
         match std::fs::hard_link(record, self.path.join(pods::mark_name(netns.dev, netns.ino))) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -111,9 +111,13 @@ fn cni_keys() {
     let rows = rows(&read("docs/cni.md"), "Keys");
     assert_eq!(first(&rows), known);
     let quoted = |row: &&Vec<String>| row[2].parse::<u32>().is_err() && row[2] != "false" && row[2] != "{}";
-    for row in rows.iter().filter(|row| row[2] != "required" && row[0] != "mtu" && row[0] != "interface") {
+    let has_default = |row: &&Vec<String>| !["networkService", "mtu", "interface"].contains(&row[0].as_str());
+    for row in rows.iter().filter(has_default) {
         let default = if quoted(&row) { format!("{:?}", row[2]) } else { row[2].clone() };
-        let plain = r#"{"cniVersion": "1.1.0", "name": "n", "networkService": "s""#;
+        let plain = match row[0].as_str() {
+            "allowDns" => r#"{"cniVersion": "1.1.0", "name": "n""#,
+            _ => r#"{"cniVersion": "1.1.0", "name": "n", "networkService": "s""#,
+        };
         let said = conf(&format!("{plain}, {:?}: {default}}}", row[0]));
         assert_eq!(said, conf(&format!("{plain}}}")), "{}", row[0]);
     }

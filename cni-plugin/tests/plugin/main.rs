@@ -1,6 +1,7 @@
 //! The real binary against an agent of the test's own: what the plugin does by itself.
 
 mod agent;
+mod pods;
 mod versions;
 
 use std::{

@@ -1,20 +1,23 @@
-//! The network configuration of attach mode.
+//! The network configuration: of one network service ([`Attach`]), or, without `networkService`, of whatever a pod asks for by
+//! annotation ([`OfPod`]).
 //!
 //! | key | value | default |
 //! |---|---|---|
-//! | `networkService` | service to connect to, 1 to 253 bytes | required |
-//! | `labels` | object of strings; not `podName`, `nodeName`, `clusterName`, `namespace` | `{}` |
-//! | `mechanism` | `kernel` | `kernel` |
+//! | `networkService` | service to connect to, 1 to 253 bytes; absent: those of the pod's annotations | |
+//! | `labels` | object of strings; not `podName`, `nodeName`, `clusterName`, `namespace`; with `networkService` | `{}` |
+//! | `mechanism` | `kernel`; with `networkService` | `kernel` |
+//! | `interface`, `mtu` | a name; 68 to 65535; with `networkService` | `CNI_IFNAME`; the endpoint's |
 //! | `cniSocket` | absolute path of the agent's socket | `/run/nsm/cni.sock` |
 //! | `timeoutSeconds` | 1 to 120 | 15 |
 //! | `agentWaitSeconds` | 0 to 60 | 0 |
-//! | `mtu` | 68 to 65535 | the endpoint's |
 //! | `allowDefaultRoute`, `allowRouteOverlap` | bool | false |
+//! | `allowDns` | bool; without `networkService` | false |
 //!
 //! Known besides: `cniVersion`, `name`, `type`, and what runtimes and meta-plugins add. Labels: `CNI_ARGS` < `args.cni.labels` < `labels`.
 //! Addresses and MAC: `CNI_ARGS` < `args.cni.ips` < `runtimeConfig`.
 
 mod fields;
+mod lenient;
 mod runtime;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -22,15 +25,16 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
-use crate::{Answer, Args, Error, Mechanism, Stdin, UnknownMechanism, Version, code, env};
+use crate::{Answer, Args, Error, Mechanism, Stdin, UnknownMechanism, Version, env, pods::Annotations};
 use fields::Fields;
+pub use lenient::{Attachment, Lenient};
 
 /// Where the agent listens unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/nsm/cni.sock";
 /// Labels that the agent gives, from what the runtime and the node say.
 pub const RESERVED_LABELS: [&str; 4] = ["podName", "nodeName", "clusterName", "namespace"];
 
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "networkService",
     "labels",
     "mechanism",
@@ -39,9 +43,12 @@ const OURS: [&str; 10] = [
     "agentWaitSeconds",
     "allowDefaultRoute",
     "allowRouteOverlap",
+    "allowDns",
     "interface",
     "mtu",
 ];
+/// Those that say what one interface shall be: an annotation says it, or nobody.
+const OF_ONE: [&str; 4] = ["labels", "mechanism", "interface", "mtu"];
 /// Keys of the specification, of runtimes and of meta-plugins.
 const OTHERS: [&str; 11] = [
     "cniVersion",
@@ -65,12 +72,8 @@ const CHAINED: &str = "nsm-1";
 /// A network configuration without mistakes, with what the call's arguments add to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conf {
-    /// `networkService`.
-    pub network_service: String,
-    /// Merged labels.
-    pub labels: BTreeMap<String, String>,
-    /// `mechanism`.
-    pub mechanism: Mechanism,
+    /// Who says which network services.
+    pub mode: Mode,
     /// `cniSocket`.
     pub socket: PathBuf,
     /// `timeoutSeconds`.
@@ -81,6 +84,28 @@ pub struct Conf {
     pub allow_default_route: bool,
     /// `allowRouteOverlap`.
     pub allow_route_overlap: bool,
+    /// `prevResult`, converted to the configuration's version.
+    pub prev_result: Option<Answer>,
+}
+
+/// Who says which network services.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mode {
+    /// The configuration: one.
+    Attach(Attach),
+    /// The pod: none, one or several.
+    Pod(OfPod),
+}
+
+/// One network service, and what its interface shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attach {
+    /// `networkService`.
+    pub network_service: String,
+    /// Merged labels.
+    pub labels: BTreeMap<String, String>,
+    /// `mechanism`.
+    pub mechanism: Mechanism,
     /// `interface`.
     pub interface: Option<String>,
     /// `mtu`.
@@ -89,28 +114,15 @@ pub struct Conf {
     pub mac: Option<String>,
     /// The addresses that are asked for.
     pub ips: Vec<IpNetwork>,
-    /// `prevResult`, converted to the configuration's version.
-    pub prev_result: Option<Answer>,
 }
 
-/// What DEL and GC take from a configuration: mistakes are told, not refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lenient {
-    /// `cniSocket`, the default if it is no path.
-    pub socket: PathBuf,
-    /// `timeoutSeconds`, the default if it is no number in range.
-    pub timeout: Duration,
-    /// The mistakes.
-    pub warnings: Vec<String>,
-}
-
-/// What names an attachment in `cni.dev/valid-attachments`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// `containerID`.
-    pub container_id: String,
-    /// `ifname`.
-    pub ifname: String,
+/// What is known of a pod that may ask by annotation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OfPod {
+    /// The pod's annotations that are ours; none where the runtime does not pass annotations.
+    pub annotations: Option<Annotations>,
+    /// `allowDns`.
+    pub allow_dns: bool,
 }
 
 impl Conf {
@@ -123,67 +135,31 @@ impl Conf {
         mistakes.into_error().map_or(Ok(conf), Err)
     }
 
+    /// The interfaces that plugins before this one made in the sandbox.
+    pub fn made_before<'a>(&'a self, netns: &'a str) -> impl Iterator<Item = &'a str> {
+        let before = self.prev_result.iter().flat_map(|result| &result.interfaces);
+        before.filter(move |known| known.sandbox.as_deref() == Some(netns)).map(|known| known.name.as_str())
+    }
+}
+
+impl Attach {
     /// The name that ADD gives the interface: `interface`, else `CNI_IFNAME`, else, when a plugin before this one has made an
     /// interface of that name in the same sandbox, `nsm-1`: a runtime hands one `CNI_IFNAME` to all plugins of a list.
-    pub fn interface_to_make<'a>(&'a self, env: &'a env::Environment) -> &'a str {
+    pub fn interface_to_make<'a>(&'a self, conf: &Conf, env: &'a env::Environment) -> &'a str {
         match &self.interface {
             Some(name) => name,
-            None if self.made_before(&env.ifname, &env.netns) => CHAINED,
+            None if conf.made_before(&env.netns).any(|name| name == env.ifname) => CHAINED,
             None => &env.ifname,
         }
     }
 
     /// The name that ADD gave it, told from its result.
-    pub fn interface_made<'a>(&'a self, env: &'a env::Environment) -> &'a str {
+    pub fn interface_made<'a>(&'a self, conf: &Conf, env: &'a env::Environment) -> &'a str {
         match &self.interface {
             Some(name) => name,
-            None if self.made_before(CHAINED, &env.netns) => CHAINED,
+            None if conf.made_before(&env.netns).any(|name| name == CHAINED) => CHAINED,
             None => &env.ifname,
         }
-    }
-
-    fn made_before(&self, name: &str, netns: &str) -> bool {
-        let mut before = self.prev_result.iter().flat_map(|result| &result.interfaces);
-        before.any(|known| known.name == name && known.sandbox.as_deref() == Some(netns))
-    }
-}
-
-impl Lenient {
-    /// Reads a configuration as far as it can be read.
-    pub fn parse(stdin: &Stdin) -> Self {
-        let mut keys = stdin.keys.clone();
-        // What an ADD must have, and what it made, are no business of a DEL.
-        keys.entry("networkService").or_insert_with(|| "absent".into());
-        keys.remove("prevResult");
-        let (conf, mistakes) = read(&keys, stdin.version, &Args::default());
-        Self { socket: conf.socket, timeout: conf.timeout, warnings: mistakes.texts() }
-    }
-
-    /// `cni.dev/valid-attachments`: absent is not empty.
-    ///
-    /// # Errors
-    /// Code 7: a list that is not understood must not free anything.
-    pub fn valid_attachments(stdin: &Stdin) -> Result<Option<Vec<Attachment>>, Error> {
-        const KEY: &str = "cni.dev/valid-attachments";
-        let invalid = |value: &Value, expected: &str| {
-            Err(Error::new(code::INVALID_CONFIG, format!("{KEY} {value}: expected {expected}")))
-        };
-        let list = match stdin.keys.get(KEY) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Array(list)) => list,
-            Some(other) => return invalid(other, "a list of {containerID, ifname}"),
-        };
-        let mut attachments = Vec::new();
-        for entry in list {
-            let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-            match (text("containerID"), text("ifname")) {
-                (Some(container), Some(ifname)) if env::container_id(container).is_ok() => {
-                    attachments.push(Attachment { container_id: container.to_owned(), ifname: ifname.to_owned() });
-                }
-                _ => return invalid(entry, "an object with containerID and ifname"),
-            }
-        }
-        Ok(Some(attachments))
     }
 }
 
@@ -195,6 +171,15 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
         }
     }
     let network_service = network_service(keys, &mut fields);
+    if network_service.is_none() {
+        for key in OF_ONE.iter().filter(|key| keys.contains_key(**key)) {
+            fields.mistake(format!("{key}: expected networkService with it; without one, a pod's annotations say it"));
+        }
+    } else if keys.contains_key("allowDns") {
+        fields.mistake(
+            "allowDns: expected no networkService with it; the DNS of that service is always in the result".to_owned(),
+        );
+    }
     let mechanism = fields.text(keys, "mechanism", UnknownMechanism::EXPECTED).unwrap_or_default();
     let mechanism = Mechanism::parse(&mechanism).unwrap_or_else(|_| {
         fields.invalid("mechanism", &mechanism.as_str().into(), UnknownMechanism::EXPECTED);
@@ -224,10 +209,12 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
         sound
     });
     let runtime = runtime::config(keys, &mut fields);
-    let mac =
-        runtime.mac.or_else(|| args.mac.as_deref().and_then(|mac| runtime::mac("CNI_ARGS MAC", mac, &mut fields)));
+    let mac = runtime
+        .mac
+        .clone()
+        .or_else(|| args.mac.as_deref().and_then(|mac| runtime::mac("CNI_ARGS MAC", mac, &mut fields)));
     let legacy = runtime::ips("CNI_ARGS IP", args.ips.iter().map(String::as_str), &mut fields);
-    let ips = [runtime.ips, arguments.ips, legacy].into_iter().find(|ips| !ips.is_empty()).unwrap_or_default();
+    let ips = [runtime.ips.clone(), arguments.ips, legacy].into_iter().find(|ips| !ips.is_empty()).unwrap_or_default();
     let prev_result = match keys.get("prevResult") {
         None | Some(Value::Null) => None,
         Some(value) => match Answer::parse(value, version) {
@@ -241,34 +228,35 @@ fn read(keys: &Map<String, Value>, version: Version, args: &Args) -> (Conf, Fiel
     for key in ["dns", "ipam"] {
         fields.object(keys, key);
     }
+    let allow_dns = fields.boolean(keys, "allowDns");
+    let mode = match network_service {
+        Some(network_service) => Mode::Attach(Attach { network_service, labels, mechanism, interface, mtu, mac, ips }),
+        None => Mode::Pod(OfPod { annotations: runtime.annotations, allow_dns }),
+    };
     let conf = Conf {
-        network_service,
-        labels,
-        mechanism,
+        mode,
         socket: PathBuf::from(socket.as_deref().unwrap_or(DEFAULT_SOCKET)),
         timeout: Duration::from_secs(timeout),
         agent_wait: Duration::from_secs(agent_wait),
         allow_default_route: fields.boolean(keys, "allowDefaultRoute"),
         allow_route_overlap: fields.boolean(keys, "allowRouteOverlap"),
-        interface,
-        mtu,
-        mac,
-        ips,
         prev_result,
     };
     (conf, fields)
 }
 
-fn network_service(keys: &Map<String, Value>, fields: &mut Fields) -> String {
+/// None where the key is absent; a wrong value is a mistake, and no other mode.
+fn network_service(keys: &Map<String, Value>, fields: &mut Fields) -> Option<String> {
     const EXPECTED: &str = "the name of a network service, 1 to 253 bytes";
-    match keys.get("networkService") {
-        None => fields.mistake(format!("networkService is missing: expected {EXPECTED}")),
-        Some(Value::String(name)) if (1..=253).contains(&name.len()) && !name.chars().any(char::is_control) => {
-            return name.clone();
+    match keys.get("networkService")? {
+        Value::String(name) if (1..=253).contains(&name.len()) && !name.chars().any(char::is_control) => {
+            Some(name.clone())
         }
-        Some(other) => fields.invalid("networkService", other, EXPECTED),
+        other => {
+            fields.invalid("networkService", other, EXPECTED);
+            Some(String::new())
+        }
     }
-    String::new()
 }
 
 #[cfg(test)]

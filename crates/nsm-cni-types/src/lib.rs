@@ -20,7 +20,7 @@ mod version;
 
 pub use answer::{Answer, Dns, Interface, Ip, Route};
 pub use args::Args;
-pub use conf::{Attachment, Conf, DEFAULT_SOCKET, Lenient, RESERVED_LABELS};
+pub use conf::{Attach, Attachment, Conf, DEFAULT_SOCKET, Lenient, Mode, OfPod, RESERVED_LABELS};
 pub use env::{Command, Environment};
 pub use error::{Error, code};
 pub use mechanism::{Mechanism, UnknownMechanism};

@@ -67,8 +67,9 @@ fn a_record_that_is_gone_is_not_marked() {
     let (here, gone) = (netns(dir.path(), "here"), netns(dir.path(), "gone"));
     leave(&sandboxes, "a", &here);
     let mark = |netns: NetnsId| {
-        sandboxes.mark(netns).unwrap();
-        sandboxes.path.join(pods::mark_name(netns.dev, netns.ino)).exists()
+        let marked = sandboxes.mark(netns).unwrap();
+        assert_eq!(sandboxes.path.join(pods::mark_name(netns.dev, netns.ino)).exists(), marked);
+        marked
     };
     assert!(mark(here.1) && mark(here.1));
     assert!(!mark(gone.1));

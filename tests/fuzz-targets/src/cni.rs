@@ -1,6 +1,6 @@
 //! What a runtime gives the CNI plugin: environment, standard input, and in it the result of a plugin before.
 
-use nsm_cni_types::{Answer, Args, Command, Conf, Environment, Error, Lenient, Stdin, Version};
+use nsm_cni_types::{Answer, Args, Command, Conf, Environment, Error, Lenient, Mode, Stdin, Version};
 use serde_json::{Value, json};
 
 const COMMANDS: [Command; 5] = [Command::Add, Command::Check, Command::Del, Command::Gc, Command::Status];
@@ -25,9 +25,17 @@ pub fn cni_call(data: &[u8]) {
 }
 
 fn in_every_version(stdin: &Stdin, conf: &Conf) {
-    assert!((1..=253).contains(&conf.network_service.len()));
     assert!(conf.socket.is_absolute() && conf.agent_wait.as_secs() <= 60);
-    assert!(conf.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)));
+    match &conf.mode {
+        Mode::Attach(attach) => {
+            assert!((1..=253).contains(&attach.network_service.len()));
+            assert!(attach.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)));
+        }
+        Mode::Pod(pod) => {
+            let given = pod.annotations.iter().flat_map(|own| [&own.services, &own.services_2019]).flatten();
+            assert!(given.into_iter().all(|text| !text.trim().is_empty()));
+        }
+    }
     for version in Version::ALL {
         let mut keys = stdin.keys.clone();
         keys.insert("cniVersion".into(), version.as_str().into());
@@ -82,7 +90,10 @@ fn arguments(text: &str) {
             assert!(!args.labels.contains_key(""), "a label without a name");
             let stdin = Stdin::parse(br#"{"name":"n","networkService":"s"}"#, &Command::Add).expect("sound");
             match Conf::parse(&stdin, &args) {
-                Ok(conf) => assert!(args.mac.is_none() || conf.mac.is_some_and(|mac| mac.len() == 17)),
+                Ok(Conf { mode: Mode::Attach(conf), .. }) => {
+                    assert!(args.mac.is_none() || conf.mac.is_some_and(|mac| mac.len() == 17));
+                }
+                Ok(Conf { mode: Mode::Pod(_), .. }) => panic!("a service is named"),
                 Err(error) => sound(&error),
             }
         }

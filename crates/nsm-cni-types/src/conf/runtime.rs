@@ -6,14 +6,17 @@ use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
+use crate::pods::{Annotations, CAPABILITY};
 
 /// Capabilities that ask nothing of the interface.
-const WITHOUT_EFFECT: [&str; 4] = ["io.kubernetes.cri.pod-annotations", "dns", "aliases", "cgroupPath"];
+const WITHOUT_EFFECT: [&str; 4] = [CAPABILITY, "dns", "aliases", "cgroupPath"];
 
 #[derive(Debug, Default)]
 pub(super) struct RuntimeConfig {
     pub(super) mac: Option<String>,
     pub(super) ips: Vec<IpNetwork>,
+    /// Present when the runtime gives annotations, whether the pod has any or not.
+    pub(super) annotations: Option<Annotations>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +37,9 @@ pub(super) fn config(keys: &Map<String, Value>, fields: &mut Fields) -> RuntimeC
     let declared = |name: &str| declared.is_some_and(|all| all.get(name) == Some(&Value::Bool(true)));
     for (name, value) in fields.object(keys, "runtimeConfig").into_iter().flatten() {
         let key = format!("runtimeConfig.{name}");
+        if name == CAPABILITY {
+            config.annotations = Some(annotations(&key, value, fields));
+        }
         if is_empty(value) || WITHOUT_EFFECT.contains(&name.as_str()) {
             continue;
         }
@@ -50,6 +56,17 @@ pub(super) fn config(keys: &Map<String, Value>, fields: &mut Fields) -> RuntimeC
         }
     }
     config
+}
+
+fn annotations(key: &str, value: &Value, fields: &mut Fields) -> Annotations {
+    match value {
+        Value::Null => Annotations::default(),
+        Value::Object(all) => Annotations::of(|name| all.get(name)?.as_str()),
+        other => {
+            fields.invalid(key, other, "an object of strings");
+            Annotations::default()
+        }
+    }
 }
 
 /// `args.cni.labels`, a list of key and value or an object, and `args.cni.ips`.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::Command;
+use crate::{Command, code};
 
 fn stdin(mut more: Value) -> Stdin {
     let object = more.as_object_mut().unwrap();
@@ -80,10 +80,48 @@ fn labels_and_addresses_have_an_order() {
         "capabilities": {"portMappings": true}
     }));
     let conf = Conf::parse(&conf, &args).unwrap();
+    let Mode::Attach(conf) = conf.mode else { panic!("a service is named") };
     let labels: Vec<_> = conf.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(labels, ["a=3", "b=2", "c=1"]);
     assert_eq!(conf.ips[0].to_string(), "10.0.0.3/24");
     assert_eq!(conf.mac.as_deref(), Some("02:aa:00:00:00:01"));
+}
+
+fn of_pod(more: Value) -> Result<Conf, Error> {
+    let mut stdin = stdin(more);
+    stdin.keys.remove("networkService");
+    Conf::parse(&stdin, &Args::default())
+}
+
+#[test]
+fn without_a_service_the_pod_says() {
+    let annotations = |more: Value| match of_pod(more).unwrap().mode {
+        Mode::Pod(pod) => pod.annotations,
+        Mode::Attach(attach) => panic!("{attach:?}"),
+    };
+    assert_eq!(annotations(json!({})), None, "the runtime gives none");
+    let given = |value: Value| {
+        annotations(json!({
+            "capabilities": {"io.kubernetes.cri.pod-annotations": true},
+            "runtimeConfig": {"io.kubernetes.cri.pod-annotations": value}
+        }))
+    };
+    assert_eq!(given(Value::Null), Some(Annotations::default()));
+    assert_eq!(given(json!({"x": "y", "networkservicemesh.io": " "})), Some(Annotations::default()));
+    let asks = given(json!({"networkservicemesh.io": "kernel://s", "ns.networkservicemesh.io": "t"})).unwrap();
+    assert_eq!((asks.services.as_deref(), asks.services_2019.as_deref()), (Some("kernel://s"), Some("t")));
+    for (conf, part) in [
+        (json!({"labels": {}}), "labels: expected networkService with it"),
+        (json!({"mechanism": "kernel"}), "mechanism: expected networkService"),
+        (json!({"interface": "x", "mtu": 1400}), "mtu: expected networkService"),
+        (json!({"allowDns": 1}), "allowDns 1: expected true or false"),
+        (json!({"runtimeConfig": {"io.kubernetes.cri.pod-annotations": []}}), "pod-annotations []: expected an object"),
+    ] {
+        let error = of_pod(conf).unwrap_err();
+        assert!(error.code == code::INVALID_CONFIG && error.msg.contains(part), "{error}");
+    }
+    let with = parse(json!({"allowDns": true})).unwrap_err();
+    assert!(with.msg.contains("allowDns: expected no networkService"), "{with}");
 }
 
 #[test]

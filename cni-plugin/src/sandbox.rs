@@ -1,0 +1,72 @@
+//! Records of sandboxes on the host: `<cniSocket>.pods/DEV-INO`, by the network namespace.
+//!
+//! Guarantees: whether the agent has something to end is told from the record and its mark alone; of a record that was taken away
+//! the mark tells what the agent did before, and it does nothing after. A record is only believed by the sandbox it is about.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nsm_cni_types::{
+    Environment,
+    pods::{self, PodRecord},
+};
+
+use crate::{files, netns::Netns};
+
+/// A record that was found.
+pub(crate) struct Found {
+    folder: PathBuf,
+    netns: (u64, u64),
+    asked: bool,
+}
+
+/// Leaves the record of a sandbox, in place of what an earlier one with the same numbers left.
+pub(crate) fn put(socket: &Path, netns: &Netns, record: &PodRecord) {
+    let folder = pods::folder(socket);
+    let (dev, ino) = (netns.id.dev, netns.id.ino);
+    let _ = fs::remove_file(folder.join(pods::mark_name(dev, ino)));
+    if let Err(error) = files::put(&folder, &pods::file_name(dev, ino), &record.to_json()) {
+        eprintln!(
+            "nsm-cni: no record of the sandbox in {}: {error}; network services cannot be added to the running pod",
+            folder.display()
+        );
+    }
+}
+
+/// Finds the record of a sandbox: by its namespace, or, where that is gone, among all.
+pub(crate) fn find(socket: &Path, env: &Environment) -> Option<Found> {
+    let folder = pods::folder(socket);
+    let at = |netns: (u64, u64)| {
+        let text = fs::read(folder.join(pods::file_name(netns.0, netns.1))).ok()?;
+        let record = PodRecord::parse(&text).ok().filter(|record| record.is_of(&env.container_id, &env.ifname))?;
+        Some(Found { folder: folder.clone(), netns, asked: record.asked })
+    };
+    let here = Netns::open(env).ok().and_then(|netns| at((netns.id.dev, netns.id.ino)));
+    here.or_else(|| {
+        let names = fs::read_dir(&folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| pods::of_file_name(&name)).find_map(at)
+    })
+}
+
+impl Found {
+    /// Whether the agent has, or may have, something to end.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked || self.mark().exists()
+    }
+
+    /// Takes the record away. Whether the agent has something to end by now: it gives nothing to a sandbox without a record.
+    pub(crate) fn take(self) -> io::Result<bool> {
+        match fs::remove_file(self.folder.join(pods::file_name(self.netns.0, self.netns.1))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let marked = fs::remove_file(self.mark()).is_ok();
+        Ok(self.asked || marked)
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.folder.join(pods::mark_name(self.netns.0, self.netns.1))
+    }
+}
