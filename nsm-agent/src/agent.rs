@@ -26,10 +26,12 @@ use crate::{
     cni,
     config::{RegistryKind, Settings},
     forwarder::{Forwarders, kernel::Kernel},
-    http, kubernetes,
-    manager::{Endpoints, Ids, Manager, Owed, Parts, recover},
+    http,
+    install::Installer,
+    kubernetes,
+    manager::{Endpoints, Ids, Manager, Owed, Parts, Recovered, recover},
     metrics::Metrics,
-    node::ThisNode,
+    node::{Tests, ThisNode},
     pods::Pods,
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
@@ -92,13 +94,7 @@ impl Agent {
         let boot_id = state::boot_id()?;
         let (run_dir, boot) = (settings.run_dir.clone(), boot_id.clone());
         // The sockets first: a second agent must not touch what the first one works with.
-        let cni_socket = bind(&settings.cni_socket, Permissions { mode: 0o600, uid: None, gid: None })?;
-        let nsm_permissions = Permissions {
-            mode: settings.nsm_socket_mode,
-            uid: settings.nsm_socket_owner,
-            gid: settings.nsm_socket_group,
-        };
-        let nsm_socket = bind(&settings.nsm_socket, nsm_permissions)?;
+        let (cni_socket, nsm_socket) = bind_sockets(&settings)?;
         let (held, stored) =
             blocking(move || Ok::<_, state::Error>((Hold::take(&run_dir)?, load(&run_dir, &boot)?))).await?;
         let netlink = blocking(Netlink::open).await.context("cannot talk to the kernel")?;
@@ -136,14 +132,8 @@ impl Agent {
             monitor,
             metrics: metrics.clone(),
         });
-        let recovered = recover(&manager).await;
-        tracing::info!(
-            whole = recovered.whole,
-            undone = recovered.undone,
-            forgotten = recovered.forgotten,
-            owed = owed.len(),
-            "recovered"
-        );
+        let Recovered { whole, undone, forgotten } = recover(&manager).await;
+        tracing::info!(whole, undone, forgotten, owed = owed.len(), "recovered");
         let healer = manager.start(&netlink, metrics.clone(), &tasks, &stop);
         let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
         for problem in selftest.problems().await {
@@ -167,11 +157,13 @@ impl Agent {
             namespaces,
             elsewhere: Arc::new(Nowhere),
         });
-        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, selftest.clone(), plugins, &netlink));
+        let installer = Installer::new(&settings.install());
+        let tests = Tests { selftest: selftest.clone(), installed: installer.installed() };
+        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, tests.clone(), plugins, &netlink));
         if let Some(address) = settings.metrics {
             let listener = http::bind(address).await?;
             let directory = registry.directory().clone();
-            let shown = http::Shown { metrics, selftest, connections: stored.connections, owed, directory };
+            let shown = http::Shown { metrics, tests, connections: stored.connections, owed, directory };
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
@@ -183,6 +175,8 @@ impl Agent {
         agent.serve(cni_socket, nsm_socket, node).await;
         agent.tasks.spawn(watched.run(engine, agent.stop.clone()));
         agent.tasks.spawn(sandboxes.run(agent.stop.clone()));
+        // The last: from then on the runtime calls.
+        agent.tasks.spawn(installer.run(selftest, agent.stop.clone()));
         Ok(agent)
     }
 
@@ -240,6 +234,14 @@ impl Agent {
             tracing::warn!(tasks = self.tasks.len(), "some peers did not let go of their calls in time");
         }
     }
+}
+
+/// The private socket, which is root's alone, and the one of clients and endpoints.
+fn bind_sockets(settings: &Settings) -> anyhow::Result<(nsm_fdpass::Socket, nsm_fdpass::Socket)> {
+    let cni = bind(&settings.cni_socket, Permissions { mode: 0o600, uid: None, gid: None })?;
+    let (uid, gid) = (settings.nsm_socket_owner, settings.nsm_socket_group);
+    let nsm = bind(&settings.nsm_socket, Permissions { mode: settings.nsm_socket_mode, uid, gid })?;
+    Ok((cni, nsm))
 }
 
 async fn open_registry(

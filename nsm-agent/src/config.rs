@@ -9,6 +9,9 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use nsm_cni_types::chained;
+
+use crate::install;
 
 use crate::registry::ServiceAccess;
 
@@ -81,6 +84,23 @@ pub struct Settings {
     /// The cluster's name: label clusterName of its clients. Not set: no such label.
     #[arg(long, env = "NSM_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
+
+    /// Install nsm-cni in this directory: the one where the runtime looks for plugins. Off unless set.
+    #[arg(long, env = "NSM_INSTALL_PLUGIN", value_name = "DIR")]
+    pub install_plugin: Option<PathBuf>,
+
+    /// The nsm-cni that is installed. Default: the one beside nsm-agent.
+    #[arg(long, env = "NSM_INSTALL_PLUGIN_FROM", value_name = "FILE")]
+    pub install_plugin_from: Option<PathBuf>,
+
+    /// Chain nsm-cni after the first network of this directory: the one where the runtime looks for configurations. Off unless set.
+    #[arg(long, env = "NSM_INSTALL_CNI_CONF", value_name = "DIR")]
+    pub install_cni_conf: Option<PathBuf>,
+
+    /// What the written configuration tells nsm-cni: how long an ADD waits for an agent that is not there, in seconds.
+    #[arg(long, env = "NSM_INSTALL_AGENT_WAIT_SECONDS", value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub install_agent_wait_seconds: u64,
 
     /// Serve /metrics, /healthz and /readyz over HTTP. Off unless set.
     #[arg(long, env = "NSM_METRICS", value_name = "IP:PORT")]
@@ -190,6 +210,15 @@ impl Settings {
                 mistakes.push(format!("{key} is {}: expected an absolute path", path.display()));
             }
         }
+        for (key, path) in [
+            ("install-plugin", &self.install_plugin),
+            ("install-plugin-from", &self.install_plugin_from),
+            ("install-cni-conf", &self.install_cni_conf),
+        ] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                mistakes.push(format!("{key} is {}: expected an absolute path", path.display()));
+            }
+        }
         if self.cni_socket == self.nsm_socket {
             mistakes.push(format!(
                 "cni-socket and nsm-socket are both {}: expected two sockets, the first for root only",
@@ -209,6 +238,23 @@ impl Settings {
             mistakes.push(format!("node-name is {name:?}: expected 1 to 253 bytes"));
         }
         if mistakes.is_empty() { Ok(()) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// What is to be installed on the node.
+    pub fn install(&self) -> install::Settings {
+        let beside = || {
+            let agent = std::env::current_exe().unwrap_or_default();
+            agent.with_file_name(chained::TYPE)
+        };
+        let from = |dir| (dir, self.install_plugin_from.clone().unwrap_or_else(beside));
+        install::Settings {
+            plugin: self.install_plugin.clone().map(from),
+            conf_dir: self.install_cni_conf.clone(),
+            entry: chained::Entry {
+                cni_socket: self.cni_socket.to_string_lossy().into_owned(),
+                agent_wait_seconds: self.install_agent_wait_seconds,
+            },
+        }
     }
 
     /// The node's name: as set, else the host's.

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     manager::Owed,
     metrics::{Metrics, Now},
+    node::Tests,
     registry::Directory,
-    selftest::SelfTest,
     state::{Connected, Records},
 };
 
@@ -24,8 +24,8 @@ use crate::{
 pub struct Shown {
     /// Counts and durations.
     pub metrics: Metrics,
-    /// Whether an ADD could be served.
-    pub selftest: SelfTest,
+    /// Whether the node can be used.
+    pub tests: Tests,
     /// The connections of this node.
     pub connections: Records<Connected>,
     /// Ends that endpoints have still to hear.
@@ -66,7 +66,7 @@ fn scrape(shown: &Shown) -> Response {
 }
 
 async fn readiness(shown: Arc<Shown>) -> Response {
-    let problems = shown.selftest.problems().await;
+    let problems = shown.tests.problems().await;
     if problems.is_empty() {
         return "ready\n".into_response();
     }

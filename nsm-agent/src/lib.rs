@@ -13,6 +13,7 @@ pub mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod install;
 pub mod kubernetes;
 pub mod manager;
 pub mod metrics;

@@ -13,6 +13,7 @@ use crate::{
     cni::plugins::Plugins,
     config::Settings,
     forwarder::{Wire, kernel::present_prefixes},
+    install::{Installed, Outcome},
     manager::{Healer, Manager},
     privileges,
     registry::Party,
@@ -20,12 +21,30 @@ use crate::{
     state::{Connected, Owner, blocking},
 };
 
+/// What tells whether the node can be used.
+#[derive(Clone)]
+pub struct Tests {
+    /// Whether an ADD could be served.
+    pub selftest: SelfTest,
+    /// What is to be installed on the node.
+    pub installed: Installed,
+}
+
+impl Tests {
+    /// What is wrong, a line each.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = self.selftest.problems().await;
+        problems.extend(self.installed.problems());
+        problems
+    }
+}
+
 /// The running agent, as its operator sees it.
 pub struct ThisNode {
     info: InfoResponse,
     manager: Manager,
     healer: Healer,
-    selftest: SelfTest,
+    tests: Tests,
     plugins: Plugins,
     netlink: Netlink,
 }
@@ -36,7 +55,7 @@ impl ThisNode {
         settings: &Settings,
         manager: Manager,
         healer: Healer,
-        selftest: SelfTest,
+        tests: Tests,
         plugins: Plugins,
         netlink: &Netlink,
     ) -> Self {
@@ -50,8 +69,10 @@ impl ThisNode {
             started: Some(SystemTime::now().into()),
             pid: std::process::id(),
             plugins: Vec::new(),
+            cni_plugin_dir: directory(settings.install_plugin.as_ref()),
+            cni_conf_dir: directory(settings.install_cni_conf.as_ref()),
         };
-        Self { info, manager, healer, selftest, plugins, netlink: netlink.clone() }
+        Self { info, manager, healer, tests, plugins, netlink: netlink.clone() }
     }
 
     fn shown(&self, record: &Connected) -> ConnectionInfo {
@@ -136,6 +157,11 @@ impl ThisNode {
     }
 }
 
+/// As the private API tells it: nothing where there is none.
+fn directory(dir: Option<&PathBuf>) -> String {
+    dir.map(|dir| dir.display().to_string()).unwrap_or_default()
+}
+
 #[async_trait]
 impl admin::Node for ThisNode {
     fn info(&self) -> InfoResponse {
@@ -180,17 +206,17 @@ impl admin::Node for ThisNode {
                 let mut rest = PlanResponse::default();
                 self.look_into(&request, &mut rest).await;
                 plan.problems.extend(rest.problems);
-                plan.problems.extend(self.selftest.problems().await);
+                plan.problems.extend(self.tests.selftest.problems().await);
                 return Ok(plan);
             }
         }
         self.look_into(&request, &mut plan).await;
-        plan.problems.extend(self.selftest.problems().await);
+        plan.problems.extend(self.tests.selftest.problems().await);
         Ok(plan)
     }
 
     async fn self_test(&self) -> Vec<Finding> {
-        let findings = self.selftest.findings().await.into_iter();
+        let findings = self.tests.selftest.findings().await.into_iter();
         let tested = findings.map(|finding| match finding.problem {
             None => Finding {
                 level: Level::Ok.into(),
@@ -205,6 +231,14 @@ impl admin::Node for ThisNode {
                 fix: problem.fix.into(),
             },
         });
-        tested.chain(privileges::findings()).collect()
+        let installed = self.tests.installed.all().into_iter().map(|(subject, outcome)| match outcome {
+            Outcome::Done(detail) => {
+                Finding { level: Level::Ok.into(), subject: subject.into(), detail, fix: String::new() }
+            }
+            Outcome::Problem { detail, fix } => {
+                Finding { level: Level::Error.into(), subject: subject.into(), detail, fix }
+            }
+        });
+        tested.chain(installed).chain(privileges::findings()).collect()
     }
 }

@@ -3,8 +3,10 @@
 
 mod bench;
 mod crds;
+mod cross;
 mod demo;
 mod dist;
+mod image;
 mod lint;
 mod place;
 mod run;
@@ -26,6 +28,8 @@ cargo xtask VERB
   bench [ARGUMENT…]           release binaries, then conformance/bench with these arguments
   crds                        writes deploy/crds.yaml from the Rust types of crates/nsm-crds
   dist                        the shipped binaries, in the target directory's release/
+  image [--arch ARCH]… [--quick]  the OCI image archive nsm-image.tar in the target directory, without a container engine, of amd64 and
+                              arm64 or of those named; --quick: unoptimised, of this machine's architecture only
 ";
 
 fn main() -> ExitCode {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         "bench" => bench::bench(rest),
         "crds" => crds::crds(),
         "dist" => dist::dist(),
+        "image" => image::image(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(true)

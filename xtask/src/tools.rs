@@ -184,7 +184,7 @@ fn build_pinned(module: &str, package: &str, to: &Path, flags: &str) -> anyhow::
     run(command.current_dir(root().join("conformance/kube").join(module)), INSTALL)
 }
 
-fn answers(program: &str, args: &[&str]) -> bool {
+pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
     Command::new(program)
         .args(args)
         .stdout(Stdio::null())
@@ -262,6 +262,14 @@ fn package_manager() -> Option<&'static Manager> {
     let found =
         |program: &str| std::env::split_paths(&paths).any(|dir: std::path::PathBuf| dir.join(program).is_file());
     MANAGERS.iter().find(|manager| found(manager.program) || Path::new("/usr/bin").join(manager.program).is_file())
+}
+
+/// Where Debian's packages are.
+pub(crate) fn install_debian_package(package: &'static str) -> anyhow::Result<()> {
+    match package_manager() {
+        Some(manager) if manager.program == "apt-get" => install_package(|_| package),
+        _ => bail!("no apt-get here"),
+    }
 }
 
 fn install_package(of: impl Fn(&Manager) -> &'static str) -> anyhow::Result<()> {

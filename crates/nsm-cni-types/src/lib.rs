@@ -9,6 +9,7 @@
 
 mod answer;
 mod args;
+pub mod chained;
 mod conf;
 mod env;
 mod error;
