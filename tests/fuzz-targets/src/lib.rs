@@ -19,7 +19,7 @@ pub use documents::manifest;
 pub use kernel::netlink;
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
-pub use settings::{cidr_prefix, network_services, setting};
+pub use settings::{annotations, cidr_prefix, network_services, setting};
 
 /// What a fuzzer calls with bytes.
 pub type Target = fn(&[u8]);
@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 /// All targets by name: that of the function, of its file in `fuzz/fuzz_targets/` and of its folder in `fuzz/seeds/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("addresses", addresses),
+    ("annotations", annotations),
     ("cidr_prefix", cidr_prefix),
     ("cni_call", cni_call),
     ("cni_environment", cni_environment),

@@ -1,7 +1,14 @@
 //! Settings and what is spelled like them: in the environment of programs, in messages, in headers.
 
-use nsm_agent::candidates::Template;
+use std::collections::BTreeSet;
+
+use nsm_agent::{
+    annotations::{Annotations, Asked, MOST, named},
+    candidates::Template,
+};
+use nsm_cni_types::RESERVED_LABELS;
 use nsm_fdpass::InodeId;
+use nsm_netlink::IfName;
 use nsm_sdk::{
     ipam::{Groups, Pool, Wish},
     kernel::InterfaceName,
@@ -23,6 +30,32 @@ pub fn cidr_prefix(data: &[u8]) {
             assert!(group.iter().any(|prefix| prefix.contains(address)), "{address} is not of {group:?}");
         }
         assert_ne!(pair.client, pair.endpoint);
+    }
+}
+
+/// A pod's and its namespace's annotations, a line each. What is taken can be named, with names that are told apart.
+pub fn annotations(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.lines().map(str::to_owned);
+    let mut both = || Annotations { services: lines.next(), services_2019: lines.next() };
+    let (pod, namespace) = (both(), both());
+    let asked = Asked { pod, namespace };
+    let wishes = match asked.wishes() {
+        Ok(wishes) => wishes,
+        Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    assert!(wishes.len() <= MOST);
+    for wish in &wishes {
+        assert!((1..=253).contains(&wish.service.len()), "{wish:?}");
+        assert!(RESERVED_LABELS.iter().all(|label| !wish.labels.contains_key(*label)), "{wish:?}");
+    }
+    let taken = BTreeSet::from_iter(IfName::new("eth0"));
+    let Ok(all) = named(&wishes, [], &taken) else { return };
+    assert_eq!(all.len(), wishes.len());
+    let mut names = taken;
+    assert!(all.iter().all(|one| names.insert(one.interface.clone())), "{all:?}");
+    for (wish, one) in wishes.iter().zip(&all) {
+        assert!(wish.interface.as_ref().is_none_or(|name| *name == one.interface), "{wish:?} {one:?}");
     }
 }
 

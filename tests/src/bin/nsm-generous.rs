@@ -13,13 +13,20 @@ use nsm_sdk::policies::{Policies, Policy, Ports, TCP};
 use nsm_sdk::{Close, Element, Error, Next, Request};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Tells what is asked, and what for.
+/// Who began the path.
+fn client(connection: &Connection) -> &str {
+    let first = connection.path.as_ref().and_then(|path| path.path_segments.first());
+    first.map_or("nobody", |segment| &segment.id)
+}
+
+/// Tells what is asked, by whom, and what for.
 struct Report;
 
 #[async_trait]
 impl Element for Report {
     async fn request(&self, request: Request, next: Next) -> Result<Connection, Error> {
         let state = request.connection.state();
+        println!("client {} asks", client(&request.connection));
         let context = request.connection.context.clone().unwrap_or_default().ip_context.unwrap_or_default();
         let answer = next.request(request).await;
         match &answer {
@@ -36,6 +43,7 @@ impl Element for Report {
 
     async fn close(&self, close: Close, next: Next) -> Result<(), Error> {
         println!("closed {}", close.connection.id);
+        println!("client {} closes", client(&close.connection));
         next.close(close).await
     }
 }

@@ -11,6 +11,7 @@ mod garbage;
 mod liveness;
 mod nodes;
 mod operator;
+mod pods;
 mod restart;
 mod sdk;
 mod status;
@@ -38,6 +39,15 @@ fn main() -> ExitCode {
         connecting::no_endpoint_is_try_again_later,
         connecting::a_service_of_another_domain_is_refused,
         connecting::a_chained_result_is_extended,
+        pods::two_services_in_one_annotation,
+        pods::both_forms_and_the_namespaces,
+        pods::mistakes_fail_by_name_and_change_nothing,
+        pods::who_asks_nothing_needs_no_agent,
+        pods::an_owed_del_ends_all_of_a_pod,
+        pods::a_default_route_and_dns_need_leave,
+        pods::a_sandbox_made_again_is_one_client,
+        pods::records_of_sandboxes,
+        pods::behind_a_real_first_plugin,
         addressing::ipv6_alone,
         addressing::both_families,
         addressing::a_full_pool_frees_what_is_deleted,

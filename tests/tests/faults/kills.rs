@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nsm_lab::{Call, Endpoint, Leftovers, Node, Pod, binary, eventually, registered};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{IFNAME, SERVICE};
 
@@ -170,5 +170,45 @@ pub(crate) fn at_random_moments() -> anyhow::Result<()> {
         setting.endpoint_is_back()?;
         setting.goes_on().with_context(|| format!("round {round}"))?;
     }
+    Ok(())
+}
+
+/// A pod that asks for two services by annotation gets both or none: the agent ends between the two.
+pub(crate) fn between_two_attachments_of_a_pod() -> anyhow::Result<()> {
+    let mut setting = Setting::make()?;
+    let other = Endpoint::of("other").cidr("172.16.2.0/24").start(&setting.node)?;
+    let clean = setting.node.leftovers()?;
+    let mut conf = setting.node.conf("");
+    conf.as_object_mut().map(|conf| conf.remove("networkService"));
+    let annotations = json!({"networkservicemesh.io": format!("kernel://{SERVICE},kernel://other")});
+    conf["runtimeConfig"] = json!({"io.kubernetes.cri.pod-annotations": annotations});
+    let call = |setting: &Setting, command| {
+        setting.node.cni().call(&Call {
+            command,
+            container: setting.pod.container(),
+            netns: Some(setting.pod.namespace().path().to_owned()),
+            ifname: "eth0",
+            args: "IgnoreUnknown=1;K8S_POD_NAME=p;K8S_POD_NAMESPACE=team;K8S_POD_UID=u",
+            stdin: conf.to_string(),
+        })
+    };
+    setting.arm("pod.one-made")?;
+    eventually("both endpoints", BOUND, || registered(&setting.node), |names| names.len() == 2)?;
+    call(&setting, "ADD")?.refused(11)?;
+    setting.recover()?;
+    // The start undid it: nobody has called DEL yet.
+    let of_pod = |setting: &Setting| -> anyhow::Result<usize> {
+        let all = setting.node.connections()?;
+        Ok(all.iter().filter(|connection| connection.container_id == setting.pod.container()).count())
+    };
+    ensure!(of_pod(&setting)? == 0, "{:?}", setting.node.connections()?);
+    eventually("both endpoints", BOUND, || registered(&setting.node), |names| names.len() == 2)?;
+    call(&setting, "DEL")?.ok()?;
+    setting.node.nothing_left(&clean).context("after DEL")?;
+    call(&setting, "ADD")?.ok()?;
+    ensure!(of_pod(&setting)? == 2);
+    call(&setting, "DEL")?.ok()?;
+    setting.node.nothing_left(&clean).context("after a fresh ADD and DEL")?;
+    drop(other);
     Ok(())
 }

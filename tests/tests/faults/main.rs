@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         kills::at_every_step_of_add,
         kills::at_every_step_of_del,
         kills::at_random_moments,
+        kills::between_two_attachments_of_a_pod,
     ];
     runner::main(tests, Duration::from_mins(4))
 }
