@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use nsm_lab::{Namespace, Node, Program, eventually};
+use nsm_lab::{Namespace, Program, eventually};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -67,14 +67,6 @@ pub struct Cluster {
     client: kube::Client,
 }
 
-/// A node of the cluster.
-pub struct Member {
-    /// The node, its agent not yet started.
-    pub node: Node,
-    /// Its way to the API server.
-    pub relay: Relay,
-}
-
 impl Cluster {
     /// With the definitions of `deploy/crds.yaml`.
     pub fn start() -> anyhow::Result<Self> {
@@ -84,11 +76,25 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// With the rights of `deploy/rbac.yaml` alone.
+    /// With the rights of `deploy/rbac.yaml` and the policy of `deploy/admission.yaml` alone.
     pub fn bare() -> anyhow::Result<Self> {
         let cluster = Self::empty(Audience::Tests)?;
         cluster.apply(&deployed("rbac.yaml")?)?;
+        cluster.apply(&deployed("admission.yaml")?)?;
+        cluster.await_account()?;
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/nsm-system/leases?dryRun=All";
+        let lease =
+            json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "nsm-nobody" } });
+        // The policy of leases is the last of the file.
+        let tried = || Ok(cluster.call_as("agent-token", "POST", leases, &lease)?.err().unwrap_or_default());
+        eventually("the admission policy", SOON, tried, |refusal| refusal.contains("names no node"))?;
         Ok(cluster)
+    }
+
+    /// Waits for the agents' service account to be usable.
+    fn await_account(&self) -> anyhow::Result<()> {
+        let account = "/api/v1/namespaces/nsm-system/serviceaccounts/nsm-agent";
+        eventually("the service account", SOON, || self.get(account), Value::is_object).map(drop)
     }
 
     /// With nothing of ours.
@@ -110,6 +116,18 @@ impl Cluster {
     /// Where the API server is.
     pub(crate) const fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
+    }
+
+    /// Its port there.
+    pub(crate) const fn port(&self) -> u16 {
+        self.audience.port()
+    }
+
+    /// A file of somebody's way to it, with a token.
+    pub(crate) fn way_with(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        let file = kubeconfig(&self.dir, name);
+        fs::write(&file, config(&self.dir, Ipv4Addr::LOCALHOST, self.audience, name, token).to_string())?;
+        Ok(file)
     }
 
     /// A file of the cluster's.
@@ -149,10 +167,32 @@ impl Cluster {
 
     /// One call as administrator; of a refusal the API server's message.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Result<Value, String>> {
+        self.answer(&self.client, method, path, body)
+    }
+
+    /// The same with another's token.
+    pub fn call_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Result<Value, String>> {
+        let client = self.runtime.block_on(client(&self.way_with("other", token)?))?;
+        self.answer(&client, method, path, body)
+    }
+
+    fn answer(
+        &self,
+        client: &kube::Client,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Result<Value, String>> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(body)?;
-        let call = async { tokio::time::timeout(CALL, self.client.request::<Value>(request)).await };
+        let call = async { tokio::time::timeout(CALL, client.request::<Value>(request)).await };
         match self.runtime.block_on(call)? {
             Ok(answer) => Ok(Ok(answer)),
             Err(kube::Error::Api(status)) => Ok(Err(status.message)),
@@ -195,9 +235,16 @@ impl Cluster {
 
     /// A pod that nobody runs. Answers its uid.
     pub fn make_pod(&self, namespace: &str, name: &str, node: &str) -> anyhow::Result<String> {
+        self.make_pod_of(namespace, name, node, "default")
+    }
+
+    /// The same of a service account.
+    pub(crate) fn make_pod_of(&self, namespace: &str, name: &str, node: &str, account: &str) -> anyhow::Result<String> {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": namespace },
-            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "none" }] },
+            "spec": {
+                "nodeName": node, "serviceAccountName": account, "containers": [{ "name": "c", "image": "none" }],
+            },
         });
         let made = self.create(&pod)?.map_err(anyhow::Error::msg)?;
         Ok(made["metadata"]["uid"].as_str().context("no uid")?.to_owned())
@@ -221,23 +268,6 @@ impl Cluster {
     /// An administrator's way to the API server.
     pub fn admin(&self) -> PathBuf {
         kubeconfig(&self.dir, "admin")
-    }
-
-    /// A node whose agent has the rights of an agent, not yet started. Leases are short.
-    pub fn member(&self, name: &str) -> anyhow::Result<Member> {
-        let mut node = Node::create(name)?;
-        let relay = Relay::start(Some(node.namespace()), &self.namespace, self.audience.port())?;
-        let kubeconfig = kubeconfig(&self.dir, "agent").display().to_string();
-        node.set("NSM_REGISTRY", "kubernetes").set("NSM_KUBECONFIG", &kubeconfig);
-        node.set("NSM_NAMESPACE", "nsm-system").set("NSM_LEASE_SECONDS", "4");
-        Ok(Member { node, relay })
-    }
-
-    /// A node whose agent is ready.
-    pub fn started(&self, name: &str) -> anyhow::Result<Member> {
-        let mut member = self.member(name)?;
-        member.node.start_agent()?;
-        Ok(member)
     }
 
     /// What agents have asked so far.
@@ -264,7 +294,7 @@ impl Cluster {
 const GROUPS: [&str; 3] = ["system:serviceaccounts", "system:serviceaccounts:nsm-system", "system:authenticated"];
 
 /// A file of `deploy/`.
-pub(crate) fn deployed(name: &str) -> anyhow::Result<String> {
+pub fn deployed(name: &str) -> anyhow::Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
@@ -281,7 +311,11 @@ fn collection(object: &Value) -> anyhow::Result<String> {
         bail!("no kind: {object}");
     }
     let api = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
-    Ok(format!("{api}{namespace}/{}s", kind.to_lowercase()))
+    let plural = match kind.to_lowercase() {
+        kind if kind.ends_with('y') => format!("{}ies", kind.trim_end_matches('y')),
+        kind => format!("{kind}s"),
+    };
+    Ok(format!("{api}{namespace}/{plural}"))
 }
 
 async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
@@ -292,6 +326,18 @@ async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
 
 fn kubeconfig(dir: &Path, user: &str) -> PathBuf {
     dir.join(format!("{user}.conf"))
+}
+
+/// A way to the API server with a token.
+fn config(dir: &Path, address: Ipv4Addr, audience: Audience, name: &str, token: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{ "name": "lab", "cluster": {
+            "server": format!("https://{address}:{}", audience.port()), "certificate-authority": dir.join("tls.crt"),
+        } }],
+        "users": [{ "name": name, "user": { "token": token } }],
+        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": name } }],
+    })
 }
 
 /// Who may call, with which groups, by the token `NAME-token`.
@@ -321,14 +367,7 @@ fn prepare(dir: &Path, audience: Audience) -> anyhow::Result<()> {
     for (at, (name, user, groups)) in users(audience).iter().enumerate() {
         let _ = writeln!(tokens, "{name}-token,{user},{at},\"{groups}\"");
         let address = if MACHINES.contains(&name.as_str()) { SERVICE } else { Ipv4Addr::LOCALHOST };
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{address}:{}", audience.port()), "certificate-authority": dir.join("tls.crt"),
-            } }],
-            "users": [{ "name": name, "user": { "token": format!("{name}-token") } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": name } }],
-        });
+        let config = config(dir, address, audience, name, &format!("{name}-token"));
         fs::write(kubeconfig(dir, name), config.to_string())?;
     }
     fs::write(dir.join("tokens.csv"), tokens)?;

@@ -1,6 +1,7 @@
 //! The registry in Kubernetes against a real API server.
 
 mod access;
+mod admission;
 mod away;
 mod caller;
 mod definitions;
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
         tests![
             access::decides_who_serves_and_who_is_connected,
             access::of_services_that_say_nothing,
+            admission::of_endpoints,
+            admission::of_leases,
+            admission::of_the_status_of_pods,
             definitions::good_and_bad_objects,
             definitions::one_without_status_and_schema,
             services::the_oldest_of_a_name_counts,
@@ -42,7 +46,8 @@ fn main() -> ExitCode {
             namespaces::those_that_ask_are_files,
             pods::on_the_hosts_network_are_told_so,
             pods::are_edited_by_nsmctl,
-            rights::used_ones_are_granted_and_others_denied,
+            rights::what_the_file_does_not_grant_is_denied,
+            rights::what_is_granted_is_used,
             rights::without_the_right_to_services,
         ],
         BOUND,
