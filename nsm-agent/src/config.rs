@@ -85,6 +85,10 @@ pub struct Settings {
     #[arg(long, env = "NSM_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
 
+    /// Where the kernel's settings can be written. In a container its own /proc/sys is read-only: name another mount of the host's.
+    #[arg(long, env = "NSM_PROC_SYS", value_name = "DIR", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
+
     /// Install nsm-cni in this directory: the one where the runtime looks for plugins. Off unless set.
     #[arg(long, env = "NSM_INSTALL_PLUGIN", value_name = "DIR")]
     pub install_plugin: Option<PathBuf>,
@@ -205,6 +209,7 @@ impl Settings {
             ("nsm-socket", &self.nsm_socket),
             ("state-dir", &self.state_dir),
             ("run-dir", &self.run_dir),
+            ("proc-sys", &self.proc_sys),
         ] {
             if !path.is_absolute() {
                 mistakes.push(format!("{key} is {}: expected an absolute path", path.display()));

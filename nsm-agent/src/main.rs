@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         println!("{}", failpoint::ALL.join("\n"));
         return ExitCode::SUCCESS;
     }
+    nsm_netlink::settings_at(settings.proc_sys.clone());
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use nsm_netlink::{IfName, Mac, Netlink, Netns, VethEnd, VethPair};
+use nsm_netlink::{IfName, Mac, Netlink, Netns, NetnsSocket, VethEnd, VethPair};
 use tokio::sync::Mutex;
 
 use crate::state::blocking;
@@ -75,7 +75,7 @@ impl SelfTest {
                 finding(
                     "a veth pair between two network namespaces",
                     wire(&inner.netlink),
-                    "the agent needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST, and the kernel the veth driver (modprobe veth)",
+                    "the agent needs CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_NET_BROADCAST and a writable /proc/sys/net, and the kernel the veth driver (modprobe veth)",
                 ),
                 finding(
                     "a record in the run directory",
@@ -100,7 +100,10 @@ fn wire(netlink: &Netlink) -> Result<(), String> {
             VethEnd { netns: &two, name: second, mac: Mac::random() },
         ];
         let [link, _] = netlink.create_veth(&VethPair { ends, mtu: None, group: None })?;
+        // Fails where the settings of interfaces cannot be written.
+        let settings = NetnsSocket::open(&one).and_then(|end| end.refuse_advertisements("selftest0"));
         netlink.delete_link(&link.identity(None))?;
+        settings?;
         Ok(())
     };
     make().map_err(|error: nsm_netlink::Error| error.to_string())

@@ -136,7 +136,7 @@ fn configurations() {
     let mut seen = 0;
     for file in fs::read_dir(root().join("deploy")).unwrap() {
         let path = file.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
+        let Ok(text) = fs::read_to_string(&path) else { continue };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("conf") => drop(conf(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))),
             Some("conflist") => {

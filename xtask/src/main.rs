@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
-mod crds;
 mod cross;
 mod demo;
+mod deploy;
 mod dist;
 mod image;
 mod lint;
@@ -27,6 +27,7 @@ cargo xtask VERB
   lint                        format, clippy, documentation, licences and dependencies
   bench [ARGUMENT…]           release binaries, then conformance/bench with these arguments
   crds                        writes deploy/crds.yaml from the Rust types of crates/nsm-crds
+  manifests                   writes deploy/nsm.yaml and the chart's copies of what is in deploy/
   dist                        the shipped binaries, in the target directory's release/
   image [--arch ARCH]… [--quick]  the OCI image archive nsm-image.tar in the target directory, without a container engine, of amd64 and
                               arm64 or of those named; --quick: unoptimised, of this machine's architecture only
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
         "test" => test::test(rest),
         "lint" => Ok(lint::lint()),
         "bench" => bench::bench(rest),
-        "crds" => crds::crds(),
+        "crds" => deploy::crds(),
+        "manifests" => deploy::manifests(),
         "dist" => dist::dist(),
         "image" => image::image(rest),
         "help" | "--help" | "-h" => {

@@ -12,13 +12,13 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use crate::pods;
+
 /// The plugin's type: its file's name in the runtime's plugin directory.
 pub const TYPE: &str = "nsm-cni";
 /// What derived configurations are called: the first that sorts before the original.
 pub const NAMES: [&str; 4] = ["00-nsm.conflist", "0-nsm.conflist", "+nsm.conflist", "!nsm.conflist"];
 
-/// The capability by which a runtime hands a pod's annotations over.
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 /// The key that tells what a list was derived from. Runtimes skip keys of a list that they do not know.
 const ORIGIN: &str = "networkservicemesh.io/derived-from";
 /// What may hold the plugins in a list.
@@ -194,7 +194,7 @@ impl Network {
     fn chained(&self, from: &str, entry: &Entry) -> String {
         let ours = json!({
             "type": TYPE,
-            "capabilities": { ANNOTATIONS: true },
+            "capabilities": { pods::CAPABILITY: true },
             "cniSocket": entry.cni_socket,
             "agentWaitSeconds": entry.agent_wait_seconds,
         });

@@ -118,8 +118,8 @@ impl NetnsSocket {
         Ok(())
     }
 
-    /// False: the link has no IPv6, or is called otherwise.
-    fn refuse_advertisements(&self, ifname: &str) -> Result<bool, Error> {
+    /// Keeps routers on a link from giving routes and addresses. False: the link has no IPv6, or is called otherwise.
+    pub fn refuse_advertisements(&self, ifname: &str) -> Result<bool, Error> {
         self.set_ipv6(ifname, "accept_ra", "0")
     }
 

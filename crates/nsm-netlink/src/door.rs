@@ -12,7 +12,8 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -22,8 +23,20 @@ use crate::Error;
 use crate::events::lock;
 use crate::transport::Transport;
 
-/// Per-interface settings of IPv6; absent from kernels without it.
-const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
+/// Where the kernel's settings are.
+static SETTINGS: OnceLock<PathBuf> = OnceLock::new();
+/// Below that: per-interface settings of IPv6; absent from kernels without it.
+const IPV6: &str = "net/ipv6/conf";
+
+/// Names another mount of `/proc/sys`, for this process: a container's own is read-only. To be called once, before anything is
+/// opened; whichever mount it is, a thread sees the settings of its own network namespace there.
+pub fn settings_at(proc_sys: PathBuf) {
+    let _ = SETTINGS.set(proc_sys);
+}
+
+fn ipv6_settings() -> PathBuf {
+    SETTINGS.get().map_or_else(|| Path::new("/proc/sys"), PathBuf::as_path).join(IPV6)
+}
 
 /// A netlink socket inside a namespace, and the directory of its IPv6 settings.
 pub(crate) struct Door {
@@ -54,15 +67,19 @@ impl Door {
         match write() {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io(format!("set {IPV6_SETTINGS}/{ifname}/{setting} to {value}"), e)),
+            Err(e) => {
+                let directory = ipv6_settings();
+                Err(Error::io(format!("set {}/{ifname}/{setting} to {value}", directory.display()), e))
+            }
         }
     }
 }
 
 fn open_ipv6_settings() -> Result<Option<OwnedFd>, Error> {
-    match nix::fcntl::open(IPV6_SETTINGS, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+    let directory = ipv6_settings();
+    match nix::fcntl::open(&directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(directory) => Ok(Some(directory)),
         Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::io(format!("open {IPV6_SETTINGS}"), errno.into())),
+        Err(errno) => Err(Error::io(format!("open {}", directory.display()), errno.into())),
     }
 }

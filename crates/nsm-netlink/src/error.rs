@@ -215,7 +215,9 @@ fn advice_text(advice: Option<&str>) -> String {
 fn io_advice(reason: &io::Error) -> Option<&'static str> {
     match reason.kind() {
         io::ErrorKind::PermissionDenied => Some("it needs CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN"),
-        io::ErrorKind::ReadOnlyFilesystem => Some("/proc/sys must be writable for the agent (a privileged container)"),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("the agent needs a writable /proc/sys/net: in a container, the host's by --proc-sys")
+        }
         _ => None,
     }
 }

@@ -12,7 +12,8 @@
 //! # Assumptions
 //!
 //! - Calls block: the kernel's network lock may be held by others. Use them on threads made for blocking.
-//! - The process has `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` over the namespaces it works on, and a writable `/proc/sys`.
+//! - The process has `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` over the namespaces it works on, and a writable `/proc/sys`, there
+//!   or elsewhere ([`settings_at`]).
 //! - Linux 5.7 or newer (links created across namespaces, strict checking of dumps).
 //!
 //! # Where what is
@@ -48,6 +49,7 @@ mod workers;
 pub use agent::Netlink;
 pub use config::{Address, Family, LinkConfig, Neighbour, NeighbourEntry, PortRange, Route, RouteEntry, Rule};
 pub use delete::{Deletion, LinkIdentity};
+pub use door::settings_at;
 pub use error::{Error, Refusal};
 pub use events::LinkEvent;
 pub use inside::NetnsSocket;

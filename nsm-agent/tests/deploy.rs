@@ -1,0 +1,93 @@
+//! The manifests of `deploy/` say what this version understands: services, annotations, flags and images.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use nsm_agent::{annotations::Annotations, annotations::Asked, config::Settings};
+use nsm_objects::Object;
+use serde_json::Value;
+
+fn documents(path: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+fn of_kind<'a>(documents: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    documents.iter().filter(move |document| document["kind"] == kind)
+}
+
+fn containers(documents: &[Value]) -> Vec<&Value> {
+    let templates = documents.iter().map(|document| &document["spec"]["template"]["spec"]["containers"]);
+    templates.filter_map(Value::as_array).flatten().collect()
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_agent_takes_the_flags_of_its_manifest() {
+    let manifest = documents("nsm.yaml");
+    let set: Vec<&Value> = of_kind(&manifest, "DaemonSet").collect();
+    let [container] = containers(&manifest)[..] else { panic!("expected one container in {set:?}") };
+    let mut arguments = strings(&container["command"]);
+    arguments.extend(strings(&container["args"]));
+    let settings = Settings::read(arguments).unwrap();
+    assert_eq!(settings.nsm_socket_mode, 0o666);
+    assert!(settings.metrics.is_some());
+    let mounted: Vec<&str> =
+        container["volumeMounts"].as_array().unwrap().iter().filter_map(|mount| mount["mountPath"].as_str()).collect();
+    let written = [
+        settings.cni_socket.parent(),
+        settings.nsm_socket.parent(),
+        settings.run_dir.parent(),
+        Some(settings.state_dir.as_path()),
+        settings.install_plugin.as_deref(),
+        settings.install_cni_conf.as_deref(),
+    ];
+    for path in written.map(Option::unwrap) {
+        assert!(mounted.iter().any(|mount| path == Path::new(mount)), "{} is not mounted", path.display());
+    }
+    assert!(mounted.contains(&settings.proc_sys.join("net").to_str().unwrap()));
+    assert_eq!(container["image"], format!("nsm:{}", env!("CARGO_PKG_VERSION")));
+    assert_ne!(container["securityContext"]["privileged"], true);
+}
+
+#[test]
+fn services_and_annotations_of_the_examples_are_understood() {
+    let (mut services, mut wishes) = (BTreeMap::new(), Vec::new());
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")).unwrap() {
+        let documents = documents(&format!("examples/{}", file.unwrap().file_name().to_str().unwrap()));
+        for service in of_kind(&documents, "NetworkService") {
+            let read = nsm_objects::parse(&serde_json::to_string(service).unwrap()).unwrap();
+            let [Object::Service(service)] = read.as_slice() else { panic!("{read:?}") };
+            services.insert(read[0].name().to_owned(), service.clone());
+        }
+        for document in &documents {
+            let annotations = &document["spec"]["template"]["metadata"]["annotations"];
+            let pod = Annotations::of(|key| annotations[key].as_str());
+            wishes.extend(Asked { pod, ..Asked::default() }.wishes().unwrap());
+        }
+        for container in containers(&documents) {
+            let image = container["image"].as_str().unwrap();
+            let ours = format!("nsm:{}", env!("CARGO_PKG_VERSION"));
+            assert!(image == ours || !image.starts_with("nsm:"), "{image}: expected {ours}");
+            // What `restricted` asks of a container.
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(strings(&context["capabilities"]["drop"]), ["ALL"]);
+        }
+        for template in
+            documents.iter().map(|document| &document["spec"]["template"]["spec"]).filter(|it| it.is_object())
+        {
+            assert_eq!(template["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(template["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        }
+    }
+    assert!(wishes.len() >= 3, "{wishes:?}");
+    for wish in wishes {
+        assert!(services.contains_key(&wish.service), "{} is in no example", wish.service);
+    }
+}
