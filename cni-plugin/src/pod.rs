@@ -107,14 +107,24 @@ pub(crate) fn add(call: &Call, conf: &Conf, pod: &OfPod, args: Args, netns: &Net
 
 /// Ends what the pod has, at its ADD or later.
 pub(crate) fn del(call: &Call, socket: &Path, pod: &OfPod) -> Result<(), Error> {
-    let Some(found) = sandbox::find(socket, &call.env) else { return in_runtime(end_in_doubt(call, socket, pod)) };
-    if found.is_asked() {
-        in_runtime(del::end(call, socket))?;
-        forget(found, socket);
+    let Some(mut found) = sandbox::find(socket, &call.env) else {
+        return in_runtime(end_in_doubt(call, socket, pod));
+    };
+    let asked = found.is_asked();
+    // First, as the agent gives a sandbox without a record nothing more. One that stays is a warning: the agent removes it when
+    // it sees that the namespace has gone.
+    let asked = found.take().unwrap_or_else(|error| {
+        eprintln!("nsm-cni: the record of the sandbox in {} stays: {error}", pods::folder(socket).display());
+        asked
+    });
+    if !asked {
         return Ok(());
     }
-    // The agent may just be giving it something.
-    if forget(found, socket) { in_runtime(del::end(call, socket)) } else { Ok(()) }
+    in_runtime(del::end(call, socket)).inspect_err(|_| {
+        if let Err(error) = found.put_back() {
+            eprintln!("nsm-cni: the record of the sandbox is lost: {error}");
+        }
+    })
 }
 
 /// Whether the agent may have made something for the pod.
@@ -123,16 +133,6 @@ pub(crate) fn is_asked_for(call: &Call, socket: &Path, pod: &OfPod) -> bool {
         Some(found) => found.is_asked(),
         None => may_ask(call, socket, pod),
     }
-}
-
-/// Whether the agent has something to end by now. A record that stays is a warning: the agent removes it when it sees that the
-/// namespace has gone.
-fn forget(found: sandbox::Found, socket: &Path) -> bool {
-    let asked = found.is_asked();
-    found.take().unwrap_or_else(|error| {
-        eprintln!("nsm-cni: the record of the sandbox in {} stays: {error}", pods::folder(socket).display());
-        asked
-    })
 }
 
 /// Without a record: nothing was made, or its DEL was here before, or it could not be written.

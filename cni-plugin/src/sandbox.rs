@@ -19,7 +19,7 @@ use crate::{files, netns::Netns};
 pub(crate) struct Found {
     folder: PathBuf,
     netns: (u64, u64),
-    asked: bool,
+    record: PodRecord,
 }
 
 /// Leaves the record of a sandbox, in place of what an earlier one with the same numbers left.
@@ -41,7 +41,7 @@ pub(crate) fn find(socket: &Path, env: &Environment) -> Option<Found> {
     let at = |netns: (u64, u64)| {
         let text = fs::read(folder.join(pods::file_name(netns.0, netns.1))).ok()?;
         let record = PodRecord::parse(&text).ok().filter(|record| record.is_of(&env.container_id, &env.ifname))?;
-        Some(Found { folder: folder.clone(), netns, asked: record.asked })
+        Some(Found { folder: folder.clone(), netns, record })
     };
     let here = Netns::open(env).ok().and_then(|netns| at((netns.id.dev, netns.id.ino)));
     here.or_else(|| {
@@ -53,17 +53,27 @@ pub(crate) fn find(socket: &Path, env: &Environment) -> Option<Found> {
 impl Found {
     /// Whether the agent has, or may have, something to end.
     pub(crate) fn is_asked(&self) -> bool {
-        self.asked || self.mark().exists()
+        self.record.asked || self.mark().exists()
     }
 
     /// Takes the record away. Whether the agent has something to end by now: it gives nothing to a sandbox without a record.
-    pub(crate) fn take(self) -> io::Result<bool> {
-        match fs::remove_file(self.folder.join(pods::file_name(self.netns.0, self.netns.1))) {
+    pub(crate) fn take(&self) -> io::Result<bool> {
+        match fs::remove_file(self.folder.join(self.name())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
         let marked = fs::remove_file(self.mark()).is_ok();
-        Ok(self.asked || marked)
+        Ok(self.record.asked || marked)
+    }
+
+    /// Puts the record back: the end has still to come.
+    pub(crate) fn put_back(&mut self) -> io::Result<()> {
+        self.record.asked = true;
+        files::put(&self.folder, &self.name(), &self.record.to_json())
+    }
+
+    fn name(&self) -> String {
+        pods::file_name(self.netns.0, self.netns.1)
     }
 
     fn mark(&self) -> PathBuf {

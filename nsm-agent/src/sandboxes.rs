@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::StreamExt;
@@ -53,6 +53,8 @@ pub struct Sandbox {
     pub netns: NetnsId,
     /// What its ADD knew.
     pub record: PodRecord,
+    /// When that was written.
+    pub since: SystemTime,
 }
 
 impl Sandbox {
@@ -106,17 +108,14 @@ impl Sandboxes {
 
     /// The pod that has this network namespace. Blocking.
     pub fn by_netns(&self, netns: NetnsId) -> Option<Sandbox> {
-        let text = std::fs::read(self.path.join(pods::file_name(netns.dev, netns.ino))).ok()?;
-        let sandbox = Sandbox { netns, record: PodRecord::parse(&text).ok()? };
-        sandbox.stands().then_some(sandbox)
+        Some(read(&self.path.join(pods::file_name(netns.dev, netns.ino)), netns)?).filter(Sandbox::stands)
     }
 
     /// The newest sandbox of the pod with this UID. Blocking.
     pub fn by_uid(&self, uid: &str) -> Option<Arc<Sandbox>> {
-        // Inode numbers of namespaces are reused, but a pod that is made again has its old one until then.
         let mut of_pod = self.all();
         of_pod.retain(|sandbox| sandbox.record.pod_uid == uid && sandbox.stands());
-        of_pod.into_iter().max_by_key(|sandbox| sandbox.netns.ino)
+        of_pod.into_iter().max_by_key(|sandbox| sandbox.since)
     }
 
     /// All that are recorded. Blocking.
@@ -128,10 +127,8 @@ impl Sandboxes {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let Some((dev, ino)) = pods::of_file_name(&name) else { continue };
             let known = before.remove(&name).filter(|(number, _)| *number == entry.ino());
-            let sandbox = known.map(|(_, sandbox)| sandbox).or_else(|| {
-                let record = PodRecord::parse(&std::fs::read(entry.path()).ok()?).ok()?;
-                Some(Arc::new(Sandbox { netns: NetnsId { dev, ino }, record }))
-            });
+            let sandbox = known.map(|(_, sandbox)| sandbox);
+            let sandbox = sandbox.or_else(|| read(&entry.path(), NetnsId { dev, ino }).map(Arc::new));
             if let Some(sandbox) = sandbox {
                 now.insert(name, (entry.ino(), sandbox));
             }
@@ -222,6 +219,13 @@ impl Pods for Known {
             Some(sandbox.pod()).filter(|pod| !pod.name.is_empty() && !pod.namespace.is_empty())
         })
     }
+}
+
+/// One record; none where it is gone, or none that this version reads.
+fn read(path: &Path, netns: NetnsId) -> Option<Sandbox> {
+    let since = std::fs::metadata(path).ok()?.modified().ok()?;
+    let record = PodRecord::parse(&std::fs::read(path).ok()?).ok()?;
+    Some(Sandbox { netns, record, since })
 }
 
 /// A folder that is this user's alone.

@@ -194,6 +194,20 @@ fn a_running_pod_that_got_something_owes_it() {
 }
 
 #[test]
+fn an_end_that_fails_is_remembered() {
+    let place = Place::new();
+    let conf = conf(&place, &asks());
+    call("ADD", &conf);
+    let agent = Agent::start(&place.socket(), Script { refuse: Some(Code::Internal), ..Script::default() });
+    assert_eq!(call("DEL", &conf).json["code"], 103);
+    assert_eq!(record(&place)["asked"], true);
+    drop(agent);
+    let _agent = Agent::start(&place.socket(), Script::default());
+    assert_eq!(call("DEL", &conf).exit, 0);
+    assert_eq!(files(&place), Vec::<String>::new());
+}
+
+#[test]
 fn a_record_of_another_sandbox_is_not_believed() {
     let place = Place::new();
     let conf = conf(&place, &asks());

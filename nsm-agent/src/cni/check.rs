@@ -86,7 +86,7 @@ impl Server {
 
 /// What a result says of one interface.
 fn part_of(all: &AddResponse, name: &str) -> AddResponse {
-    let place = all.interfaces.iter().position(|interface| interface.name == name);
+    let place = all.interfaces.iter().position(|interface| interface.name == name && !interface.sandbox.is_empty());
     let of_it = |interface: u32| usize::try_from(interface).ok() == place;
     AddResponse {
         interfaces: place.and_then(|place| all.interfaces.get(place)).cloned().into_iter().collect(),

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         pods::who_asks_nothing_needs_no_agent,
         pods::an_owed_del_ends_all_of_a_pod,
         pods::a_default_route_and_dns_need_leave,
+        pods::a_del_calls_off_the_add,
         pods::a_sandbox_made_again_is_one_client,
         pods::records_of_sandboxes,
         pods::behind_a_real_first_plugin,

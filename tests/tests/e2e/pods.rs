@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -228,6 +229,27 @@ pub(crate) fn a_default_route_and_dns_need_leave() -> anyhow::Result<()> {
     let added = sandbox.call("ADD")?.ok()?;
     ensure!(added.json["dns"]["nameservers"].as_array().is_some_and(|all| !all.is_empty()), "{}", added.json);
     sandbox.call("DEL")?.ok()?;
+    node.nothing_left(&before)
+}
+
+/// One is made, the other's endpoint hangs.
+pub(crate) fn a_del_calls_off_the_add() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let _hangs = Endpoint::of("other").program("nsm-hostile").set("NSM_MISBEHAVIOUR", "hang").start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let mut sandbox = Sandbox::of(&node, &pod, v1("kernel://icmp,kernel://other"));
+    sandbox.conf["timeoutSeconds"] = 60.into();
+    thread::scope(|scope| -> anyhow::Result<()> {
+        let adding = scope.spawn(|| sandbox.call("ADD"));
+        eventually("two records", SOON, || Ok(node.connections()?.len()), |count| *count == 2)?;
+        let deleted = sandbox.call("DEL")?.ok()?;
+        ensure!(deleted.took < SECOND, "DEL took {:?}", deleted.took);
+        let added = adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        ensure!(added.exit != 0, "ADD succeeded although it was deleted meanwhile: {}", added.json);
+        Ok(())
+    })?;
     node.nothing_left(&before)
 }
 
