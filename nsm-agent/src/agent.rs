@@ -20,7 +20,7 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     admin::Admin,
-    annotations::Nowhere,
+    annotations::{Elsewhere, Nowhere},
     arrival::in_time,
     attach::{self, Engine},
     cni,
@@ -32,7 +32,7 @@ use crate::{
     manager::{Endpoints, Ids, Manager, Owed, Parts, Recovered, recover},
     metrics::Metrics,
     node::{Tests, ThisNode},
-    pods::Pods,
+    pods::{Pods, With},
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry},
     sandboxes::{Known, Namespaces, Sandboxes},
@@ -68,6 +68,7 @@ struct Stored {
     connections: Records<Connected>,
     attachments: Records<state::Attachment>,
     pod_adds: Records<state::PodAdd>,
+    inherited: Records<state::Inherited>,
     owed: Records<crate::manager::OwedClose>,
 }
 
@@ -146,8 +147,10 @@ impl Agent {
             notes: notes.clone(),
             sandboxes: sandboxes.clone(),
             pod_adds: stored.pod_adds,
+            inherited: stored.inherited,
         });
         engine.recover().await;
+        let watched_pods = way.clone().map(|way| Pods::watch(way, name.clone(), namespaces.clone(), &tasks, &stop));
         let plugins = cni::plugins::Plugins::default();
         let server = cni::Server::new(cni::Parts {
             engine: engine.clone(),
@@ -155,11 +158,12 @@ impl Agent {
             metrics: metrics.clone(),
             plugins: plugins.clone(),
             namespaces,
-            elsewhere: Arc::new(Nowhere),
+            elsewhere: elsewhere(watched_pods.clone()),
         });
         let installer = Installer::new(&settings.install());
         let tests = Tests { selftest: selftest.clone(), installed: installer.installed() };
-        let node = Arc::new(ThisNode::new(&settings, manager.clone(), healer, tests.clone(), plugins, &netlink));
+        let node =
+            Arc::new(ThisNode::new(&settings, manager.clone(), healer.clone(), tests.clone(), plugins, &netlink));
         if let Some(address) = settings.metrics {
             let listener = http::bind(address).await?;
             let directory = registry.directory().clone();
@@ -167,12 +171,12 @@ impl Agent {
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
-        if let Some(way) = way {
-            let node = agent.settings.node_name();
-            Pods::watch(way, node, &agent.settings.cni_socket, &agent.tasks, &agent.stop);
-        }
         let watched = notes.watch();
         agent.serve(cni_socket, nsm_socket, node).await;
+        if let Some((pods, way)) = watched_pods.zip(way) {
+            let (tasks, stop) = (agent.tasks.clone(), agent.stop.clone());
+            pods.follow(With { engine: engine.clone(), healer, way, tasks, stop });
+        }
         agent.tasks.spawn(watched.run(engine, agent.stop.clone()));
         agent.tasks.spawn(sandboxes.run(agent.stop.clone()));
         // The last: from then on the runtime calls.
@@ -244,6 +248,14 @@ fn bind_sockets(settings: &Settings) -> anyhow::Result<(nsm_fdpass::Socket, nsm_
     Ok((cni, nsm))
 }
 
+/// Who knows annotations besides the runtime.
+fn elsewhere(pods: Option<Arc<Pods>>) -> Arc<dyn Elsewhere> {
+    match pods {
+        Some(pods) => pods,
+        None => Arc::new(Nowhere),
+    }
+}
+
 async fn open_registry(
     settings: &Settings,
     boot_id: &str,
@@ -292,8 +304,9 @@ fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error
     let (connections, mut found) = Records::open(run_dir, boot_id)?;
     let (attachments, of_attachments) = Records::open(run_dir, boot_id)?;
     let (pod_adds, of_pod_adds) = Records::open(run_dir, boot_id)?;
+    let (inherited, of_inherited) = Records::open(run_dir, boot_id)?;
     let (owed, of_owed) = Records::open(run_dir, boot_id)?;
-    for more in [of_attachments, of_pod_adds, of_owed] {
+    for more in [of_attachments, of_pod_adds, of_inherited, of_owed] {
         found.damaged.extend(more.damaged);
         found.earlier_boot += more.earlier_boot;
     }
@@ -303,7 +316,7 @@ fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error
     if found.earlier_boot > 0 {
         tracing::info!(records = found.earlier_boot, "records of an earlier boot forgotten");
     }
-    Ok(Stored { connections, attachments, pod_adds, owed })
+    Ok(Stored { connections, attachments, pod_adds, inherited, owed })
 }
 
 fn node_labels(settings: &Settings) -> BTreeMap<String, String> {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 pub use names::{Named, named};
 pub use nsm_cni_types::pods::Annotations;
 
-use crate::state::Pod;
+use crate::state::{AttachmentKey, Pod};
 
 /// Most network services of one pod.
 pub const MOST: usize = 32;
@@ -214,6 +214,12 @@ pub trait Elsewhere: Send + Sync + 'static {
     /// What a pod that starts asks for, its namespace's annotations included. `None`: it is not known by `deadline`, which is
     /// waited for; what the pod asks for is then made when it is known.
     async fn asked(&self, pod: &Pod, deadline: Instant) -> Option<Asked>;
+
+    /// Hears that a pod's ADD has ended well, whatever it made.
+    fn added(&self, _pod: &Pod, _call: &AttachmentKey) {}
+
+    /// Hears that what a pod asks for was refused at its ADD, and why.
+    fn refused(&self, _pod: &Pod, _why: &str) {}
 }
 
 /// There is no such means: the runtime's word and the host's files are all.

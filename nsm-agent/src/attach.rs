@@ -7,6 +7,7 @@
 //! a late DEL of that sandbox finds nothing.
 
 mod answer;
+mod ends;
 mod identity;
 mod pod;
 mod spec;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::answer;
+use ends::Ends;
 pub use pod::PodSpec;
 pub use spec::Spec;
 
@@ -29,7 +31,7 @@ use crate::{
     forwarder::{Wire, kernel},
     manager::{CalledOff, ForAttachment, Manager},
     sandboxes::Sandboxes,
-    state::{Attachment, AttachmentKey, PodAdd, Records, Source, blocking},
+    state::{Attachment, AttachmentKey, Inherited, PodAdd, Records, Source, blocking},
 };
 
 /// What the engine needs of the agent.
@@ -46,12 +48,15 @@ pub struct Parts {
     pub sandboxes: Sandboxes,
     /// ADDs of pods that are under way.
     pub pod_adds: Records<PodAdd>,
+    /// What pods have of their namespaces.
+    pub inherited: Records<Inherited>,
 }
 
 /// The engine. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
     parts: Arc<Parts>,
+    ends: Arc<Ends>,
 }
 
 /// An attachment that was made.
@@ -76,7 +81,7 @@ enum Begun {
 impl Engine {
     /// Works with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), ends: Arc::default() }
     }
 
     /// Who connects.
@@ -151,6 +156,11 @@ impl Engine {
         self.end(key).await
     }
 
+    /// When a DEL with this key was done last, if that was a moment ago: the plugin removes its record afterwards.
+    pub fn ended(&self, key: &AttachmentKey) -> Option<std::time::Instant> {
+        self.ends.get(key)
+    }
+
     /// Ends one attachment of an annotation, for whoever has the turn of its pod; false when there was none.
     pub async fn detach(&self, key: &AttachmentKey) -> Result<bool, Error> {
         let slot = self.parts.manager.turns.at(key);
@@ -181,6 +191,7 @@ impl Engine {
         let own = manager.attachments.get(key).is_none_or(|known| known.source == Source::Configuration);
         let mut found = own && manager.detach(key).await?;
         found |= self.end_of_pod(key).await?;
+        self.ends.put(key);
         if found {
             failpoint::hit("del.attachment-removed");
         }

@@ -39,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use clients::Clients;
-pub use heal::Healer;
+pub use heal::{Ailment, Healer};
 use heal::{Mailbox, Refreshes, Told};
 pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};

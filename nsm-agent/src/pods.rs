@@ -1,34 +1,49 @@
-//! What the agent knows of its node's pods from the Kubernetes API: what they and their namespaces ask for.
+//! The node's pods in the Kubernetes API: what they and their namespaces ask for, and what became of it.
 //!
 //! Guarantees:
-//! - Nothing is asked of the API server but by two watches; what was seen last counts while it is away.
+//! - What is read comes from two watches; what was seen last counts while the API server is away.
 //! - Of a pod is kept what decides, a few hundred bytes.
 //! - The plugin finds the namespaces that ask as files (`namespaces.rs`), so that pods that ask nothing need no agent.
+//! - A namespace's annotations count for a pod as they were at its ADD, its own as they are (`follow.rs`).
+//! - No ADD waits for what is written: status (`status.rs`) and events (`events.rs`).
 
+mod entries;
 mod events;
+mod follow;
 mod namespaces;
 mod seen;
 mod settle;
+mod status;
 mod watches;
 
 use std::{
     collections::HashSet,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use async_trait::async_trait;
+use nsm_cni_types::pods::Annotations;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use events::Events;
-pub use events::Reason;
-pub use seen::{ANNOTATION, ANNOTATION_2019, Annotations};
-use seen::{Asking, Key, Seen};
-
-use crate::{kubernetes::Way, state::Pod};
+pub use self::events::Reason;
+use self::{
+    events::{About, Events},
+    follow::Follower,
+    seen::{Asking, Key, Seen},
+    status::Status,
+};
+use crate::{
+    annotations::{Asked, Elsewhere},
+    attach::Engine,
+    kubernetes::Way,
+    manager::Healer,
+    sandboxes::Namespaces,
+    state::{AttachmentKey, Pod},
+};
 
 /// The node's pods.
 #[derive(Default)]
@@ -38,10 +53,31 @@ pub struct Pods {
     changes: watch::Sender<u64>,
     /// The namespaces that ask, once all have been read.
     asking: watch::Sender<Option<Asking>>,
-    /// Pods that nobody has looked at since they changed.
-    unsettled: Mutex<HashSet<Key>>,
+    unsettled: Mutex<Unsettled>,
     more: Notify,
     events: Events,
+}
+
+/// What nobody has looked at since it changed.
+#[derive(Default)]
+struct Unsettled {
+    keys: HashSet<Key>,
+    /// ADDs that have ended.
+    added: Vec<(Key, AttachmentKey)>,
+}
+
+/// What running pods are followed with.
+pub struct With {
+    /// What makes attachments.
+    pub engine: Engine,
+    /// What is wrong with connections.
+    pub healer: Healer,
+    /// The API server.
+    pub way: Way,
+    /// Where the work is done.
+    pub tasks: TaskTracker,
+    /// Ends it.
+    pub stop: CancellationToken,
 }
 
 impl Pods {
@@ -49,26 +85,37 @@ impl Pods {
     pub fn watch(
         way: Way,
         node: String,
-        cni_socket: &Path,
+        folder: Namespaces,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let pods = Arc::new(Self::default());
-        let files = namespaces::keep(namespaces::folder(cni_socket), pods.asking.subscribe());
+        let files = namespaces::keep(folder, pods.asking.subscribe());
         tasks.spawn(stop.clone().run_until_cancelled_owned(files));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(settle::run(pods.clone())));
         let (telling, client) = (pods.clone(), way.client.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { telling.events.run(client).await }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(watches::run(pods.clone(), way, node)));
         pods
     }
 
+    /// Starts to follow running pods: what they ask for is made, and what became of it is told.
+    pub fn follow(self: &Arc<Self>, with: With) {
+        let With { engine, healer, way, tasks, stop } = with;
+        let follower = Follower::new(self.clone(), engine.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(settle::run(self.clone(), follower.clone())));
+        let (pods, of_tasks, of_stop) = (self.clone(), tasks.clone(), stop.clone());
+        let status = Status { pods, follower, engine, healer, way, tasks: of_tasks, stop: of_stop };
+        tasks.spawn(stop.run_until_cancelled_owned(status::run(status)));
+    }
+
     /// What a pod asks for by itself; waits until the pod has been seen. None: it has not been seen in time.
     pub async fn annotations(&self, pod: &Pod, deadline: Instant) -> Option<Annotations> {
-        let key = Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
-        let found =
-            |seen: &Seen| seen.pod(&key).filter(|found| found.is(&pod.uid)).map(|found| found.annotations.clone());
-        self.wait(found, deadline).await
+        let key = key(pod);
+        let of_pod = |seen: &Seen| {
+            let found = seen.pod(&key).filter(|found| found.is(&pod.uid))?;
+            Some(found.annotations.clone())
+        };
+        self.wait(of_pod, deadline).await
     }
 
     /// What a namespace asks for its pods; waits until the namespace has been seen. None: it has not been seen in time.
@@ -94,12 +141,12 @@ impl Pods {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pods that have changed since nobody looked; waits for the first.
-    async fn unsettled(&self) -> HashSet<Key> {
+    /// What has changed since nobody looked; waits for it.
+    async fn unsettled(&self) -> Unsettled {
         loop {
-            let keys = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
-            if !keys.is_empty() {
-                return keys;
+            let unsettled = std::mem::take(&mut *self.changed());
+            if !unsettled.keys.is_empty() || !unsettled.added.is_empty() {
+                return unsettled;
             }
             self.more.notified().await;
         }
@@ -107,12 +154,43 @@ impl Pods {
 
     /// These pods are others than before.
     fn moved(&self, keys: Vec<Key>) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
         if !keys.is_empty() {
-            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+            self.changed().keys.extend(keys);
             self.more.notify_one();
         }
     }
+
+    fn changed(&self) -> MutexGuard<'_, Unsettled> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Elsewhere for Pods {
+    async fn asked(&self, pod: &Pod, deadline: Instant) -> Option<Asked> {
+        let of_pod = self.annotations(pod, deadline).await?;
+        let namespace = self.of_namespace(&pod.namespace, deadline).await?;
+        Some(Asked { pod: of_pod, namespace })
+    }
+
+    fn added(&self, pod: &Pod, call: &AttachmentKey) {
+        self.changed().added.push((key(pod), call.clone()));
+        self.more.notify_one();
+    }
+
+    fn refused(&self, pod: &Pod, why: &str) {
+        let found = self.seen().pod(&key(pod)).filter(|found| found.is(&pod.uid)).cloned();
+        let about = match found {
+            Some(found) => About::from(&*found),
+            None => About { namespace: (&*pod.namespace).into(), name: (&*pod.name).into(), uid: (&*pod.uid).into() },
+        };
+        self.events.tell(about, Reason::Refused, &format!("the pod does not start: {why}"));
+    }
+}
+
+fn key(pod: &Pod) -> Key {
+    Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() }
 }
 
 #[cfg(test)]

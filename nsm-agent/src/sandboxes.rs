@@ -137,6 +137,14 @@ impl Sandboxes {
         before.values().map(|(_, sandbox)| sandbox.clone()).collect()
     }
 
+    /// How long ago a sandbox was recorded; none where it is not any more. Blocking.
+    pub fn age(&self, sandbox: &Sandbox) -> Option<Duration> {
+        let path = self.path.join(pods::file_name(sandbox.netns.dev, sandbox.netns.ino));
+        let written = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+        // A clock that was put back makes it new.
+        Some(written.elapsed().unwrap_or_default())
+    }
+
     /// A number that moves when a record has come or gone.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

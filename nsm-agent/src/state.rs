@@ -21,7 +21,8 @@ use tokio::sync::watch;
 
 pub use hold::Hold;
 pub use record::{
-    Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Owner, Phase, Pod, PodAdd, RoutePolicy, Source,
+    Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd, RoutePolicy,
+    Source,
 };
 
 /// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.

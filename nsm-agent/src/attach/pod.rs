@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Made, Spec, cancelled, exists};
 use crate::{
-    annotations::{self, Named, Wish},
+    annotations::{self, Annotations, Named, Wish},
     failpoint,
-    state::{Attachment, AttachmentKey, Pod, PodAdd, RoutePolicy, Source},
+    state::{Attachment, AttachmentKey, Inherited, Pod, PodAdd, Records, RoutePolicy, Source},
 };
 
 /// What the attachments of a pod have in common.
@@ -62,6 +62,25 @@ impl Engine {
         let mut all: Vec<_> = self.parts.manager.attachments.all().into_iter().filter(of_pod).collect();
         all.sort_by(|a, b| a.interface.cmp(&b.interface));
         all
+    }
+
+    /// ADDs of pods that are under way.
+    pub fn pod_adds(&self) -> &Records<PodAdd> {
+        &self.parts.pod_adds
+    }
+
+    /// Records what the pod's namespace asks for at its ADD, for whoever has the pod's turn. Its DEL ends it.
+    pub async fn inherit(&self, key: &AttachmentKey, annotations: Annotations) -> Result<(), Error> {
+        if annotations.is_empty() {
+            return Ok(());
+        }
+        let recorded = self.parts.inherited.put(Inherited { key: key.clone(), annotations }).await;
+        recorded.map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))
+    }
+
+    /// What the pod's namespace asked for at its ADD.
+    pub fn inherited(&self, key: &AttachmentKey) -> Annotations {
+        self.parts.inherited.get(key).map(|inherited| inherited.annotations.clone()).unwrap_or_default()
     }
 
     /// Which interface each wish gets, with what the pod has already.
@@ -152,6 +171,9 @@ impl Engine {
         }
         if self.parts.pod_adds.get(key).is_some() {
             self.parts.pod_adds.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
+        }
+        if self.parts.inherited.get(key).is_some() {
+            self.parts.inherited.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
         }
         Ok(found)
     }

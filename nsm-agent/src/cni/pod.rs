@@ -44,12 +44,29 @@ impl Server {
                 return Err(Status::unavailable(format!("another operation on pod {key} did not end in time")));
             }
         };
-        let wishes = match self.asked(given, spec.pod.as_ref(), deadline).await? {
-            Some(asked) => asked.wishes().map_err(|error| Error::new(Kind::Invalid, error))?,
-            None => Vec::new(),
-        };
-        let made = self.parts.engine.add_pod(&spec, &wishes, &netns, deadline, &called_off).await?;
-        Ok(joined(&made))
+        let made = self.make_for_pod(given, &spec, &netns, deadline, &called_off).await;
+        match (&made, &spec.pod) {
+            (Ok(_), Some(pod)) => self.parts.elsewhere.added(pod, key),
+            (Err(status), Some(pod)) if !called_off.is_cancelled() => {
+                self.parts.elsewhere.refused(pod, status.message());
+            }
+            _ => {}
+        }
+        Ok(joined(&made?))
+    }
+
+    async fn make_for_pod(
+        &self,
+        given: Option<nsm_proto::cni::Annotations>,
+        spec: &PodSpec,
+        netns: &Netns,
+        deadline: Instant,
+        called_off: &CancellationToken,
+    ) -> Result<Vec<Made>, Status> {
+        let asked = self.asked(given, spec.pod.as_ref(), deadline).await?.unwrap_or_default();
+        let wishes = asked.wishes().map_err(|error| Error::new(Kind::Invalid, error))?;
+        self.parts.engine.inherit(&spec.key, asked.namespace).await?;
+        Ok(self.parts.engine.add_pod(spec, &wishes, netns, deadline, called_off).await?)
     }
 
     /// What the pod asks for; `None`: nobody knows yet.

@@ -20,8 +20,10 @@ use std::{
 };
 
 use nsm_proto::connection::State;
+use tokio::sync::watch as changes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::patients::Ailment;
 pub(super) use self::{mailbox::Mailbox, refreshes::Refreshes, watch::Told};
 use self::{
     patients::{Begin, Patients, longer},
@@ -90,6 +92,16 @@ impl Healer {
     /// Whether a connection is being healed.
     pub fn heals(&self, id: &str) -> bool {
         self.healing.contains(id)
+    }
+
+    /// What keeps a connection from being healed, since the first attempt failed.
+    pub fn ailment(&self, id: &str) -> Option<Ailment> {
+        self.healing.ailment(id)
+    }
+
+    /// A number that moves when a connection fails to be healed, or is healed.
+    pub fn changes(&self) -> changes::Receiver<u64> {
+        self.healing.changes()
     }
 
     /// A connection that is up and that nobody is taking down.
@@ -175,6 +187,7 @@ impl Healer {
                 }
                 Err(error) => {
                     tracing::warn!(connection = id, %error, "connection not healed yet");
+                    self.healing.failed(&id, &error.to_string());
                     // Its end is what the next look finds.
                     self.pod_is_gone(&key).await;
                 }

@@ -5,12 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use nsm_cni_types::pods::Annotations;
 
-/// The annotation of NSM v1.
-pub const ANNOTATION: &str = "networkservicemesh.io";
-/// The annotation of 2019.
-pub const ANNOTATION_2019: &str = "ns.networkservicemesh.io";
 /// What became of the wishes, as the agent writes it.
 pub(super) const STATUS: &str = "networkservicemesh.io/status";
 /// The interfaces of a pod, as all CNI meta-plugins write them.
@@ -28,30 +24,6 @@ pub(super) struct Key {
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// The annotations that ask for network services, as somebody wrote them. Blank ones ask for nothing and are none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Annotations {
-    /// [`ANNOTATION`].
-    #[serde(rename = "networkservicemesh.io", default, skip_serializing_if = "Option::is_none")]
-    pub services: Option<String>,
-    /// [`ANNOTATION_2019`].
-    #[serde(rename = "ns.networkservicemesh.io", default, skip_serializing_if = "Option::is_none")]
-    pub services_2019: Option<String>,
-}
-
-impl Annotations {
-    /// Those that `get` finds.
-    pub fn of<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
-        let text = |key: &str| get(key).filter(|text| !text.trim().is_empty()).map(str::to_owned);
-        Self { services: text(ANNOTATION), services_2019: text(ANNOTATION_2019) }
-    }
-
-    /// Whether they ask for nothing.
-    pub fn is_empty(&self) -> bool {
-        self.services.is_none() && self.services_2019.is_none()
     }
 }
 
@@ -83,6 +55,12 @@ impl Found {
             hash: text(CONFIG_HASH),
             ..self
         }
+    }
+
+    /// Versions of one object are numbers that grow.
+    fn is_older_than(&self, other: &Self) -> bool {
+        let number = |found: &Self| found.version.parse::<u64>().ok();
+        self.uid == other.uid && matches!((number(self), number(other)), (Some(one), Some(other)) if one < other)
     }
 
     /// Whether a runtime means this pod by that uid; where the runtime says none the name must do.
@@ -128,12 +106,14 @@ impl Seen {
         gone
     }
 
-    /// A pod as it is now.
+    /// A pod as it is now; what is older than what is known changes nothing.
     pub(super) fn put_pod(&mut self, found: Found) {
         if let Some(listed) = &mut self.listed_pods {
             listed.insert(found.key.clone());
         }
-        self.pods.insert(found.key.clone(), Arc::new(found));
+        if !self.pods.get(&found.key).is_some_and(|known| found.is_older_than(known)) {
+            self.pods.insert(found.key.clone(), Arc::new(found));
+        }
     }
 
     /// A pod of that identity is gone.
@@ -210,12 +190,25 @@ pub(super) mod tests {
 
     #[test]
     fn a_static_pod_is_known_by_its_hash_too() {
-        let annotations =
-            [(CONFIG_HASH.to_owned(), "abc".to_owned()), (ANNOTATION.to_owned(), "kernel://s".to_owned())];
+        let annotations = [
+            (CONFIG_HASH.to_owned(), "abc".to_owned()),
+            (nsm_cni_types::pods::ANNOTATION.to_owned(), "kernel://s".to_owned()),
+        ];
         let all = std::collections::HashMap::from(annotations);
         let pod = found("p", "u").annotated(|key| all.get(key).map(String::as_str));
         assert!(pod.is("u") && pod.is("abc") && pod.is("") && !pod.is("v"));
         assert_eq!(pod.annotations.services.as_deref(), Some("kernel://s"));
+    }
+
+    #[test]
+    fn what_is_late_changes_nothing() {
+        let mut seen = Seen::default();
+        let of = |uid: &str, version: &str| Found { version: version.into(), ..found("a", uid) };
+        seen.put_pod(of("1", "10"));
+        seen.put_pod(of("1", "9"));
+        assert_eq!(&*seen.pod(&found("a", "1").key).unwrap().version, "10");
+        seen.put_pod(of("2", "9"));
+        assert_eq!(&*seen.pod(&found("a", "1").key).unwrap().uid, "2");
     }
 
     #[test]

@@ -5,14 +5,28 @@ use std::sync::Arc;
 use super::{
     Pods,
     events::{About, Reason},
+    follow::Follower,
     seen::Key,
 };
 
 /// Looks at each pod that has changed, until the end.
-pub(super) async fn run(pods: Arc<Pods>) {
+pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
+    let mut sandboxes = follower.sandboxes();
     loop {
-        for key in pods.unsettled().await {
-            settle(&pods, &key);
+        tokio::select! {
+            unsettled = pods.unsettled() => {
+                for (key, call) in unsettled.added {
+                    follower.added(&key, &call);
+                }
+                for key in unsettled.keys {
+                    settle(&pods, &key);
+                    follower.look(&key);
+                }
+            }
+            changed = sandboxes.changed() => match changed {
+                Ok(()) => follower.look_at_sandboxes().await,
+                Err(_) => return,
+            },
         }
     }
 }

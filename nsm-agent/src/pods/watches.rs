@@ -18,11 +18,12 @@ use kube::{
         watcher::{self, Config, Event},
     },
 };
+use nsm_cni_types::pods::Annotations;
 use serde::Deserialize;
 
 use super::{
     Pods,
-    seen::{Annotations, Found, Key},
+    seen::{Found, Key},
 };
 use crate::kubernetes::{Way, chain};
 
@@ -36,19 +37,20 @@ const QUIET: Duration = Duration::from_secs(30);
 /// What is read of a pod's specification.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+pub(super) struct Spec {
     #[serde(default)]
     host_network: bool,
 }
 
 /// What is read of a pod's status.
 #[derive(Debug, Clone, Default, Deserialize)]
-struct Status {
+pub(super) struct Status {
     #[serde(default)]
     phase: String,
 }
 
-type Trimmed = Object<Spec, Status>;
+/// A pod without the rest.
+pub(super) type Trimmed = Object<Spec, Status>;
 
 enum News {
     Pod(Event<Trimmed>),
@@ -56,9 +58,14 @@ enum News {
     Failed(&'static str, watcher::Error),
 }
 
+/// Pods, as the API server calls them.
+pub(super) fn kind() -> ApiResource {
+    ApiResource::erase::<Pod>(&())
+}
+
 /// Follows the cluster until the end.
 pub(super) async fn run(pods: Arc<Pods>, way: Way, node: String) {
-    let of_pods: Api<Trimmed> = Api::all_with(way.client.clone(), &ApiResource::erase::<Pod>(&()));
+    let of_pods: Api<Trimmed> = Api::all_with(way.client.clone(), &kind());
     let config = Config::default().page_size(PODS).fields(&format!("spec.nodeName={node}"));
     let of_pods = watcher::watcher(of_pods, config).default_backoff();
     let of_namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(way.client);
@@ -141,7 +148,8 @@ fn key(object: &Trimmed) -> Key {
     Key { namespace: object.namespace().unwrap_or_default().into(), name: object.name_any().into() }
 }
 
-fn found(object: &Trimmed) -> Found {
+/// What is kept of a pod.
+pub(super) fn found(object: &Trimmed) -> Found {
     let over = |status: &Status| matches!(&*status.phase, "Succeeded" | "Failed");
     let bare = Found {
         key: key(object),

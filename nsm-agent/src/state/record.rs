@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use nsm_cni_types::pods::Annotations;
 use nsm_netlink::{IfName, Mac, Mtu, NetnsId};
 use nsm_proto::{cni, connection::Connection};
 use prost::Message;
@@ -140,6 +141,28 @@ impl Attachment {
 pub struct PodAdd {
     /// The key of the CNI call.
     pub key: AttachmentKey,
+}
+
+/// What a pod's namespace asked for when the pod's sandbox was made: an edit of the namespace's annotations counts for later pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The key of the CNI call.
+    pub key: AttachmentKey,
+    /// The namespace's annotations then.
+    pub annotations: Annotations,
+}
+
+impl Record for Inherited {
+    type Key = AttachmentKey;
+    const FOLDER: &'static str = "inherited";
+
+    fn key(&self) -> AttachmentKey {
+        self.key.clone()
+    }
+
+    fn file_name(key: &AttachmentKey) -> String {
+        Attachment::file_name(key)
+    }
 }
 
 impl Record for PodAdd {

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod asking;
 mod away;
 mod caller;
 mod definitions;
@@ -10,6 +11,7 @@ mod namespaces;
 mod nodes;
 mod pods;
 mod rights;
+mod running;
 mod services;
 
 use std::process::ExitCode;
@@ -48,6 +50,13 @@ fn main() -> ExitCode {
             pods::are_edited_by_nsmctl,
             rights::what_the_file_does_not_grant_is_denied,
             rights::what_is_granted_is_used,
+            running::edits_attach_and_detach,
+            running::a_pod_that_asked_nothing_gets_what_it_asks_for,
+            running::what_cannot_be_had_is_told_and_tried_again,
+            running::an_add_that_is_refused_is_told,
+            running::a_namespaces_annotation_counts_as_it_was,
+            running::edits_count_that_were_made_while_somebody_was_away,
+            running::a_pod_that_ends_gets_nothing,
             rights::without_the_right_to_services,
         ],
         BOUND,

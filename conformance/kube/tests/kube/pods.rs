@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::SOON;
 
 /// Events about a pod of one reason.
-fn events(cluster: &Cluster, pod: &str, reason: &str) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn events(cluster: &Cluster, pod: &str, reason: &str) -> anyhow::Result<Vec<Value>> {
     let mut all = cluster.items("/api/v1/events")?;
     all.retain(|event| event["involvedObject"]["name"] == pod && event["reason"] == reason);
     Ok(all)

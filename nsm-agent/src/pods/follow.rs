@@ -1,0 +1,393 @@
+//! Running pods are given what their annotations ask for, and no more.
+//!
+//! Guarantees:
+//! - At most one task works for a pod, and at most [`AT_ONCE`] change something at the same time.
+//! - What is done is done in the pod's turn: never during its ADD or DEL. A pod that is being deleted gets nothing, and neither
+//!   does one whose ADD may still be to come.
+//! - Attachments that are as the annotations want them are not touched. Annotations that cannot be followed change nothing.
+//! - What failed is tried again, with pauses that grow, and at once when the annotations or the registry change.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use nsm_netlink::Netns;
+use nsm_sdk::Error;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Pods,
+    events::{About, Reason},
+    seen::{Found, Key},
+};
+use crate::{
+    annotations::{Annotations, Asked, Named},
+    attach::{Engine, PodSpec},
+    kubernetes::jitter,
+    sandboxes::Sandbox,
+    state::{AttachmentKey, Source, blocking},
+};
+
+/// Most pods that are changed at the same time.
+const AT_ONCE: usize = 8;
+/// Longest wait for one attachment.
+const ATTACHING: Duration = Duration::from_secs(15);
+/// The longest ADD: a sandbox this old has had its own.
+const ADDING: Duration = Duration::from_mins(2);
+/// First pause after a failure.
+const FIRST: Duration = Duration::from_millis(500);
+/// Longest pause.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Shortest wait where the registry changes all the time.
+const FLOOR: Duration = Duration::from_millis(100);
+
+/// Something that a pod asks for and does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) service: String,
+    pub(super) interface: String,
+    pub(super) why: String,
+}
+
+/// What is made for running pods.
+pub(super) struct Follower {
+    pods: Arc<Pods>,
+    engine: Engine,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    places: Semaphore,
+    state: Mutex<State>,
+    /// Moves with what pods miss, and when the work at a pod ends.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Pods that a task works for, and how to wake it.
+    running: HashMap<Key, Arc<Notify>>,
+    /// Pods whose annotations have been followed, until they or the sandbox change.
+    settled: HashMap<Key, Settled>,
+    /// What pods miss.
+    missing: HashMap<Key, Vec<Missing>>,
+    /// Pods that are being changed.
+    busy: BTreeSet<Key>,
+    /// Sandboxes whose ADD has ended, by pod.
+    added: HashMap<Key, AttachmentKey>,
+}
+
+/// What was followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Settled {
+    uid: Box<str>,
+    sandbox: AttachmentKey,
+    annotations: Annotations,
+}
+
+/// How the work at a pod went.
+enum Outcome {
+    /// There is nothing more to do until something changes.
+    Done,
+    /// Not now, but by then.
+    At(Instant),
+    /// Something is missing.
+    Failed,
+}
+
+impl Follower {
+    pub(super) fn new(pods: Arc<Pods>, engine: Engine, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+        let (places, changes) = (Semaphore::new(AT_ONCE), watch::Sender::new(0));
+        Arc::new(Self { pods, engine, tasks, stop, places, state: Mutex::default(), changes })
+    }
+
+    /// A number that moves with what pods miss, and when the work at a pod ends.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// A number that moves when a pod's sandbox comes or goes.
+    pub(super) fn sandboxes(&self) -> watch::Receiver<u64> {
+        self.engine.sandboxes().changes()
+    }
+
+    /// What a pod asks for and does not have.
+    pub(super) fn missing(&self, key: &Key) -> Vec<Missing> {
+        self.state().missing.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Pods that do not have all that they ask for.
+    pub(super) fn all_missing(&self) -> BTreeSet<Key> {
+        self.state().missing.keys().cloned().collect()
+    }
+
+    /// Whether a pod is being changed: what it has in the middle of it is nobody's business.
+    pub(super) fn is_busy(&self, key: &Key) -> bool {
+        self.state().busy.contains(key)
+    }
+
+    /// A pod's ADD has ended well.
+    pub(super) fn added(self: &Arc<Self>, key: &Key, call: &AttachmentKey) {
+        self.state().added.insert(key.clone(), call.clone());
+        self.look(key);
+    }
+
+    /// Looks at every pod whose sandbox is another one than before.
+    pub(super) async fn look_at_sandboxes(self: &Arc<Self>) {
+        let sandboxes = self.engine.sandboxes().clone();
+        let all = blocking(move || sandboxes.all()).await;
+        for sandbox in all {
+            let pod = sandbox.pod();
+            let key = Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
+            let call = sandbox.spec().key;
+            let asks = self.pods.seen().pod(&key).is_some_and(|found| !found.annotations.is_empty());
+            let same = self.state().settled.get(&key).is_some_and(|settled| settled.sandbox == call);
+            if asks && !same {
+                self.look(&key);
+            }
+        }
+    }
+
+    /// Looks at a pod, which may have changed.
+    pub(super) fn look(self: &Arc<Self>, key: &Key) {
+        let found = self.pods.seen().pod(key).cloned();
+        let Some(found) = found.filter(|found| !found.ending && !found.host_network) else { return self.forget(key) };
+        let mut state = self.state();
+        if let Some(running) = state.running.get(key) {
+            running.notify_one();
+            return;
+        }
+        let same = |settled: &Settled| settled.uid == found.uid && settled.annotations == found.annotations;
+        let settled = state.settled.get(key).is_some_and(same);
+        if settled || (found.annotations.is_empty() && !state.settled.contains_key(key) && !self.has_some(&found)) {
+            return;
+        }
+        let wake = Arc::new(Notify::new());
+        state.running.insert(key.clone(), wake.clone());
+        drop(state);
+        let (follower, key) = (self.clone(), key.clone());
+        let work = async move { follower.work(key, &wake).await };
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
+    }
+
+    /// The pod has gone, or ends.
+    fn forget(&self, key: &Key) {
+        let mut state = self.state();
+        if let Some(running) = state.running.get(key) {
+            running.notify_one();
+        }
+        state.settled.remove(key);
+        state.missing.remove(key);
+        state.added.remove(key);
+    }
+
+    /// Whether annotations have given the pod something.
+    fn has_some(&self, found: &Found) -> bool {
+        let of_pod = |pod: &crate::state::Pod| *pod.name == *found.key.name && found.is(&pod.uid);
+        let attachments = &self.engine.manager().attachments;
+        let asked = |source: &Source| matches!(source, Source::Annotation { .. });
+        attachments.find(|one| asked(&one.source) && one.pod.as_ref().is_some_and(of_pod)).is_some()
+    }
+
+    /// Works for one pod until there is nothing to do.
+    async fn work(self: Arc<Self>, key: Key, wake: &Notify) {
+        let mut pause = FIRST;
+        let mut last = Annotations::default();
+        loop {
+            let found = self.pods.seen().pod(&key).cloned();
+            let Some(found) = found.filter(|found| !found.ending && !found.host_network) else {
+                if self.leave(&key, None, wake) {
+                    return;
+                }
+                continue;
+            };
+            if found.annotations != last {
+                (last, pause) = (found.annotations.clone(), FIRST);
+            }
+            let mut registry = self.engine.manager().endpoints.directory().changes();
+            registry.borrow_and_update();
+            let outcome = self.once(&found).await;
+            self.moved();
+            match outcome {
+                Outcome::Done => {
+                    if self.leave(&key, Some(&found), wake) {
+                        return;
+                    }
+                }
+                Outcome::At(time) => {
+                    let _ = tokio::time::timeout_at(time, wake.notified()).await;
+                }
+                Outcome::Failed => {
+                    let floor = Instant::now() + FLOOR;
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        _ = registry.changed() => tokio::time::sleep_until(floor).await,
+                        () = tokio::time::sleep(jitter(pause)) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST);
+                }
+            }
+        }
+    }
+
+    /// Ends the work at a pod, unless it is another one than `found` by now, or somebody asked to look again.
+    fn leave(&self, key: &Key, found: Option<&Arc<Found>>, wake: &Notify) -> bool {
+        let seen = self.pods.seen();
+        let mut state = self.state();
+        let now = seen.pod(key).filter(|found| !found.ending && !found.host_network);
+        let as_asked = |found: &Arc<Found>| (found.uid.clone(), found.annotations.clone());
+        if now.map(as_asked) != found.map(as_asked) || wake.notified().now_or_never().is_some() {
+            return false;
+        }
+        state.running.remove(key);
+        true
+    }
+
+    /// Brings a pod to what its annotations ask for.
+    async fn once(&self, found: &Arc<Found>) -> Outcome {
+        let Some(sandbox) = self.sandbox(found).await else {
+            self.state().missing.remove(&found.key);
+            return Outcome::Done;
+        };
+        let spec = sandbox.spec();
+        let slot = self.engine.manager().turns.at(&spec.key);
+        let called_off = slot.called_off();
+        let turn = async {
+            let turn = slot.turn().await;
+            Some((turn, self.places.acquire().await.ok()?))
+        };
+        let turn = tokio::select! {
+            turn = turn => turn,
+            () = called_off.cancelled() => return Outcome::At(Instant::now() + FLOOR),
+        };
+        let Some(_turn) = turn else { return Outcome::Done };
+        let (sandboxes, of) = (self.engine.sandboxes().clone(), sandbox.clone());
+        let age = blocking(move || sandboxes.age(&of)).await;
+        // Recorded before the last DEL: it had its own.
+        let is_over = |age: Duration| self.engine.ended(&spec.key).is_some_and(|ended| ended.elapsed() <= age);
+        let Some(age) = age.filter(|age| !is_over(*age)) else { return Outcome::At(Instant::now() + FLOOR) };
+        if let Some(time) = self.add_is_to_come(found, &sandbox, age) {
+            return Outcome::At(time);
+        }
+        let path = spec.netns_path.clone();
+        let netns = match blocking(move || Netns::open(path)).await {
+            Ok(netns) if netns.id() == sandbox.netns => netns,
+            // The pod has ended; another sandbox of it is seen when it is there.
+            Ok(_) | Err(_) => return Outcome::Done,
+        };
+        self.state().busy.insert(found.key.clone());
+        let missing = self.converge(found, &spec, &netns, &called_off).await;
+        let mut state = self.state();
+        state.busy.remove(&found.key);
+        let Some(missing) = missing else { return Outcome::At(Instant::now() + FLOOR) };
+        if missing.is_empty() {
+            state.missing.remove(&found.key);
+            let (uid, annotations) = (found.uid.clone(), found.annotations.clone());
+            state.settled.insert(found.key.clone(), Settled { uid, sandbox: spec.key, annotations });
+            return Outcome::Done;
+        }
+        state.missing.insert(found.key.clone(), missing);
+        Outcome::Failed
+    }
+
+    async fn sandbox(&self, found: &Found) -> Option<Arc<Sandbox>> {
+        let sandboxes = self.engine.sandboxes().clone();
+        let uids = [Some(found.uid.clone()), found.hash.clone()];
+        blocking(move || uids.into_iter().flatten().find_map(|uid| sandboxes.by_uid(&uid))).await
+    }
+
+    /// When the pod's own ADD has come, if that may still be under way: the plugin records a sandbox before it asks.
+    fn add_is_to_come(&self, found: &Found, sandbox: &Sandbox, age: Duration) -> Option<Instant> {
+        let call = sandbox.spec().key;
+        let ended = self.state().added.get(&found.key) == Some(&call);
+        if !sandbox.record.asked || ended || !self.engine.of_pod(&call).is_empty() {
+            return None;
+        }
+        ADDING.checked_sub(age).filter(|left| !left.is_zero()).map(|left| Instant::now() + left)
+    }
+
+    /// Makes and ends what is to be made and ended, for whoever has the pod's turn. Answers what is missing then; none when it was
+    /// called off.
+    async fn converge(
+        &self,
+        found: &Found,
+        spec: &PodSpec,
+        netns: &Netns,
+        called_off: &CancellationToken,
+    ) -> Option<Vec<Missing>> {
+        let asked = Asked { pod: found.annotations.clone(), namespace: self.engine.inherited(&spec.key) };
+        let wanted = asked.wishes().and_then(|wishes| self.engine.named(spec, &wishes));
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let why = format!("nothing is changed: {error}");
+                tracing::warn!(pod = %found.key, %error, "the annotations of a pod cannot be followed");
+                self.pods.events.tell(About::from(found), Reason::Refused, &why);
+                return Some(Vec::new());
+            }
+        };
+        let attached = self.engine.of_pod(&spec.key);
+        let unwanted = attached.iter().filter(|one| !wanted.iter().any(|wanted| wanted.is(one)));
+        let mut missing = Vec::new();
+        for one in unwanted {
+            match self.engine.detach(&one.key).await {
+                Ok(_) => {
+                    tracing::info!(pod = %found.key, ifname = %one.interface, service = one.network_service, "detached");
+                }
+                Err(error) => missing.push(Missing {
+                    service: one.network_service.clone(),
+                    interface: one.interface.to_string(),
+                    why: format!("it is not detached yet: {error}"),
+                }),
+            }
+        }
+        for wanted in wanted {
+            if attached.iter().any(|one| wanted.is(one)) {
+                continue;
+            }
+            if called_off.is_cancelled() || self.stop.is_cancelled() {
+                return None;
+            }
+            if let Err((wanted, error)) = self.attach(found, spec, wanted, netns, called_off).await {
+                if called_off.is_cancelled() || self.sandbox(found).await.is_none() {
+                    return None;
+                }
+                let Named { service, interface, .. } = wanted;
+                tracing::warn!(pod = %found.key, service, ifname = %interface, %error, "not attached yet");
+                let why = format!("network service {service:?}, interface {interface}: {error}");
+                self.pods.events.tell(About::from(found), Reason::Refused, &why);
+                missing.push(Missing { service, interface: interface.to_string(), why: error.to_string() });
+            }
+        }
+        Some(missing)
+    }
+
+    async fn attach(
+        &self,
+        found: &Found,
+        spec: &PodSpec,
+        wanted: Named,
+        netns: &Netns,
+        called_off: &CancellationToken,
+    ) -> Result<(), (Named, Error)> {
+        let (deadline, began) = (Instant::now() + ATTACHING, Instant::now());
+        let made = self.engine.add(spec.spec(wanted.clone()), netns.clone(), deadline, called_off).await;
+        let made = made.map_err(|error| (wanted, error))?;
+        let (service, duration_ms) = (made.attachment.network_service, crate::cni::milliseconds(began.elapsed()));
+        tracing::info!(pod = %found.key, ifname = %made.attachment.interface, service, duration_ms, "attached");
+        Ok(())
+    }
+
+    fn moved(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,303 @@
+//! What became of a pod's network services, on the pod: in an annotation of ours and among the interfaces that CNI meta-plugins
+//! write down.
+//!
+//! Guarantees: no ADD, DEL or edit waits for it. What a pod has in the middle of one is not written: an ADD is one patch. A patch
+//! names the version that it is about, so that what others write stays; it is tried again a few times, and when something
+//! changes. Nothing is written about attachments that network configurations asked for, nor about a pod that ends.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Pods,
+    entries::{Entry, Joined, State, joined},
+    events::{About, Reason},
+    follow::Follower,
+    seen::{Found, Key, NETWORK_STATUS, STATUS},
+    watches::{self, Trimmed},
+};
+use crate::{
+    attach::Engine,
+    forwarder::Wire,
+    kubernetes::{Failure, Way, bounded, jitter},
+    manager::Healer,
+    state::{Attachment, ConnectionId, Owner, Phase, Source, blocking},
+};
+
+/// Changes that come together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// A sandbox that is made again comes within this time.
+const REMADE: Duration = Duration::from_millis(300);
+/// Most patches at the same time.
+const AT_ONCE: usize = 8;
+/// How often a patch is tried.
+const TRIES: u32 = 6;
+/// First pause after a failure; each is twice the one before.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the status follows.
+pub(super) struct Status {
+    pub(super) pods: Arc<Pods>,
+    pub(super) follower: Arc<Follower>,
+    pub(super) engine: Engine,
+    pub(super) healer: Healer,
+    pub(super) way: Way,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// The writer of all status.
+struct Writer {
+    of: Status,
+    places: Semaphore,
+    state: Mutex<Written>,
+}
+
+#[derive(Default)]
+struct Written {
+    /// Pods that are being written, and whether to look again afterwards.
+    running: HashMap<Key, bool>,
+    /// Failures to heal that have been told, by connection.
+    told: HashMap<ConnectionId, u32>,
+}
+
+/// What a pod is to have.
+struct Wanted {
+    status: Option<String>,
+    network_status: Option<String>,
+}
+
+/// Writes until the end.
+pub(super) async fn run(of: Status) {
+    let manager = of.engine.manager();
+    let (mut attachments, mut connections) = (manager.attachments.changes(), manager.wires.connections.changes());
+    let (mut adds, mut health) = (of.engine.pod_adds().changes(), of.healer.changes());
+    let (mut followed, mut seen) = (of.follower.changes(), of.pods.changes.subscribe());
+    let writer = Arc::new(Writer { of, places: Semaphore::new(AT_ONCE), state: Mutex::default() });
+    loop {
+        writer.look();
+        let moved = tokio::select! {
+            moved = attachments.changed() => moved,
+            moved = connections.changed() => moved,
+            moved = adds.changed() => moved,
+            moved = health.changed() => moved,
+            moved = followed.changed() => moved,
+            moved = seen.changed() => moved,
+        };
+        if moved.is_err() {
+            return;
+        }
+        tokio::time::sleep(TOGETHER).await;
+        for changes in [&mut attachments, &mut connections, &mut adds, &mut health, &mut followed, &mut seen] {
+            changes.mark_unchanged();
+        }
+    }
+}
+
+impl Writer {
+    /// Looks at every pod that has, or had, something.
+    fn look(self: &Arc<Self>) {
+        let attached = self.attached();
+        let found: Vec<Arc<Found>> = {
+            let seen = self.of.pods.seen();
+            let theirs = |found: &&Arc<Found>| found.status.is_some() || attached.contains_key(&found.key);
+            seen.pods().filter(theirs).cloned().collect()
+        };
+        let mut ailing = BTreeSet::new();
+        let mut all: BTreeSet<Key> = self.of.follower.all_missing();
+        for found in &found {
+            let of_pod = attached.get(&found.key).map(Vec::as_slice).unwrap_or_default();
+            self.tell_losses(found, of_pod, &mut ailing);
+            all.insert(found.key.clone());
+        }
+        self.state().told.retain(|id, _| ailing.contains(id));
+        for key in all {
+            let attached = attached.get(&key).map(Vec::as_slice).unwrap_or_default();
+            if self.outstanding(&key, attached).is_some() {
+                self.start(key);
+            }
+        }
+    }
+
+    /// The attachments that annotations asked for, by pod.
+    fn attached(&self) -> HashMap<Key, Vec<Arc<Attachment>>> {
+        let mut all: HashMap<Key, Vec<Arc<Attachment>>> = HashMap::new();
+        for attachment in self.of.engine.manager().attachments.all() {
+            if let (Source::Annotation { .. }, Some(pod)) = (&attachment.source, &attachment.pod) {
+                let key = Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
+                all.entry(key).or_default().push(attachment);
+            }
+        }
+        all
+    }
+
+    /// The pod, and what is to be written on it.
+    fn outstanding(&self, key: &Key, attached: &[Arc<Attachment>]) -> Option<(Arc<Found>, Wanted)> {
+        let found = self.of.pods.seen().pod(key).cloned()?;
+        let adding =
+            |one: &Arc<Attachment>| one.pod_key().is_some_and(|key| self.of.engine.pod_adds().get(&key).is_some());
+        if found.ending || self.of.follower.is_busy(key) || attached.iter().any(adding) {
+            return None;
+        }
+        let is = |one: &&Arc<Attachment>| one.pod.as_ref().is_some_and(|pod| found.is(&pod.uid));
+        let mut entries: Vec<Entry> = attached.iter().filter(is).map(|one| self.entry(one)).collect();
+        for missing in self.of.follower.missing(key) {
+            entries.retain(|entry| entry.interface != missing.interface);
+            entries.push(Entry::missing(missing));
+        }
+        entries.sort_by(|a, b| a.interface.cmp(&b.interface));
+        let status = (!entries.is_empty()).then(|| serde_json::to_string(&entries).unwrap_or_default());
+        let (unchanged, network_status) = match joined(found.network_status.as_deref(), &entries) {
+            Joined::AsItIs => (true, found.network_status.as_deref().map(str::to_owned)),
+            Joined::Nothing => (false, None),
+            Joined::Text(text) => (false, Some(text)),
+        };
+        let same = unchanged && status.as_deref() == found.status.as_deref();
+        (!same).then_some((found, Wanted { status, network_status }))
+    }
+
+    fn entry(&self, attachment: &Attachment) -> Entry {
+        let id = self.connection(attachment);
+        let connected = self.of.engine.manager().wires.connections.get(&id);
+        let ailment = self.of.healer.ailment(&id);
+        let mut entry = Entry {
+            service: attachment.network_service.clone(),
+            interface: attachment.interface.to_string(),
+            state: match &connected {
+                _ if ailment.is_some() => State::Healing,
+                Some(connected) if connected.phase == Phase::Up => State::Up,
+                Some(_) | None => State::Connecting,
+            },
+            message: ailment.map(|ailment| ailment.why),
+            ..Entry::default()
+        };
+        if let Some(connected) = connected {
+            entry.endpoint.clone_from(&connected.endpoint);
+            if let Some(Wire::Kernel(wire)) = &connected.wire {
+                let side = &wire.client;
+                entry.mac = side.mac.to_string();
+                entry.mtu = side.config.mtu.map(nsm_netlink::Mtu::get);
+                entry.ips = side.config.addresses.iter().map(ToString::to_string).collect();
+            }
+        }
+        entry
+    }
+
+    fn connection(&self, attachment: &Attachment) -> ConnectionId {
+        let owner = Owner::Attachment(attachment.key.clone());
+        self.of.engine.manager().wires.ids.id_of(&owner, &attachment.client_id)
+    }
+
+    /// Tells of connections that fail to be healed, each failure once.
+    fn tell_losses(&self, found: &Found, attached: &[Arc<Attachment>], ailing: &mut BTreeSet<ConnectionId>) {
+        for attachment in attached {
+            let id = self.connection(attachment);
+            let Some(ailment) = self.of.healer.ailment(&id) else { continue };
+            let told = self.state().told.insert(id.clone(), ailment.failures);
+            ailing.insert(id);
+            if told != Some(ailment.failures) && !found.ending {
+                let (service, interface) = (&attachment.network_service, &attachment.interface);
+                let why = format!(
+                    "network service {service:?}, interface {interface}, is lost and not healed yet: {}",
+                    ailment.why
+                );
+                self.of.pods.events.tell(About::from(found), Reason::Lost, &why);
+            }
+        }
+    }
+
+    /// Has a pod written, by one task.
+    fn start(self: &Arc<Self>, key: Key) {
+        let mut state = self.state();
+        if let Some(again) = state.running.get_mut(&key) {
+            *again = true;
+            return;
+        }
+        state.running.insert(key.clone(), false);
+        drop(state);
+        let writer = self.clone();
+        let work = async move { writer.write_all(key).await };
+        self.of.tasks.spawn(self.of.stop.clone().run_until_cancelled_owned(work));
+    }
+
+    async fn write_all(self: Arc<Self>, key: Key) {
+        loop {
+            self.write(&key).await;
+            let mut state = self.state();
+            if state.running.insert(key.clone(), false) != Some(true) {
+                state.running.remove(&key);
+                return;
+            }
+        }
+    }
+
+    /// Writes until a pod is as it is to be, or it cannot be.
+    async fn write(&self, key: &Key) {
+        let api: Api<Trimmed> = Api::namespaced_with(self.of.way.client.clone(), &key.namespace, &watches::kind());
+        let mut calm = false;
+        for tries in 0..TRIES {
+            let attached = self.attached().remove(key).unwrap_or_default();
+            let Some((found, wanted)) = self.outstanding(key, &attached) else { return };
+            if wanted.status.is_none() && !calm {
+                // Between two sandboxes a pod has nothing, and so has one that is about to be deleted.
+                tokio::time::sleep(REMADE).await;
+                if !self.has_sandbox(&found).await {
+                    return;
+                }
+                calm = true;
+                continue;
+            }
+            let written = {
+                let Ok(_place) = self.places.acquire().await else { return };
+                let change = json!({ "metadata": {
+                    "uid": found.uid, "resourceVersion": found.version,
+                    "annotations": { STATUS: wanted.status, NETWORK_STATUS: wanted.network_status },
+                } });
+                match bounded(api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(change))).await {
+                    // Somebody wrote meanwhile, as the kubelet does all the time.
+                    Err(Failure::Conflict(_)) => bounded(api.get(&key.name)).await.map(|pod| (pod, false)),
+                    done => done.map(|pod| (pod, true)),
+                }
+            };
+            match written {
+                Ok((pod, done)) => {
+                    self.of.pods.seen().put_pod(watches::found(&pod));
+                    if done {
+                        return;
+                    }
+                }
+                Err(Failure::Away(error)) => {
+                    tracing::debug!(pod = %key, error, "the status of a pod is not written yet");
+                    tokio::time::sleep(jitter(AGAIN * 2_u32.pow(tries))).await;
+                }
+                Err(Failure::Missing(_)) => return,
+                Err(error) => {
+                    tracing::warn!(pod = %key, %error, "the status of a pod cannot be written");
+                    return;
+                }
+            }
+        }
+        tracing::warn!(pod = %key, "the status of a pod is not written: when something changes it is tried again");
+    }
+
+    async fn has_sandbox(&self, found: &Found) -> bool {
+        let sandboxes = self.of.engine.sandboxes().clone();
+        let uids = [Some(found.uid.clone()), found.hash.clone()];
+        blocking(move || uids.into_iter().flatten().any(|uid| sandboxes.by_uid(&uid).is_some())).await
+    }
+
+    fn state(&self) -> MutexGuard<'_, Written> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
