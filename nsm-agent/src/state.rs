@@ -229,6 +229,11 @@ impl<R: Record> Records<R> {
         self.lock().values().find(|record| fits(record)).cloned()
     }
 
+    /// The records that fit.
+    pub fn select(&self, fits: impl Fn(&R) -> bool) -> Vec<Arc<R>> {
+        self.lock().values().filter(|record| fits(record)).cloned().collect()
+    }
+
     /// How many fit.
     pub fn count(&self, fits: impl Fn(&R) -> bool) -> usize {
         self.lock().values().filter(|record| fits(record)).count()

@@ -58,8 +58,7 @@ impl PodSpec {
 impl Engine {
     /// What annotations have given the pod so far.
     pub fn of_pod(&self, key: &AttachmentKey) -> Vec<Arc<Attachment>> {
-        let of_pod = |attachment: &Arc<Attachment>| attachment.pod_key().as_ref() == Some(key);
-        let mut all: Vec<_> = self.parts.manager.attachments.all().into_iter().filter(of_pod).collect();
+        let mut all = self.parts.manager.attachments.select(|attachment| attachment.is_of_pod(key));
         all.sort_by(|a, b| a.interface.cmp(&b.interface));
         all
     }
@@ -88,9 +87,9 @@ impl Engine {
     /// # Errors
     /// [`annotations::Error::Taken`].
     pub fn named(&self, pod: &PodSpec, wishes: &[Wish]) -> Result<Vec<Named>, annotations::Error> {
-        let all = self.parts.manager.attachments.all();
-        let of_container = all.iter().filter(|one| one.key.container_id == pod.key.container_id);
-        let (ours, others): (Vec<_>, Vec<_>) = of_container.partition(|one| one.pod_key().as_ref() == Some(&pod.key));
+        let of_container = |one: &Attachment| one.key.container_id == pod.key.container_id;
+        let all = self.parts.manager.attachments.select(of_container);
+        let (ours, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.is_of_pod(&pod.key));
         let mut taken = pod.taken.clone();
         taken.extend(IfName::new(pod.key.ifname.as_str()));
         taken.extend(others.iter().map(|one| one.interface.clone()));

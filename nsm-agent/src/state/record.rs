@@ -125,6 +125,14 @@ impl Attachment {
         self.pod_key().unwrap_or_else(|| self.key.clone())
     }
 
+    /// Whether an annotation of the pod with this call asked.
+    pub fn is_of_pod(&self, call: &AttachmentKey) -> bool {
+        match &self.source {
+            Source::Configuration => false,
+            Source::Annotation { ifname } => *ifname == call.ifname && self.key.container_id == call.container_id,
+        }
+    }
+
     /// The key of the pod's CNI call, if an annotation asked.
     pub fn pod_key(&self) -> Option<AttachmentKey> {
         match &self.source {
