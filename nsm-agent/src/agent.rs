@@ -25,6 +25,7 @@ use crate::{
     attach::{self, Engine},
     cni,
     config::{RegistryKind, Settings},
+    excluded::Excluded,
     forwarder::{Forwarders, kernel::Kernel},
     http,
     install::Installer,
@@ -110,6 +111,10 @@ impl Agent {
         let pods: Arc<dyn registry::Pods> =
             Arc::new(Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() });
         let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone()).await?);
+        let excluded = Excluded::new(settings.excluded_prefix.clone());
+        if let Some(way) = &way {
+            excluded.follow(way, &tasks, &stop);
+        }
         let metrics = Metrics::new();
         let name = settings.node_name();
         let peers = Peers::new();
@@ -124,6 +129,7 @@ impl Agent {
             ids: ids.clone(),
             endpoints,
             pods,
+            excluded: excluded.clone(),
             peers,
             tokens: Arc::new(Unsigned::new(format!("spiffe://nsm.local/agent/{name}")).lifetime(life)),
             connections: stored.connections.clone(),

@@ -10,10 +10,9 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use nsm_cni_types::chained;
+use nsm_netlink::IpNetwork;
 
-use crate::install;
-
-use crate::registry::ServiceAccess;
+use crate::{install, registry::ServiceAccess};
 
 /// The node's Network Service Mesh agent: manager, kernel forwarder and CNI server in one process.
 #[derive(Debug, Clone, Parser)]
@@ -63,6 +62,10 @@ pub struct Settings {
     /// Who may use and serve a network service that does not name namespaces itself.
     #[arg(long, env = "NSM_SERVICE_ACCESS", value_name = "WHO", default_value = "any-namespace")]
     pub service_access: ServiceAccess,
+
+    /// Prefixes that no network service gives addresses of, beside those of the cluster.
+    #[arg(long, env = "NSM_EXCLUDED_PREFIX", value_name = "CIDR", value_delimiter = ',')]
+    pub excluded_prefix: Vec<IpNetwork>,
 
     /// Whom to ask for `--registry kubernetes`. Default: the cluster that the agent is a pod of.
     #[arg(long, env = "NSM_KUBECONFIG", value_name = "FILE")]

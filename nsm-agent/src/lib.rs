@@ -8,6 +8,7 @@ pub mod attach;
 pub mod candidates;
 pub mod cni;
 pub mod config;
+pub mod excluded;
 pub mod failpoint;
 pub mod forwarder;
 #[doc(hidden)]

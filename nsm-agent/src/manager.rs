@@ -52,6 +52,7 @@ pub use wires::Wires;
 
 use self::measured::Measured;
 use crate::{
+    excluded::Excluded,
     forwarder::Forwarders,
     metrics::Metrics,
     registry::Pods,
@@ -79,6 +80,8 @@ pub struct Manager {
     pub endpoints: Endpoints,
     /// Whose pods clients are.
     pub clients: Clients,
+    /// Addresses that no endpoint should give.
+    pub excluded: Excluded,
     /// What the CNI plugin asked for.
     pub attachments: Records<Attachment>,
     /// Whose turn it is at each of them.
@@ -102,6 +105,8 @@ pub struct Parts {
     pub endpoints: Endpoints,
     /// The pods of this node.
     pub pods: Arc<dyn Pods>,
+    /// Addresses that no endpoint should give.
+    pub excluded: Excluded,
     /// Connections to endpoints.
     pub peers: Peers,
     /// This agent's tokens.
@@ -145,7 +150,7 @@ impl Manager {
     /// Joins the parts into chains.
     pub fn new(parts: Parts) -> Self {
         let Parts { name, ids, endpoints, pods, peers, tokens, connections, attachments, .. } = parts;
-        let Parts { forwarders, owed, monitor, metrics, .. } = parts;
+        let Parts { forwarders, owed, monitor, metrics, excluded, .. } = parts;
         let clients = Clients::new(ids.clone(), attachments.clone(), pods);
         let (begin, attached) = (Begin::new(), Begin::new().quiet().carry::<ForAttachment>());
         let (refresh, expiry) = (Refresh::new(), Expiry::new());
@@ -160,7 +165,12 @@ impl Manager {
             Token::server(tokens.clone()),
             monitor.clone(),
             expiry.clone(),
-            Select { endpoints: endpoints.clone(), wires: wires.clone(), clients: clients.clone() },
+            Select {
+                endpoints: endpoints.clone(),
+                wires: wires.clone(),
+                clients: clients.clone(),
+                excluded: excluded.clone()
+            },
             Shared(wires.clone()),
             to_endpoint.clone(),
         ];
@@ -189,6 +199,7 @@ impl Manager {
             owed,
             endpoints,
             clients,
+            excluded,
             attachments,
             turns,
             behind_begin,

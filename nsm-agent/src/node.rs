@@ -143,7 +143,9 @@ impl ThisNode {
                 if taken {
                     plan.problems.push(format!("the pod has an interface {ifname} already"));
                 }
-                let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                let of_cluster = self.manager.excluded.prefixes();
+                let prefixes = prefixes.iter().map(ToString::to_string).chain(of_cluster.iter().cloned());
+                let prefixes: Vec<String> = prefixes.collect();
                 plan.steps.push(match prefixes.as_slice() {
                     [] => "ask for addresses: the pod reaches no other prefix yet".into(),
                     prefixes => format!("ask for addresses outside {}", prefixes.join(", ")),

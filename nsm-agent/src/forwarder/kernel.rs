@@ -5,7 +5,7 @@
 
 mod context;
 mod overlap;
-mod present;
+pub(crate) mod present;
 
 use std::thread;
 

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use nsm_proto::connection::{Connection, State};
-use nsm_sdk::{Close, Element, Error, Kind, Next, Request};
+use nsm_sdk::{Call, Close, Element, Error, Kind, Next, Request};
 
 use super::{CalledOff, Candidate, Clients, Endpoints, Found, Wires, wires::ClientFault};
-use crate::{registry::Party, state::Phase};
+use crate::{excluded::Excluded, registry::Party, state::Phase};
 
 /// Longest try of an endpoint while another one is left.
 const SHARE: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ pub struct Select {
     pub wires: Arc<Wires>,
     /// Whose pod a client is.
     pub clients: Clients,
+    /// Addresses that no endpoint should give.
+    pub excluded: Excluded,
 }
 
 #[async_trait]
@@ -44,6 +46,8 @@ impl Element for Select {
             return ask(request, candidate, next).await;
         }
         let client = self.clients.calling(&request.call)?;
+        let remaining = request.call.remaining();
+        unless_called_off(&request.call, self.excluded.add_to(&mut request.connection, remaining)).await?;
         if !request.connection.network_service_endpoint_name.is_empty() {
             let asked = &request.connection;
             let (service, endpoint) = (&asked.network_service, &asked.network_service_endpoint_name);
@@ -73,13 +77,13 @@ impl Select {
     /// Waits until this endpoint has heard of the connection's end before, for a while.
     async fn settled(&self, request: &Request, endpoint: &str) -> Result<(), Error> {
         let bound = SETTLE.min(request.call.remaining() / 2);
-        unless_called_off(request, self.wires.owed.settled(&request.connection.id, endpoint, bound)).await
+        unless_called_off(&request.call, self.wires.owed.settled(&request.connection.id, endpoint, bound)).await
     }
 
     async fn first_that_serves(&self, request: Request, client: &Party, next: Next) -> Result<Connection, Error> {
         let (service, labels) = (&request.connection.network_service, &request.connection.labels);
         let candidates = self.endpoints.candidates(service, labels, client, request.call.deadline);
-        let candidates = unless_called_off(&request, candidates).await??;
+        let candidates = unless_called_off(&request.call, candidates).await??;
         let mut left = candidates.len();
         let mut failures: Vec<(String, Error)> = Vec::new();
         for entry in candidates {
@@ -116,8 +120,8 @@ impl Select {
     }
 }
 
-async fn unless_called_off<T>(request: &Request, work: impl Future<Output = T>) -> Result<T, Error> {
-    let CalledOff(called_off) = request.call.noted().unwrap_or_default();
+async fn unless_called_off<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, Error> {
+    let CalledOff(called_off) = call.noted().unwrap_or_default();
     let done = called_off.run_until_cancelled(work).await;
     done.ok_or_else(|| Error::new(Kind::Cancelled, "called off"))
 }

@@ -52,7 +52,7 @@ pub(crate) fn from_registration_to_unregistration() -> anyhow::Result<()> {
     };
     ensure!(writes("networkserviceendpoints")? == ["get", "create"], "{:?}", writes("networkserviceendpoints"));
     let lists = cluster.asked()?.iter().filter(|asked| asked.verb == "list").count();
-    ensure!(lists == 5, "{lists} lists, one for each kind that is watched: no look-up may list");
+    ensure!(lists == 7, "{lists} lists, one for each kind that is watched: no look-up may list");
     caller::from(node, pod.namespace(), async |registry| {
         registry.unregister_endpoint(caller::endpoint(name, of), None).await?;
         Ok(())

@@ -7,6 +7,7 @@ mod away;
 mod caller;
 mod definitions;
 mod endpoints;
+mod excluded;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             endpoints::belong_to_their_pod,
             endpoints::of_go_programs,
             endpoints::edited_and_deleted_by_hand,
+            excluded::are_those_of_pods_and_services,
             nodes::see_each_others_endpoints,
             nodes::a_lost_lease_takes_endpoints_along,
             nodes::a_killed_agent_knows_its_endpoints_again,

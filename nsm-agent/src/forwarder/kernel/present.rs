@@ -33,7 +33,7 @@ fn in_few_words(prefixes: &[IpNetwork], most: usize) -> Vec<IpNetwork> {
 }
 
 /// Covered ones go, and two halves become the whole; never everything, which would leave an endpoint nothing.
-fn joined(prefixes: &[IpNetwork]) -> Vec<IpNetwork> {
+pub(crate) fn joined(prefixes: &[IpNetwork]) -> Vec<IpNetwork> {
     let mut prefixes: Vec<IpNetwork> = prefixes.iter().filter_map(|prefix| wide(prefix, prefix.prefix())).collect();
     prefixes.sort_by_key(|prefix| (prefix.is_ipv6(), prefix.ip(), prefix.prefix()));
     let mut joined: Vec<IpNetwork> = Vec::new();
@@ -64,7 +64,7 @@ fn whole(one: &IpNetwork, other: &IpNetwork) -> Option<IpNetwork> {
 }
 
 /// The prefix of that length around one, without host bits.
-fn wide(prefix: &IpNetwork, length: u8) -> Option<IpNetwork> {
+pub(crate) fn wide(prefix: &IpNetwork, length: u8) -> Option<IpNetwork> {
     let wide = IpNetwork::new(prefix.ip(), length).ok()?;
     IpNetwork::new(wide.network(), length).ok()
 }
