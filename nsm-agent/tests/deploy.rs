@@ -91,3 +91,39 @@ fn services_and_annotations_of_the_examples_are_understood() {
         assert!(services.contains_key(&wish.service), "{} is in no example", wish.service);
     }
 }
+
+#[test]
+fn the_uninstaller_takes_the_flags_of_its_manifest_and_sees_what_the_agent_left() {
+    let (uninstall, agent) = (documents("uninstall.yaml"), documents("nsm.yaml"));
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../nsmctl/src/cli.rs")).unwrap();
+    let template =
+        |documents: &[Value]| of_kind(documents, "DaemonSet").next().unwrap()["spec"]["template"]["spec"].clone();
+    let (uninstall, agent) = (template(&uninstall), template(&agent));
+    for container in [&uninstall["initContainers"][0], &uninstall["containers"][0]] {
+        for flag in strings(&container["command"]).iter().filter_map(|word| word.strip_prefix("--")) {
+            let field = flag.split('=').next().unwrap().replace('-', "_");
+            assert!(source.contains(&format!("pub(crate) {field}: ")), "nsmctl uninstall --{flag}");
+        }
+        assert_eq!(container["image"], format!("nsm:{}", env!("CARGO_PKG_VERSION")));
+    }
+    let paths = |spec: &Value| -> Vec<String> {
+        let volumes = spec["volumes"].as_array().unwrap().iter();
+        volumes.filter_map(|volume| volume["hostPath"]["path"].as_str()).map(str::to_owned).collect()
+    };
+    let seen = paths(&uninstall);
+    for path in paths(&agent).iter().filter(|path| !["/run/netns", "/proc/sys/net"].contains(&path.as_str())) {
+        assert!(seen.contains(path), "{path}");
+    }
+}
+
+#[test]
+fn files_that_documents_apply_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for document in ["README.md", "docs/install.md", "docs/kubernetes.md", "docs/agent.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let end = |c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c));
+        for word in text.split(end).filter(|word| word.starts_with("deploy/")) {
+            assert!(root.join(word.trim_end_matches('.')).exists(), "{document}: {word}");
+        }
+    }
+}

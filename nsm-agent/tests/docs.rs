@@ -181,7 +181,14 @@ fn environment_of_the_examples() {
 #[test]
 fn verbs_of_xtask_and_nsmctl() {
     let (xtask, nsmctl) = (read("xtask/src/main.rs"), read("nsmctl/src/cli.rs"));
-    let documents = ["README.md", "CONTRIBUTING.md", "docs/nsmctl.md", "docs/troubleshooting.md", "docs/agent.md"];
+    let documents = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/nsmctl.md",
+        "docs/troubleshooting.md",
+        "docs/agent.md",
+        "docs/install.md",
+    ];
     let word = |text: &str| text.chars().take_while(char::is_ascii_lowercase).collect::<String>();
     let mut seen = BTreeSet::new();
     for text in documents.map(read) {

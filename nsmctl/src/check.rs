@@ -1,5 +1,6 @@
 //! `nsmctl check`: what would keep the agent from working, each finding with its fix. Works without an agent too.
 
+mod cni;
 mod kernel;
 mod paths;
 mod versions;
@@ -21,13 +22,16 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) 
     let mut findings = vec![paths::privileges()];
     let info = ask(agent, &mut findings).await;
     let version = info.as_ref().map(|info| info.version.as_str());
-    findings.push(versions::of_installed(&args.cni_plugin, version).await);
+    let plugin = cni::plugin(args, info.as_ref());
+    findings.push(versions::of_installed(&plugin, version).await);
+    findings.push(cni::directory(args, info.as_ref(), &plugin));
     findings.push(paths::private_socket(&agent.socket));
     let (nsm_socket, state_dir, run_dir) = match &info {
         Some(info) => ((&info.nsm_socket).into(), (&info.state_dir).into(), (&info.run_dir).into()),
         None => (args.nsm_socket.clone(), args.state_dir.clone(), args.run_dir.clone()),
     };
     findings.push(paths::socket("nsm socket", &nsm_socket));
+    findings.push(cni::one_agent(&agent.socket, &nsm_socket));
     findings.push(paths::directory("state directory", &state_dir));
     findings.push(paths::directory("run directory", &run_dir));
     findings.extend(kernel::all());

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Detach(Detach),
     /// Look for what would keep the agent from working; also when it does not run.
     Check(Check),
+    /// Put this node back as it was before the agent was installed; the agent must have ended.
+    Uninstall(Uninstall),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +150,9 @@ pub(crate) struct Check {
     /// The installed plugin, which is asked for its version.
     #[arg(long, env = "NSM_CNI_PLUGIN", default_value = "/opt/cni/bin/nsm-cni", value_name = "PATH")]
     pub(crate) cni_plugin: PathBuf,
+    /// The runtime's configuration directory, if the agent does not tell it.
+    #[arg(long, env = "NSM_INSTALL_CNI_CONF", default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub(crate) cni_conf_dir: PathBuf,
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -188,4 +193,44 @@ pub(crate) struct OnPod {
     /// Wait until the agent has followed, for the time of --timeout, and show the pod's network services.
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// The runtime's configuration directory.
+    #[arg(long, env = "NSM_INSTALL_CNI_CONF", default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// The runtime's plugin directory.
+    #[arg(long, env = "NSM_INSTALL_PLUGIN", default_value = "/opt/cni/bin", value_name = "DIR")]
+    pub(crate) cni_plugin_dir: PathBuf,
+    /// Where the runtime remembers what it has started.
+    #[arg(long, default_value = "/var/lib/cni", value_name = "DIR")]
+    pub(crate) cni_cache: PathBuf,
+    /// The agent's state directory.
+    #[arg(long, env = "NSM_STATE_DIR", default_value = "/var/lib/nsm", value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// The agent's per-boot directory.
+    #[arg(long, env = "NSM_RUN_DIR", default_value = "/run/nsm/state", value_name = "DIR")]
+    pub(crate) run_dir: PathBuf,
+    /// The socket of clients and endpoints.
+    #[arg(
+        long,
+        env = "NSM_NSM_SOCKET",
+        default_value = "/var/lib/networkservicemesh/nsm.io.sock",
+        value_name = "PATH"
+    )]
+    pub(crate) nsm_socket: PathBuf,
+    /// Go on although pods hold connections.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only say what would be removed.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove the plugin although containers were started with it: right with containerd.
+    #[arg(long)]
+    pub(crate) remove_plugin: bool,
+    /// Stay when it is done, until ended: for a DaemonSet.
+    #[arg(long)]
+    pub(crate) stay: bool,
 }

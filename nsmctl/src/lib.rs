@@ -25,6 +25,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod time;
+mod uninstall;
 
 use std::{
     io::{self, Write},
@@ -74,6 +75,7 @@ async fn run(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Command::Attach(args) => pods::attach(&args, timeout, out).await,
         Command::Detach(args) => pods::detach(&args, timeout, out).await,
         Command::Check(args) => check::run(&agent, &args, out).await,
+        Command::Uninstall(args) => uninstall::run(&agent, &args, out).await,
     };
     done.map_err(|error| error.at(&agent.socket))
 }

@@ -144,6 +144,20 @@ pub fn mentions_us(file: &File) -> bool {
     serde_json::from_slice(text).is_ok_and(|value| mentions(&value))
 }
 
+/// Whether a file names a derived configuration, as a meta-plugin does that takes it for its main network.
+pub fn mentions_derived(file: &File) -> bool {
+    fn of(value: &Value) -> bool {
+        match value {
+            Value::Object(object) => object.values().any(of),
+            Value::Array(values) => values.iter().any(of),
+            Value::String(text) => text.rsplit('/').next().is_some_and(is_ours),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    let Ok(text) = &file.content else { return false };
+    serde_json::from_slice(text).is_ok_and(|value| of(&value))
+}
+
 fn mentions(value: &Value) -> bool {
     match value {
         Value::Object(object) => object.get("type").is_some_and(|kind| kind == TYPE) || object.values().any(mentions),
