@@ -20,8 +20,8 @@ const NAMESPACE: &str = "nsm-system";
 const RELEASED: &str = "{{ .Release.Namespace }}";
 /// Templates that are written by hand, in the order in which they are in the manifest.
 const TEMPLATES: [&str; 2] = ["daemonset.yaml", "openshift.yaml"];
-/// Manifests of `deploy/` that are templates of the chart too.
-const SHARED: [&str; 2] = ["rbac.yaml", "admission.yaml"];
+/// Manifests of `deploy/` that are templates of the chart too, and the value that can leave one out.
+const SHARED: [(&str, Option<&str>); 2] = [("rbac.yaml", None), ("admission.yaml", Some("admissionPolicy"))];
 
 /// A file that is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +40,10 @@ pub fn make(root: &Path) -> anyhow::Result<Vec<Made>> {
     let mut manifest =
         "# Network Service Mesh in one cluster: apply it after crds.yaml. Made by `cargo xtask manifests`.\n"
             .to_owned();
-    for name in SHARED.iter().filter(|name| deploy.join(name).exists()) {
+    for (name, switch) in SHARED {
         let text = read(name)?;
         append(&mut manifest, &text);
-        made.push(Made { path: format!("deploy/chart/templates/{name}").into(), text: template(name, &text)? });
+        made.push(Made { path: format!("deploy/chart/templates/{name}").into(), text: template(name, &text, switch)? });
     }
     let scope = scope(&read("chart/values.yaml")?, &read("chart/Chart.yaml")?)?;
     for name in TEMPLATES {
@@ -65,11 +65,16 @@ fn append(manifest: &mut String, text: &str) {
 }
 
 /// A manifest as a template: in the release's namespace, which is the user's to make.
-fn template(name: &str, text: &str) -> anyhow::Result<String> {
+fn template(name: &str, text: &str, switch: Option<&str>) -> anyhow::Result<String> {
     ensure!(!text.contains("{{"), "deploy/{name} has {{{{, which is Helm's");
     let documents = text.split("\n---\n").filter(|document| !document.contains("kind: Namespace\n"));
     let documents: Vec<String> = documents.map(|document| document.replace(NAMESPACE, RELEASED)).collect();
-    Ok(format!("# Made by `cargo xtask manifests` from deploy/{name}.\n{}\n", documents.join("\n---\n").trim_end()))
+    let text =
+        format!("# Made by `cargo xtask manifests` from deploy/{name}.\n{}\n", documents.join("\n---\n").trim_end());
+    Ok(match switch {
+        Some(value) => format!("{{{{- if .Values.{value} }}}}\n{text}{{{{- end }}}}\n"),
+        None => text,
+    })
 }
 
 /// What templates refer to.
