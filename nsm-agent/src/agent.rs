@@ -35,7 +35,7 @@ use crate::{
     node::{Tests, ThisNode},
     pods::{Pods, With},
     privileges::is_operator,
-    registry::{self, Embedded, Kubernetes, Registrar, Registry},
+    registry::{self, Embedded, Kubernetes, Registrar, Registry, Rivals},
     sandboxes::{Known, Namespaces, Sandboxes},
     selftest::SelfTest,
     share::{CALLS, CALLS_IN_ALL, InFlight, MONITORS_IN_ALL, Shares, WATCHES},
@@ -110,7 +110,8 @@ impl Agent {
         let Host { notes, sandboxes, namespaces } = host;
         let pods: Arc<dyn registry::Pods> =
             Arc::new(Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() });
-        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone()).await?);
+        let rivals = Rivals::default();
+        let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone(), rivals.clone()).await?);
         let excluded = Excluded::new(settings.excluded_prefix.clone());
         if let Some(way) = &way {
             excluded.follow(way, &tasks, &stop);
@@ -167,7 +168,7 @@ impl Agent {
             elsewhere: elsewhere(watched_pods.clone()),
         });
         let installer = Installer::new(&settings.install());
-        let tests = Tests { selftest: selftest.clone(), installed: installer.installed() };
+        let tests = Tests { selftest: selftest.clone(), installed: installer.installed(), rivals };
         let node =
             Arc::new(ThisNode::new(&settings, manager.clone(), healer.clone(), tests.clone(), plugins, &netlink));
         if let Some(address) = settings.metrics {
@@ -267,6 +268,7 @@ async fn open_registry(
     boot_id: &str,
     way: Option<kubernetes::Way>,
     pods: Arc<dyn registry::Pods>,
+    rivals: Rivals,
 ) -> anyhow::Result<Registrar> {
     let access = settings.service_access;
     match way {
@@ -282,6 +284,7 @@ async fn open_registry(
                 lease: Duration::from_secs(settings.lease_seconds),
                 max_life: REGISTRATION,
                 access,
+                rivals,
             };
             Ok(Kubernetes::open(way, kubernetes, pods))
         }

@@ -1,6 +1,10 @@
 //! What this node tells its operator: its connections, what an ADD would do, what is wrong with it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use nsm_cni_types::Mechanism;
@@ -16,7 +20,7 @@ use crate::{
     install::{Installed, Outcome},
     manager::{Healer, Manager},
     privileges,
-    registry::Party,
+    registry::{Party, Rivals},
     selftest::SelfTest,
     state::{Connected, Owner, blocking},
 };
@@ -28,6 +32,8 @@ pub struct Tests {
     pub selftest: SelfTest,
     /// What is to be installed on the node.
     pub installed: Installed,
+    /// Whether another agent has this node's name.
+    pub rivals: Rivals,
 }
 
 impl Tests {
@@ -38,6 +44,9 @@ impl Tests {
         problems
     }
 }
+
+/// How long another agent's last renewal counts: the longest lease.
+const RIVAL: Duration = Duration::from_hours(1);
 
 /// The running agent, as its operator sees it.
 pub struct ThisNode {
@@ -241,6 +250,12 @@ impl admin::Node for ThisNode {
                 Finding { level: Level::Error.into(), subject: subject.into(), detail, fix }
             }
         });
-        tested.chain(installed).chain(privileges::findings()).collect()
+        let rival = self.tests.rivals.of_late(RIVAL).map(|holder| Finding {
+            level: Level::Error.into(),
+            subject: "node name".into(),
+            detail: format!("another agent renews the lease of node {}: {holder}", self.info.node_name),
+            fix: "give one of the two another --node-name: each takes the other's endpoints away".into(),
+        });
+        tested.chain(installed).chain(rival).chain(privileges::findings()).collect()
     }
 }

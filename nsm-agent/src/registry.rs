@@ -50,7 +50,7 @@ pub use directory::{Directory, Service};
 pub use embedded::{Embedded, Settings};
 pub(crate) use entry::DIALLED;
 pub use entry::{Entry, Reach, Standing};
-pub use kubernetes::{Kubernetes, Settings as KubernetesSettings};
+pub use kubernetes::{Kubernetes, Rivals, Settings as KubernetesSettings};
 pub use owner::{Owner, Registrant, Term};
 pub use pods::Pods;
 pub use registrar::Registrar;

@@ -206,6 +206,14 @@ impl Node {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// What `nsmctl check` writes, whether it finds something or not.
+    pub fn check(&self) -> anyhow::Result<String> {
+        let mut command = bare(&binary("nsmctl")?);
+        command.arg("--cni-socket").arg(self.cni_socket()).arg("check");
+        let output = self.namespace.run(|| command.output())?.context("nsmctl")?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// The items of `nsmctl get KIND -o json`.
     pub fn get(&self, kind: &str) -> anyhow::Result<Vec<Value>> {
         let list: Value = serde_json::from_str(&self.nsmctl(&["get", kind, "-o", "json"])?)?;

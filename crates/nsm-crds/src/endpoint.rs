@@ -27,6 +27,7 @@ use crate::{
     printcolumn = r#"{"name": "Endpoint", "type": "string", "jsonPath": ".spec.name"}"#,
     printcolumn = r#"{"name": "Services", "type": "string", "jsonPath": ".spec.network_service_names"}"#,
     printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".metadata.annotations.networkservicemesh\\.io/node"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".spec.url", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]

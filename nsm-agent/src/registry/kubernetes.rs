@@ -16,6 +16,7 @@ mod lease;
 mod names;
 mod nodes;
 mod objects;
+mod rivals;
 mod settle;
 mod told;
 mod watches;
@@ -42,6 +43,7 @@ use crate::kubernetes::Way;
 use api::{Server, Wanted};
 use nodes::Nodes;
 use objects::{Key, Objects};
+pub use rivals::Rivals;
 use withdrawals::Withdrawals;
 
 /// Longest wait of a write for what there is to be read first.
@@ -64,6 +66,8 @@ pub struct Settings {
     pub max_life: Duration,
     /// Who may use and serve services that do not say it.
     pub access: ServiceAccess,
+    /// Where it is told that another agent has this node's name.
+    pub rivals: Rivals,
 }
 
 /// The objects of a cluster.
@@ -103,8 +107,8 @@ struct Seen {
     nodes: Nodes,
     /// This node's endpoints and their objects, with the generation that says what they are here.
     ours: HashMap<Arc<str>, Ours>,
-    /// Services about which something is being said.
-    speaking: HashSet<Key>,
+    /// Objects about which something is being said, by kind and key.
+    speaking: HashSet<(&'static str, Key)>,
 }
 
 #[derive(Debug, Clone)]

@@ -150,3 +150,43 @@ pub(crate) fn edited_and_deleted_by_hand() -> anyhow::Result<()> {
     eventually("deletion", SOON, || caller::known(node), Vec::is_empty)?;
     Ok(())
 }
+
+pub(crate) fn that_do_not_count_are_told() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let service = json!({
+        "apiVersion": "networkservicemesh.io/v1", "kind": "NetworkService",
+        "metadata": { "name": "firewall", "namespace": "default" },
+        "spec": { "allowed_endpoint_namespaces": ["a"] },
+    });
+    cluster.create(&service)?.map_err(anyhow::Error::msg)?;
+    let _agents = [cluster.started("node-a")?, cluster.started("node-b")?];
+    for namespace in ["a", "b", "c"] {
+        cluster.make_namespace(namespace)?;
+    }
+    // In a and b of one name, of which a's is older or first; c's may not serve.
+    for (namespace, name) in [("a", "one"), ("b", "one"), ("c", "other")] {
+        let object = json!({
+            "apiVersion": "networkservicemesh.io/v1", "kind": "NetworkServiceEndpoint",
+            "metadata": { "name": "e", "namespace": namespace },
+            "spec": { "name": name, "network_service_names": ["firewall"], "url": "tcp://10.0.0.7:5001" },
+        });
+        cluster.create(&object)?.map_err(anyhow::Error::msg)?;
+    }
+    let told = |namespace: &str| -> anyhow::Result<(Value, Value)> {
+        let path = format!("/apis/networkservicemesh.io/v1/namespaces/{namespace}/networkserviceendpoints/e");
+        let condition = cluster.get(&path)?["status"]["conditions"][0].clone();
+        Ok((condition["status"].clone(), condition["reason"].clone()))
+    };
+    let is =
+        |status: &'static str, reason: &'static str| move |told: &(Value, Value)| told.0 == status && told.1 == reason;
+    eventually("the word about the second", SOON, || told("b"), is("False", "NameTaken"))?;
+    eventually("the word about the one that may not", SOON, || told("c"), is("False", "NotAllowed"))?;
+    ensure!(told("a")?.0.is_null(), "nothing is said of those that count: {:?}", told("a"));
+    let path = "/apis/networkservicemesh.io/v1/namespaces/default/networkservices/firewall";
+    cluster.patch(path, &json!({ "spec": { "allowed_endpoint_namespaces": ["a", "c"] } }))?;
+    eventually("the good word", SOON, || told("c"), is("True", "Accepted"))?;
+    let writes = cluster.asked()?.into_iter().filter(|asked| asked.resource == "networkserviceendpoints/status");
+    let writes: Vec<_> = writes.collect();
+    ensure!(writes.len() <= 6 && writes.iter().all(|asked| asked.code == 200), "{writes:?}");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use nsm_kube::Cluster;
 use nsm_lab::{Endpoint, eventually, registered};
+use serde_json::json;
 
 use crate::{SOON, caller};
 
@@ -80,5 +81,29 @@ pub(crate) fn a_killed_agent_knows_its_endpoints_again() -> anyhow::Result<()> {
     let left = one.stop()?;
     eventually("unregistration", SOON, || cluster.endpoints(), Vec::is_empty)?;
     drop(left);
+    Ok(())
+}
+
+pub(crate) fn two_agents_of_one_name_are_told() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let mut a = cluster.started("node-a")?;
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/nsm-system/leases/nsm-node-a";
+    let holder = || Ok(cluster.get(lease)?["metadata"]["annotations"]["networkservicemesh.io/holder"].clone());
+    let first = eventually("a renewal", SOON, holder, serde_json::Value::is_string)?;
+    // One that restarts is none.
+    a.node.kill_agent()?;
+    a.node.start_agent()?;
+    eventually("a renewal of the new agent", SOON, holder, |now| *now != first)?;
+    let told = "another agent renews the lease of node node-a: node-a another";
+    ensure!(!a.node.check()?.contains(told) && !a.node.agent_log().contains("another agent"), "{}", a.node.agent_log());
+    let renewal = || {
+        cluster.patch(
+            lease,
+            &json!({ "metadata": { "annotations": { "networkservicemesh.io/holder": "node-a another" } } }),
+        )?;
+        a.node.check()
+    };
+    eventually("the finding", SOON, renewal, |check| check.contains(told))?;
+    ensure!(a.node.agent_log().contains("another agent has this node's name"), "{}", a.node.agent_log());
     Ok(())
 }

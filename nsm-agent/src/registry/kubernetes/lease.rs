@@ -28,6 +28,7 @@ pub(super) async fn keep(leases: Api<Lease>, settings: Settings, stop: Cancellat
     loop {
         let pause = match renew(&leases, &settings, &holder).await {
             Ok(()) => {
+                settings.rivals.renewed(&holder);
                 if std::mem::take(&mut failed) {
                     tracing::info!("the node's lease is renewed again");
                 }
@@ -56,7 +57,7 @@ async fn renew(leases: &Api<Lease>, settings: &Settings, holder: &str) -> Result
         renew_time: Some(MicroTime(jiff::Timestamp::now())),
         ..LeaseSpec::default()
     };
-    let patch = json!({ "spec": spec });
+    let patch = json!({ "metadata": { "annotations": { names::HOLDER: holder } }, "spec": spec });
     match bounded(leases.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
         Err(Failure::Missing(_)) => {}
         done => return done.map(drop),
@@ -64,7 +65,9 @@ async fn renew(leases: &Api<Lease>, settings: &Settings, holder: &str) -> Result
     let metadata = ObjectMeta {
         name: Some(name),
         labels: Some([(names::AGENT.to_owned(), "true".to_owned())].into()),
-        annotations: Some([(names::NODE.to_owned(), settings.node.to_string())].into()),
+        annotations: Some(
+            [(names::NODE.to_owned(), settings.node.to_string()), (names::HOLDER.to_owned(), holder.to_owned())].into(),
+        ),
         ..ObjectMeta::default()
     };
     bounded(leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await.map(drop)

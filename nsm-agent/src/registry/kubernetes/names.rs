@@ -10,6 +10,8 @@ use crate::registry::Owner;
 pub(super) const NODE: &str = "networkservicemesh.io/node";
 /// Who registered an object there, as [`registrant`] writes it.
 pub(super) const REGISTRANT: &str = "networkservicemesh.io/registrant";
+/// Which agent has renewed a lease, in an annotation, as leases are watched without their content.
+pub(super) const HOLDER: &str = "networkservicemesh.io/holder";
 /// Label of the agents' leases.
 pub(super) const AGENT: &str = "networkservicemesh.io/agent";
 

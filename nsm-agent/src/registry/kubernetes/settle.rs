@@ -4,14 +4,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kube::api::ApiResource;
 use nsm_proto::registry::NetworkServiceEndpoint;
 use tokio::time::Instant;
 
-use super::{Kubernetes, ORPHANED, Ours, Seen, Unsettled, names, objects::Found, told, withdrawals};
+use super::{
+    Kubernetes, ORPHANED, Ours, Seen, Unsettled, names,
+    objects::{Found, Key, Told},
+    told, withdrawals,
+};
 use crate::{
     kubernetes::jitter,
     registry::{
-        Owner, Party, Reach, Service,
+        Owner, Party, Reach, Registry, Role, Service,
+        offers::Offers,
         registrar::{Foreign, Registrar, left_until},
     },
 };
@@ -31,6 +37,7 @@ impl Kubernetes {
     async fn settle_service(self: &Arc<Self>, registrar: &Registrar, name: &str) {
         let _gate = registrar.gate(name).await;
         let first = self.seen().services.named(name).find(|found| found.message.is_ok()).cloned();
+        let before = registrar.directory().service(name);
         let described = first.as_ref().and_then(|found| Some((found, found.message.as_ref().ok()?)));
         match described {
             Some((found, described)) => registrar.put_service(Service {
@@ -42,6 +49,16 @@ impl Kubernetes {
             None => registrar.take_service(name),
         }
         self.speak(name);
+        // Who may serve it is another question now, perhaps: those that offer it are told.
+        let now = registrar.directory().service(name);
+        let same = before.zip(now).is_some_and(|(before, now)| before.is_as_open_as(&now));
+        if !same {
+            let state = registrar.directory().state();
+            let offering = state.offers(name).into_iter().flat_map(Offers::all);
+            offering
+                .map(|entry| entry.message.name.as_str().into())
+                .for_each(|name| self.unsettle(Unsettled::Endpoint(name)));
+        }
     }
 
     /// Who registered an object: nobody's registration is an operator's word.
@@ -52,32 +69,86 @@ impl Kubernetes {
 
     /// Has said what is to be said about the services of a name, if nobody else does.
     fn speak(self: &Arc<Self>, name: &str) {
-        let mut seen = self.seen();
-        let silent: Vec<_> = seen.services.named(name).map(|found| found.key.clone()).collect();
-        for key in silent {
-            if outstanding(&seen, name, &key).is_some() && seen.speaking.insert(key.clone()) {
-                let (cluster, name) = (self.clone(), name.to_owned());
-                self.spawn(async move {
-                    loop {
-                        tokio::time::sleep(SPEAK.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0)).await;
-                        let next = outstanding(&cluster.seen(), &name, &key);
-                        let Some((found, told)) = next else { break };
-                        match told::say(&cluster.server, &found, &told).await {
-                            Ok(()) => break,
-                            Err(error) => {
-                                tracing::debug!(service = name, ?error, "nothing can be said about it yet");
-                                tokio::time::sleep(jitter(Duration::from_secs(30))).await;
-                            }
-                        }
-                    }
-                    cluster.seen().speaking.remove(&key);
-                });
-            }
+        let keys: Vec<_> = self.seen().services.named(name).map(|found| found.key.clone()).collect();
+        for key in keys {
+            let (name, of) = (name.to_owned(), key.clone());
+            let outstanding = move |cluster: &Self| outstanding(&cluster.seen(), &name, &of);
+            self.say_soon(nsm_objects::SERVICE, key, self.server.services.clone(), outstanding);
         }
     }
 
-    async fn settle_endpoint(&self, registrar: &Registrar, name: &str) {
+    /// The same about the endpoints of a name, as far as they are for this agent to tell.
+    fn speak_of_endpoints(self: &Arc<Self>, registrar: &Registrar, name: &str) {
+        let keys: Vec<_> = self.seen().endpoints.named(name).map(|found| found.key.clone()).collect();
+        for key in keys {
+            let (registrar, name, of) = (registrar.clone(), name.to_owned(), key.clone());
+            let outstanding = move |cluster: &Self| cluster.outstanding_of_endpoint(&registrar, &name, &of);
+            self.say_soon(nsm_objects::ENDPOINT, key, self.server.endpoints.clone(), outstanding);
+        }
+    }
+
+    /// Says what is outstanding after a moment, until nothing is.
+    fn say_soon<M: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        key: Key,
+        kind: ApiResource,
+        outstanding: impl Fn(&Self) -> Option<(Arc<Found<M>>, Told)> + Send + 'static,
+    ) {
+        if outstanding(self).is_none() || !self.seen().speaking.insert((what, key.clone())) {
+            return;
+        }
+        let cluster = self.clone();
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(SPEAK.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0)).await;
+                let Some((found, told)) = outstanding(&cluster) else { break };
+                match told::say(&cluster.server, &kind, &found, &told).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::debug!(object = %key, ?error, "nothing can be said about it yet");
+                        tokio::time::sleep(jitter(Duration::from_secs(30))).await;
+                    }
+                }
+            }
+            cluster.seen().speaking.remove(&(what, key));
+        });
+    }
+
+    /// What is still to be said about the endpoint of that key: that it does not count, or that it does again. Of another node's, that
+    /// node's agent speaks.
+    fn outstanding_of_endpoint(
+        &self,
+        registrar: &Registrar,
+        name: &str,
+        key: &Key,
+    ) -> Option<(Arc<Found<NetworkServiceEndpoint>>, Told)> {
+        let seen = self.seen();
+        let found = seen.endpoints.get(key)?.clone();
+        if found.node.is_some() && !self.is_of_this_node(found.node.as_deref()) {
+            return None;
+        }
+        let counts = |found: &&Arc<Found<NetworkServiceEndpoint>>| {
+            found.message.is_ok() && (self.is_of_this_node(found.node.as_deref()) || lives(&seen, found))
+        };
+        let first = seen.endpoints.named(name).find(counts);
+        let refused = found.message.as_ref().ok().and_then(|message| {
+            let (party, state) = (self.party(&found), registrar.directory().state());
+            let mut refused = message.network_service_names.iter();
+            refused.find_map(|service| state.may(service, Role::Endpoint, &party).err())
+        });
+        let told = told::verdict_of_endpoint(&found, first.map(|first| &**first), refused.map(|why| why.to_string()));
+        let news = if told.accepted { found.told.is_some() } else { true };
+        (news && found.told.as_ref() != Some(&told)).then_some((found, told))
+    }
+
+    async fn settle_endpoint(self: &Arc<Self>, registrar: &Registrar, name: &str) {
         let _gate = registrar.gate(name).await;
+        self.count_endpoint(registrar, name);
+        self.speak_of_endpoints(registrar, name);
+    }
+
+    fn count_endpoint(&self, registrar: &Registrar, name: &str) {
         let (ours, first, orphans) = {
             let seen = self.seen();
             let ours = seen.ours.get(name).cloned();
@@ -180,11 +251,7 @@ fn lives(seen: &Seen, found: &Found<NetworkServiceEndpoint>) -> bool {
 }
 
 /// What is still to be said about the service of that key.
-fn outstanding(
-    seen: &Seen,
-    name: &str,
-    key: &super::Key,
-) -> Option<(Arc<Found<nsm_objects::Service>>, super::objects::Told)> {
+fn outstanding(seen: &Seen, name: &str, key: &Key) -> Option<(Arc<Found<nsm_objects::Service>>, Told)> {
     let found = seen.services.get(key)?;
     let first = seen.services.named(name).find(|found| found.message.is_ok());
     let told = told::verdict(found, first.map(|first| &**first));

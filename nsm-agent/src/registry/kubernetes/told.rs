@@ -1,7 +1,8 @@
-//! What is said about network services: a condition `Accepted` on the object, an event where the definition has no status.
+//! What is said about network services and endpoints: a condition `Accepted` on the object, an event where the definition has no status.
 //!
 //! Every agent sees the same and would say the same. Each waits for a moment of its own before it speaks, and does not when
-//! another has spoken: a service costs a write or two, however many nodes there are, and nothing at rest.
+//! another has spoken: a service costs a write or two, however many nodes there are, and nothing at rest. Of endpoints only those that do
+//! not count are told so, and that they do again; of a node's, that node's agent speaks alone.
 
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
@@ -10,9 +11,10 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{ApiResource, Patch, PatchParams, PostParams},
 };
 use nsm_objects::Service;
+use nsm_proto::registry::NetworkServiceEndpoint;
 use serde_json::json;
 
 use super::{
@@ -44,46 +46,70 @@ pub(super) fn verdict(service: &Found<Service>, counts: Option<&Found<Service>>)
     }
 }
 
+/// What is to be said about an endpoint, given the one of its name that counts, and why it may not serve.
+pub(super) fn verdict_of_endpoint(
+    endpoint: &Found<NetworkServiceEndpoint>,
+    counts: Option<&Found<NetworkServiceEndpoint>>,
+    refused: Option<String>,
+) -> Told {
+    match (&endpoint.message, counts, refused) {
+        (Err(why), ..) => Told { accepted: false, reason: "Invalid".into(), message: why.clone() },
+        (Ok(_), Some(first), _) if first.key != endpoint.key => Told {
+            accepted: false,
+            reason: "NameTaken".into(),
+            message: format!(
+                "endpoint {:?} of namespace {} is older and counts: take another name, or delete one of the two",
+                endpoint.name, first.key.namespace
+            ),
+        },
+        (Ok(_), _, Some(why)) => Told { accepted: false, reason: "NotAllowed".into(), message: why },
+        (Ok(_), _, None) => Told {
+            accepted: true,
+            reason: "Accepted".into(),
+            message: format!("endpoint {:?} is found from all nodes", endpoint.name),
+        },
+    }
+}
+
 /// Says it.
-pub(super) async fn say(server: &Server, service: &Found<Service>, told: &Told) -> Result<(), Failure> {
+pub(super) async fn say<M>(server: &Server, kind: &ApiResource, object: &Found<M>, told: &Told) -> Result<(), Failure> {
     let condition = json!({
         "type": ACCEPTED,
         "status": if told.accepted { "True" } else { "False" },
         "reason": told.reason,
         "message": told.message,
-        "observedGeneration": service.generation,
+        "observedGeneration": object.generation,
         "lastTransitionTime": Time(jiff::Timestamp::now()),
     });
     // The uid: a precondition, so that the verdict about one object is not written on its successor.
-    let patch = json!({ "metadata": { "uid": &*service.uid }, "status": { "conditions": [condition] } });
-    let api: Api<kube::api::DynamicObject> =
-        Api::namespaced_with(server.client.clone(), &service.key.namespace, &server.services);
-    match bounded(api.patch_status(&service.key.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+    let patch = json!({ "metadata": { "uid": &*object.uid }, "status": { "conditions": [condition] } });
+    let api: Api<kube::api::DynamicObject> = Api::namespaced_with(server.client.clone(), &object.key.namespace, kind);
+    match bounded(api.patch_status(&object.key.name, &PatchParams::default(), &Patch::Merge(patch))).await {
         // Another has its place: the next event tells.
         Err(Failure::Conflict(_)) => Ok(()),
         // The definition has no status. The same is answered when the object is gone: an event about it does no harm.
         Err(Failure::Missing(_)) if told.accepted => Ok(()),
-        Err(Failure::Missing(_)) => event(server, service, told).await,
+        Err(Failure::Missing(_)) => event(server, kind, object, told).await,
         done => done.map(drop),
     }
 }
 
-async fn event(server: &Server, service: &Found<Service>, told: &Told) -> Result<(), Failure> {
-    let Key { namespace, name } = &service.key;
+async fn event<M>(server: &Server, kind: &ApiResource, object: &Found<M>, told: &Told) -> Result<(), Failure> {
+    let Key { namespace, name } = &object.key;
     let now = jiff::Timestamp::now();
     let event = Event {
         // The same event of another agent has the same name.
         metadata: ObjectMeta {
-            name: Some(format!("{name}.{}.{}", told.reason.to_lowercase(), service.uid)),
+            name: Some(format!("{name}.{}.{}", told.reason.to_lowercase(), object.uid)),
             namespace: Some(namespace.to_string()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
             api_version: Some(nsm_objects::API_VERSION.into()),
-            kind: Some(nsm_objects::SERVICE.into()),
+            kind: Some(kind.kind.clone()),
             name: Some(name.to_string()),
             namespace: Some(namespace.to_string()),
-            uid: Some(service.uid.to_string()),
+            uid: Some(object.uid.to_string()),
             ..ObjectReference::default()
         },
         type_: Some("Warning".into()),

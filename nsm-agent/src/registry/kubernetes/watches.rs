@@ -157,6 +157,19 @@ impl Kubernetes {
         }
     }
 
+    /// Says when this node's lease is renewed by another agent.
+    fn look_for_rivals(&self, lease: &PartialObjectMeta<Lease>) {
+        let Some(holder) = lease.annotations().get(names::HOLDER) else { return };
+        let version = lease.resource_version().unwrap_or_default();
+        if self.settings.rivals.observed(holder, &version, Instant::now()) {
+            tracing::error!(
+                node = %self.settings.node,
+                holder,
+                "another agent has this node's name, and each takes the other's endpoints away: give one of them another --node-name"
+            );
+        }
+    }
+
     fn take_lease(&self, event: Event<PartialObjectMeta<Lease>>, listing: &mut Listing) {
         let node = |lease: &PartialObjectMeta<Lease>| lease.annotations().get(names::NODE).cloned();
         let mut seen = self.seen();
@@ -167,6 +180,9 @@ impl Kubernetes {
             }
             Event::InitApply(lease) | Event::Apply(lease) => {
                 let Some(node) = node(&lease) else { return };
+                if self.is_of_this_node(Some(&node)) {
+                    self.look_for_rivals(&lease);
+                }
                 let changed = seen.nodes.observed(&node, &lease.resource_version().unwrap_or_default(), Instant::now());
                 listing.nodes.insert(node);
                 changed
