@@ -8,6 +8,7 @@ mod contexts;
 mod deleting;
 mod endpoints;
 mod garbage;
+mod install;
 mod liveness;
 mod nodes;
 mod operator;
@@ -28,6 +29,7 @@ const SERVICE: &str = "icmp";
 /// The interface that the tests' pods get.
 const IFNAME: &str = "nsm-1";
 
+#[expect(clippy::too_many_lines, reason = "the list of all tests")]
 fn main() -> ExitCode {
     let tests = tests![
         connecting::add_ping_del,
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         pods::a_sandbox_made_again_is_one_client,
         pods::records_of_sandboxes,
         pods::behind_a_real_first_plugin,
+        install::follows_the_original_through_the_agents_death,
+        install::is_put_back_and_outlives_its_original,
         addressing::ipv6_alone,
         addressing::both_families,
         addressing::a_full_pool_frees_what_is_deleted,
