@@ -254,3 +254,10 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+#[test]
+fn events_on_pods() {
+    let documented = first(&rows(&read("docs/kubernetes.md"), "Events"));
+    let known: BTreeSet<String> = nsm_agent::pods::Reason::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(documented, known);
+}

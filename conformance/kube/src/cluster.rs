@@ -23,6 +23,8 @@ const PORT: u16 = 6443;
 const READY: Duration = Duration::from_secs(90);
 /// For what the API server does behind an answer: definitions established, rights known.
 const SOON: Duration = Duration::from_secs(20);
+/// Objects that are created at the same time.
+const TOGETHER: usize = 32;
 /// For one call.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -218,6 +220,25 @@ impl Cluster {
     /// Creates an object as kubectl does, which has unknown fields refused.
     pub fn create(&self, object: &Value) -> anyhow::Result<Result<Value, String>> {
         self.call("POST", &format!("{}?fieldValidation=Strict", collection(object)?), object)
+    }
+
+    /// Creates many objects, some at the same time.
+    pub fn create_all(&self, objects: impl IntoIterator<Item = Value>) -> anyhow::Result<()> {
+        let mut objects = objects.into_iter().peekable();
+        while objects.peek().is_some() {
+            let some: Vec<Value> = objects.by_ref().take(TOGETHER).collect();
+            let calls = some.iter().map(|object| {
+                let body = serde_json::to_vec(object).map_err(anyhow::Error::from);
+                let path = collection(object);
+                async {
+                    let request = http::Request::post(path?).header("content-type", "application/json").body(body?)?;
+                    let made = tokio::time::timeout(CALL, self.client.request::<Value>(request)).await?;
+                    made.map(drop).map_err(anyhow::Error::from)
+                }
+            });
+            self.runtime.block_on(futures::future::try_join_all(calls))?;
+        }
+        Ok(())
     }
 
     /// Creates all objects of a text.

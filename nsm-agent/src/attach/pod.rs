@@ -14,7 +14,7 @@ use super::{Engine, Made, Spec, cancelled, exists};
 use crate::{
     annotations::{self, Annotations, Named, Wish},
     failpoint,
-    state::{Attachment, AttachmentKey, Inherited, Pod, PodAdd, Records, RoutePolicy, Source},
+    state::{Attachment, AttachmentKey, Inherited, Pod, PodAdd, Records, RoutePolicy, Source, blocking},
 };
 
 /// What the attachments of a pod have in common.
@@ -188,6 +188,23 @@ impl Engine {
                 Err(error) => {
                     tracing::error!(container = container_id, ifname, %error, "an ADD that was cut short is not undone: DEL tries again");
                 }
+            }
+        }
+        self.forget_inherited().await;
+    }
+
+    /// Forgets what pods inherited that ended without DEL.
+    async fn forget_inherited(&self) {
+        let sandboxes = self.parts.sandboxes.clone();
+        let all = blocking(move || sandboxes.all()).await;
+        for inherited in self.parts.inherited.all() {
+            let AttachmentKey { container_id, ifname } = &inherited.key;
+            let recorded = all.iter().any(|sandbox| sandbox.record.is_of(container_id, ifname));
+            if !recorded
+                && self.of_pod(&inherited.key).is_empty()
+                && let Err(error) = self.parts.inherited.remove(&inherited.key).await
+            {
+                tracing::warn!(container = container_id, ifname, %error, "a record of a pod that has gone stays");
             }
         }
     }

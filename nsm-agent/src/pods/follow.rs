@@ -134,6 +134,16 @@ impl Follower {
     /// A pod's ADD has ended well.
     pub(super) fn added(self: &Arc<Self>, key: &Key, call: &AttachmentKey) {
         self.state().added.insert(key.clone(), call.clone());
+        self.look_into(key, call);
+    }
+
+    /// Looks at a pod that has this sandbox now.
+    fn look_into(self: &Arc<Self>, key: &Key, call: &AttachmentKey) {
+        let mut state = self.state();
+        if state.settled.get(key).is_some_and(|settled| settled.sandbox != *call) {
+            state.settled.remove(key);
+        }
+        drop(state);
         self.look(key);
     }
 
@@ -144,11 +154,9 @@ impl Follower {
         for sandbox in all {
             let pod = sandbox.pod();
             let key = Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
-            let call = sandbox.spec().key;
             let asks = self.pods.seen().pod(&key).is_some_and(|found| !found.annotations.is_empty());
-            let same = self.state().settled.get(&key).is_some_and(|settled| settled.sandbox == call);
-            if asks && !same {
-                self.look(&key);
+            if asks {
+                self.look_into(&key, &sandbox.spec().key);
             }
         }
     }

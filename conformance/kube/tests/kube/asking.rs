@@ -1,9 +1,10 @@
 //! Pods as objects, and their sandboxes as the kubelet and a runtime would make them.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
 use nsm_lab::{Call, Node, Outcome, Pod, eventually};
 use serde_json::{Map, Value, json};
@@ -177,4 +178,25 @@ pub(crate) fn with_log<T>(node: &Node, done: anyhow::Result<T>) -> anyhow::Resul
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// The lowest value that at least this share of them do not exceed.
+pub(crate) fn percentile(times: &mut [Duration], share: f64) -> anyhow::Result<Duration> {
+    ensure!(!times.is_empty());
+    times.sort();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a few hundred values"
+    )]
+    let place = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len());
+    Ok(times[place - 1])
+}
+
+/// Resident memory of a process, in KiB.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.split_whitespace().next().context("KiB")?.parse()?)
 }

@@ -8,6 +8,7 @@ mod caller;
 mod definitions;
 mod endpoints;
 mod excluded;
+mod measured;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
             running::a_namespaces_annotation_counts_as_it_was,
             running::edits_count_that_were_made_while_somebody_was_away,
             running::a_pod_that_ends_gets_nothing,
+            measured::edits_and_status,
+            measured::memory_and_calls_at_rest,
             rights::without_the_right_to_services,
         ],
         BOUND,
