@@ -70,11 +70,14 @@ impl Layout {
     }
 }
 
-/// A layer of root's directories and programs.
-pub(crate) fn layer(dirs: &[&str], programs: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
+/// A layer of root's directories, symbolic links and programs.
+pub(crate) fn layer(dirs: &[&str], links: &[(&str, &str)], programs: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut archive = Archive(Builder::new(Vec::new()));
     for dir in dirs {
         archive.dir(dir)?;
+    }
+    for (path, target) in links {
+        archive.link(path, target)?;
     }
     for (path, content) in programs {
         archive.file(path, 0o755, content)?;
@@ -93,14 +96,25 @@ impl<W: Write> Archive<W> {
         self.entry(path, EntryType::Regular, mode, content)
     }
 
+    fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        let mut header = header(EntryType::Symlink, 0o777, 0);
+        self.0.append_link(&mut header, path, target)
+    }
+
     fn entry(&mut self, path: &str, kind: EntryType, mode: u32, content: &[u8]) -> io::Result<()> {
-        let mut header = Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(content.len() as u64);
+        let mut header = header(kind, mode, content.len() as u64);
         self.0.append_data(&mut header, path, content)
     }
+}
+
+/// Of root, and of no time.
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
 }

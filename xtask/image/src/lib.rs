@@ -20,6 +20,9 @@ use crate::layout::{Blob, Layout, layer};
 /// What the image has in `/usr/bin`.
 pub const PROGRAMS: [&str; 5] = ["nsm-agent", "nsm-cni", "nsmctl", "nsc", "icmp-responder"];
 
+/// Runtimes name pods' network namespaces `/var/run/netns/NAME`: an agent that starts again must find them by that name.
+const LINKS: [(&str, &str); 1] = [("var/run", "/run")];
+
 /// Nobody's user: what an image runs as that says nothing else. The agent's manifest names root.
 const USER: &str = "65532:65532";
 /// There is no clock in a reproducible build.
@@ -96,7 +99,7 @@ fn manifest(layout: &mut Layout, build: &Build, version: &str) -> anyhow::Result
         elf::check(&program, build.architecture).with_context(|| path.display().to_string())?;
         files.push((format!("usr/bin/{name}"), program));
     }
-    let layer = Blob::new(LAYER, layer(&["usr", "usr/bin"], &files)?);
+    let layer = Blob::new(LAYER, layer(&["usr", "usr/bin", "run", "var"], &LINKS, &files)?);
     let config = json!({
         "created": CREATED,
         "architecture": build.architecture.name(),
