@@ -146,8 +146,16 @@ pub(crate) const TESTS: &[Suite] = &[
         command: || with_tools(&["test", "-p", "nsm-kube", "--test", "kube"]),
     },
     Suite {
+        name: "image",
+        after: &[],
+        needs: &[],
+        bound: Duration::from_mins(40),
+        counts: Counts::Whole,
+        command: || cargo(&["xtask", "image", "--quick"]),
+    },
+    Suite {
         name: "kubelet",
-        after: &["build"],
+        after: &["build", "image"],
         needs: &[
             Tool::Go,
             Tool::Etcd,

@@ -20,6 +20,9 @@ const READY: Duration = Duration::from_secs(30);
 /// The agent's private socket on a machine.
 const SOCKET: &str = "/run/nsm/cni.sock";
 
+/// On a machine, an operator's way to the API server.
+const OPERATOR: &str = "/etc/nsm/operator.conf";
+
 /// A running agent; `Drop` kills it.
 #[derive(Debug)]
 pub struct Agent {
@@ -28,7 +31,7 @@ pub struct Agent {
 
 impl Agent {
     /// Starts one with a token of its machine, and waits until it is ready.
-    pub fn start(mesh: &Mesh, machine: &Machine) -> anyhow::Result<Self> {
+    pub(crate) fn start(mesh: &Mesh, machine: &Machine) -> anyhow::Result<Self> {
         let token = mesh.kubectl(&[
             "-n",
             "nsm-system",
@@ -38,25 +41,11 @@ impl Agent {
             "--bound-object-kind=Node",
             &format!("--bound-object-name={}", machine.name()),
         ])?;
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{SERVICE}:443"), "certificate-authority": mesh.cluster().file("tls.crt"),
-            } }],
-            "users": [{ "name": "agent", "user": { "token": token.trim() } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "agent" } }],
-        });
+        let config = mesh.kubeconfig_for_machines(token.trim());
         let kubeconfig = machine.place().dir().join("agent.conf");
         fs::write(&kubeconfig, config.to_string())?;
         let mut command = Command::new(binary("nsm-agent")?);
-        command.env_clear().args([
-            "--registry",
-            "kubernetes",
-            "--namespace",
-            "nsm-system",
-            "--metrics",
-            "127.0.0.1:9100",
-        ]);
+        command.env_clear().args(["--registry", "kubernetes", "--namespace", "nsm-system"]);
         command.args(["--node-name", machine.name(), "--kubeconfig"]).arg(&kubeconfig);
         // Pods that are not root call it.
         command.args(["--nsm-socket-mode", "0666"]);
@@ -80,6 +69,34 @@ impl Agent {
     }
 }
 
+impl Mesh {
+    /// For a program on a machine.
+    pub fn kubeconfig_for_machines(&self, token: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": format!("https://{SERVICE}:443"), "certificate-authority": self.cluster().file("tls.crt"),
+            } }],
+            "users": [{ "name": "program", "user": { "token": token } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "program" } }],
+        })
+    }
+
+    /// Starts an agent on a machine.
+    pub fn start_agent(&mut self, at: usize) -> anyhow::Result<()> {
+        let operator = self.kubeconfig_for_machines("admin-token").to_string();
+        self.machine(at)?.place().write(OPERATOR, &operator)?;
+        let agent = Agent::start(self, self.machine(at)?).with_context(|| self.logs())?;
+        self.machine_mut(at)?.agent = Some(agent);
+        Ok(())
+    }
+
+    /// SIGKILL to it.
+    pub fn kill_agent(&mut self, at: usize) -> anyhow::Result<()> {
+        self.machine_mut(at)?.agent.take().context("no agent runs")?.kill()
+    }
+}
+
 impl Machine {
     /// Puts the plugin beside the others and behind the first network.
     pub fn install(&self) -> anyhow::Result<()> {
@@ -93,6 +110,13 @@ impl Machine {
             "cniSocket": SOCKET, "agentWaitSeconds": 10,
         }));
         self.configure("00-nsm.conflist", &list)
+    }
+
+    /// Takes away what [`Machine::install`] has put there.
+    pub(crate) fn uninstall(&self) -> anyhow::Result<()> {
+        self.unconfigure("00-nsm.conflist")?;
+        let remove = || fs::remove_file(Path::new(BIN_DIR).join("nsm-cni"));
+        self.place().run(remove)?.context("nsm-cni")
     }
 
     /// Writes a network configuration as runtimes notice it.
@@ -112,7 +136,7 @@ impl Machine {
     /// `nsmctl` on the machine; its standard output.
     pub fn nsmctl(&self, args: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(binary("nsmctl")?);
-        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").args(args);
+        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("KUBECONFIG", OPERATOR).args(args);
         self.place().output(&mut command)
     }
 }

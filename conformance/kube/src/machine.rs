@@ -10,18 +10,23 @@ use nsm_lab::{Namespace, Program};
 use nsm_netlink::{IfName, LinkConfig, Mac, Netlink, Netns, NetnsSocket, Route, VethEnd, VethPair};
 use serde_json::json;
 
+use crate::agent::Agent;
 use crate::cgroups;
 use crate::cluster::{Cluster, SERVICE, UPLINK};
 use crate::place::Place;
 use crate::runtime::{self, BIN_DIR, Release, Runtime};
 
 /// Of a line in a log that is shown, in bytes.
-const LINE: usize = 400;
+const LINE: usize = 800;
+
+/// Lines of logs that tell nothing: a kubelet has no sizes of file systems in memory, an image comes in many steps.
+const NOISE: [&str; 5] = ["eviction_manager", "cri_stats_provider", "loading plugin", "ImageUpdate", "ImageCreate"];
 
 /// A node of Kubernetes.
 #[derive(Debug)]
 pub struct Machine {
     // In the order in which they end.
+    pub(crate) agent: Option<Agent>,
     kubelet: Option<Program>,
     runtime: Option<Runtime>,
     place: Place,
@@ -43,21 +48,32 @@ impl Machine {
         cgroups::create(&group, name)?;
         connect(cluster.namespace(), place.network(), number)?;
         let kubeconfig = cluster.file(&format!("{name}.conf"));
-        let machine =
-            Self { kubelet: None, runtime: None, place, name: name.into(), number, group, kubeconfig, release };
+        let machine = Self {
+            agent: None,
+            kubelet: None,
+            runtime: None,
+            place,
+            name: name.into(),
+            number,
+            group,
+            kubeconfig,
+            release,
+        };
         machine.plugins()?;
         Ok(machine)
     }
 
     /// The reference plugins, where a distribution would have installed them.
     fn plugins(&self) -> anyhow::Result<()> {
-        let install = |name: &str| -> anyhow::Result<()> {
-            let tool = nsm_peers::tools::tool(name)?;
-            let to = Path::new(BIN_DIR).join(name);
-            self.place.run(|| fs::copy(tool, &to))?.with_context(|| format!("plugin {name}"))?;
-            Ok(())
-        };
-        ["ptp", "bridge", "host-local", "loopback"].into_iter().try_for_each(install)
+        ["ptp", "bridge", "host-local", "loopback"].into_iter().try_for_each(|name| self.add_plugin(name))
+    }
+
+    /// Puts one of the tools where plugins are.
+    pub fn add_plugin(&self, name: &str) -> anyhow::Result<()> {
+        let tool = nsm_peers::tools::tool(name)?;
+        let to = Path::new(BIN_DIR).join(name);
+        self.place.run(|| fs::copy(tool, &to))?.with_context(|| format!("plugin {name}"))?;
+        Ok(())
     }
 
     /// Its name in Kubernetes.
@@ -78,7 +94,7 @@ impl Machine {
     /// A first network of pods as a cluster has it: addresses by host-local, a veth and a route each.
     pub fn first_network(&self) -> serde_json::Value {
         json!({
-            "cniVersion": "1.0.0", "name": "first",
+            "cniVersion": self.release.cni_version(), "name": "first",
             "plugins": [{
                 "type": "ptp", "ipMasq": false,
                 "ipam": { "type": "host-local", "ranges": [[{ "subnet": self.pod_network() }]],
@@ -95,6 +111,15 @@ impl Machine {
     /// `ctr` for the containers of Kubernetes; its standard output.
     pub fn ctr(&self, args: &[&str]) -> anyhow::Result<String> {
         self.place.output(self.release.ctr(&self.place).args(args))
+    }
+
+    /// The process of a running container.
+    pub fn task(&self, id: &str) -> anyhow::Result<u32> {
+        let tasks = self.ctr(&["tasks", "ls"])?;
+        let mut lines = tasks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let found = lines.find(|words| words.first() == Some(&id) && words.last() == Some(&"RUNNING"));
+        let words = found.with_context(|| format!("container {id} does not run:\n{tasks}"))?;
+        Ok(words.get(1).context("no process")?.parse()?)
     }
 
     /// Starts containerd.
@@ -135,7 +160,8 @@ impl Machine {
     pub fn logs(&self, lines: usize) -> String {
         let tail = |name: &str| {
             let log = fs::read_to_string(self.place.dir().join(format!("{name}.log"))).unwrap_or_default();
-            let all: Vec<&str> = log.lines().map(|line| line.get(..LINE).unwrap_or(line)).collect();
+            let all = log.lines().filter(|line| !NOISE.iter().any(|noise| line.contains(noise)));
+            let all: Vec<&str> = all.map(|line| line.get(..LINE).unwrap_or(line)).collect();
             format!("---- {name} of {} ----\n{}\n", self.name, all[all.len().saturating_sub(lines)..].join("\n"))
         };
         ["containerd", "kubelet", "nsm-agent"].map(tail).concat()

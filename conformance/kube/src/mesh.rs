@@ -141,6 +141,13 @@ impl Mesh {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// `kubectl apply` of an object, of any kind.
+    pub fn kubectl_apply(&self, object: &Value) -> anyhow::Result<String> {
+        let file = self.cluster.file("apply.json");
+        std::fs::write(&file, object.to_string())?;
+        self.kubectl(&["apply", "-f", &file.display().to_string()])
+    }
+
     /// A namespace in which pods can be made.
     pub fn namespace(&self, name: &str, annotations: &Value) -> anyhow::Result<()> {
         let metadata = json!({ "name": name, "annotations": annotations });
@@ -211,7 +218,7 @@ impl Mesh {
 
     /// The ends of all programs' logs.
     pub(crate) fn logs(&self) -> String {
-        self.machines.iter().map(|machine| machine.logs(12)).collect()
+        self.machines.iter().map(|machine| machine.logs(25)).collect()
     }
 
     /// `reason: message` of a pod's events.

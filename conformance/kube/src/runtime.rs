@@ -41,6 +41,14 @@ impl Release {
         Ok(Self::In(dir))
     }
 
+    /// The newest version of CNI that it speaks.
+    pub(crate) const fn cni_version(&self) -> &'static str {
+        match self {
+            Self::Packaged => "1.0.0",
+            Self::In(_) => "1.1.0",
+        }
+    }
+
     fn program(&self, name: &str) -> PathBuf {
         match self {
             Self::Packaged => name.into(),

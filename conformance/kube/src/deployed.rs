@@ -1,0 +1,96 @@
+//! The agents of `deploy/nsm.yaml`: a DaemonSet, in the place of processes of the test.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::machine::Machine;
+use crate::mesh::{Mesh, patiently};
+use crate::pods::{IMAGE, file};
+use crate::runtime::CONF_DIR;
+
+const NAMESPACE: &str = "nsm-system";
+const SET: &str = "/apis/apps/v1/namespaces/nsm-system/daemonsets/nsm-agent";
+
+/// For agents to come and go on all machines, one after the other.
+const ROLLED: Duration = Duration::from_mins(3);
+
+impl Mesh {
+    /// Ends the agents that are processes, with what was installed for them.
+    pub fn without_agents(&mut self) -> anyhow::Result<()> {
+        for at in 0..self.len() {
+            let machine = self.machine_mut(at)?;
+            if let Some(agent) = machine.agent.take() {
+                agent.stop()?;
+            }
+            machine.uninstall()?;
+        }
+        Ok(())
+    }
+
+    /// `kubectl apply` of the manifests, and every agent is ready.
+    pub fn deploy(&self) -> anyhow::Result<()> {
+        for manifest in ["crds.yaml", "nsm.yaml", "admission.yaml"] {
+            self.kubectl(&["apply", "-f", &file(&format!("deploy/{manifest}"))?])?;
+        }
+        self.rolled_out()
+    }
+
+    /// Waits until every machine has an agent of the newest kind.
+    pub fn rolled_out(&self) -> anyhow::Result<()> {
+        let all = self.len();
+        let look = || {
+            let set = self.cluster().get(SET)?;
+            let number = |key: &str| set["status"][key].as_u64().unwrap_or_default();
+            let seen = set["metadata"]["generation"] == set["status"]["observedGeneration"];
+            Ok((seen, number("updatedNumberScheduled"), number("numberReady")))
+        };
+        let wanted = u64::try_from(all)?;
+        patiently("agents of the DaemonSet", ROLLED, look, |seen| *seen == (true, wanted, wanted))
+            .map(drop)
+            .with_context(|| self.agents_log())
+    }
+
+    /// The ends of the agents' logs, and the events of their namespace.
+    fn agents_log(&self) -> String {
+        let logs = ["-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/name=nsm-agent", "--tail=20", "--prefix"];
+        let events = ["-n", NAMESPACE, "get", "events"];
+        let text = |args: &[&str]| self.kubectl(args).unwrap_or_else(|error| format!("{error:#}"));
+        format!("{}\n{}", text(&logs), text(&events))
+    }
+
+    /// Deletes the DaemonSet; its agents are gone.
+    pub fn undeploy(&self) -> anyhow::Result<()> {
+        self.cluster().delete(SET)?;
+        let left = || Ok(self.pods(NAMESPACE)?.len());
+        patiently("end of the agents", ROLLED, left, |count| *count == 0).map(drop)
+    }
+
+    /// Has the agents replaced by those of another image.
+    pub fn upgrade(&self, image: &str) -> anyhow::Result<()> {
+        self.kubectl(&["-n", NAMESPACE, "set", "image", "daemonset/nsm-agent", &format!("nsm-agent={image}")]).map(drop)
+    }
+
+    /// The process of a machine's agent.
+    pub fn agent_of(&self, machine: &Machine) -> anyhow::Result<u32> {
+        let pods = self.pods(NAMESPACE)?;
+        let here = |pod: &&Value| pod["spec"]["nodeName"] == machine.name();
+        let pod = pods.iter().find(here).with_context(|| format!("no agent on {}", machine.name()))?;
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().context("no container")?;
+        machine.task(id.trim_start_matches("containerd://"))
+    }
+}
+
+impl Machine {
+    /// The name of the file of the first network configuration.
+    pub fn first_configuration(&self) -> anyhow::Result<Option<String>> {
+        let is_one = |name: &String| [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end));
+        Ok(self.place().list(CONF_DIR)?.into_iter().find(is_one))
+    }
+
+    /// Has our image under another name too.
+    pub fn tag_image(&self, as_name: &str) -> anyhow::Result<()> {
+        self.ctr(&["images", "tag", "--force", IMAGE, as_name]).map(drop)
+    }
+}
