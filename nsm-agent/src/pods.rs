@@ -112,7 +112,7 @@ impl Pods {
     pub async fn annotations(&self, pod: &Pod, deadline: Instant) -> Option<Annotations> {
         let key = key(pod);
         let of_pod = |seen: &Seen| {
-            let found = seen.pod(&key).filter(|found| found.is(&pod.uid))?;
+            let found = seen.pod(&key).filter(|found| found.may_be(pod))?;
             Some(found.annotations.clone())
         };
         self.wait(of_pod, deadline).await
@@ -180,7 +180,7 @@ impl Elsewhere for Pods {
     }
 
     fn refused(&self, pod: &Pod, why: &str) {
-        let found = self.seen().pod(&key(pod)).filter(|found| found.is(&pod.uid)).cloned();
+        let found = self.seen().pod(&key(pod)).filter(|found| found.may_be(pod)).cloned();
         let about = match found {
             Some(found) => About::from(&*found),
             None => About { namespace: (&*pod.namespace).into(), name: (&*pod.name).into(), uid: (&*pod.uid).into() },

@@ -107,10 +107,10 @@ impl Sandboxes {
         Some(read(&self.path.join(pods::file_name(netns.dev, netns.ino)), netns)?).filter(Sandbox::stands)
     }
 
-    /// The newest sandbox of the pod with this UID. Blocking.
-    pub fn by_uid(&self, uid: &str) -> Option<Arc<Sandbox>> {
+    /// The newest sandbox of a pod. Blocking.
+    pub fn newest(&self, is_pod: impl Fn(&Pod) -> bool) -> Option<Arc<Sandbox>> {
         let mut of_pod = self.all();
-        of_pod.retain(|sandbox| sandbox.record.pod_uid == uid && sandbox.stands());
+        of_pod.retain(|sandbox| is_pod(&sandbox.pod()) && sandbox.stands());
         of_pod.into_iter().max_by_key(|sandbox| sandbox.since)
     }
 

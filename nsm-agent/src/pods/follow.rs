@@ -8,7 +8,7 @@
 //! - What failed is tried again, with pauses that grow, and at once when the annotations or the registry change.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -79,8 +79,8 @@ struct State {
     missing: HashMap<Key, Vec<Missing>>,
     /// Pods that are being changed.
     busy: BTreeSet<Key>,
-    /// Sandboxes whose ADD has ended, by pod.
-    added: HashMap<Key, AttachmentKey>,
+    /// Sandboxes whose ADD has ended.
+    added: HashSet<AttachmentKey>,
 }
 
 /// What was followed.
@@ -134,7 +134,7 @@ impl Follower {
 
     /// A pod's ADD has ended well.
     pub(super) fn added(self: &Arc<Self>, key: &Key, call: &AttachmentKey) {
-        self.state().added.insert(key.clone(), call.clone());
+        self.state().added.insert(call.clone());
         self.look_into(key, call);
     }
 
@@ -151,12 +151,14 @@ impl Follower {
     /// Looks at every pod whose sandbox is another one than before.
     pub(super) async fn look_at_sandboxes(self: &Arc<Self>) {
         let sandboxes = self.engine.sandboxes().clone();
-        let all = blocking(move || sandboxes.all()).await;
-        for sandbox in all {
-            let pod = sandbox.pod();
-            let key = Key { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
-            let asks = self.pods.seen().pod(&key).is_some_and(|found| !found.annotations.is_empty());
-            if asks {
+        let mut all = blocking(move || sandboxes.all()).await;
+        self.state().added.retain(|call| all.iter().any(|one| one.record.is_of(&call.container_id, &call.ifname)));
+        all.sort_by_key(|sandbox| sandbox.since);
+        // Of each pod the newest: an earlier one may still be there.
+        let newest: HashMap<Key, Arc<Sandbox>> =
+            all.into_iter().map(|sandbox| (super::key(&sandbox.pod()), sandbox)).collect();
+        for (key, sandbox) in newest {
+            if self.pods.seen().pod(&key).is_some_and(|found| found.is(&sandbox.pod())) {
                 self.look_into(&key, &sandbox.spec().key);
             }
         }
@@ -164,8 +166,11 @@ impl Follower {
 
     /// Looks at a pod, which may have changed.
     pub(super) fn look(self: &Arc<Self>, key: &Key) {
-        let found = self.pods.seen().pod(key).cloned();
-        let Some(found) = found.filter(|found| !found.ending && !found.host_network) else { return self.forget(key) };
+        // A pod whose ADD has ended may not have been seen yet: what is known of it stays.
+        let Some(found) = self.pods.seen().pod(key).cloned() else { return self.wake(key) };
+        if found.ending || found.host_network {
+            return self.forget(key);
+        }
         let mut state = self.state();
         if let Some(running) = state.running.get(key) {
             running.notify_one();
@@ -184,23 +189,26 @@ impl Follower {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
     }
 
-    /// The pod has gone, or ends.
-    fn forget(&self, key: &Key) {
-        let mut state = self.state();
-        if let Some(running) = state.running.get(key) {
+    /// Has the task that works for a pod look again.
+    fn wake(&self, key: &Key) {
+        if let Some(running) = self.state().running.get(key) {
             running.notify_one();
         }
+    }
+
+    /// The pod has gone, or ends.
+    pub(super) fn forget(&self, key: &Key) {
+        self.wake(key);
+        let mut state = self.state();
         state.settled.remove(key);
         state.missing.remove(key);
-        state.added.remove(key);
     }
 
     /// Whether annotations have given the pod something.
     fn has_some(&self, found: &Found) -> bool {
-        let of_pod = |pod: &crate::state::Pod| *pod.name == *found.key.name && found.is(&pod.uid);
         let attachments = &self.engine.manager().attachments;
         let asked = |source: &Source| matches!(source, Source::Annotation { .. });
-        attachments.find(|one| asked(&one.source) && one.pod.as_ref().is_some_and(of_pod)).is_some()
+        attachments.find(|one| asked(&one.source) && one.pod.as_ref().is_some_and(|pod| found.is(pod))).is_some()
     }
 
     /// Works for one pod until there is nothing to do.
@@ -280,7 +288,7 @@ impl Follower {
         // Recorded before the last DEL: it had its own.
         let is_over = |age: Duration| self.engine.ended(&spec.key).is_some_and(|ended| ended.elapsed() <= age);
         let Some(age) = age.filter(|age| !is_over(*age)) else { return Outcome::At(Instant::now() + FLOOR) };
-        if let Some(time) = self.add_is_to_come(found, &sandbox, age) {
+        if let Some(time) = self.add_is_to_come(&sandbox, age) {
             return Outcome::At(time);
         }
         let (path, recorded) = (spec.netns_path.clone(), sandbox.netns);
@@ -304,16 +312,16 @@ impl Follower {
         Outcome::Failed
     }
 
-    async fn sandbox(&self, found: &Found) -> Option<Arc<Sandbox>> {
-        let sandboxes = self.engine.sandboxes().clone();
-        let uids = [Some(found.uid.clone()), found.hash.clone()];
-        blocking(move || uids.into_iter().flatten().find_map(|uid| sandboxes.by_uid(&uid))).await
+    /// The pod's sandbox, which is the pod's by its name as well.
+    pub(super) async fn sandbox(&self, found: &Arc<Found>) -> Option<Arc<Sandbox>> {
+        let (sandboxes, found) = (self.engine.sandboxes().clone(), found.clone());
+        blocking(move || sandboxes.newest(|pod| found.is(pod))).await
     }
 
     /// When the pod's own ADD has come, if that may still be under way: the plugin records a sandbox before it asks.
-    fn add_is_to_come(&self, found: &Found, sandbox: &Sandbox, age: Duration) -> Option<Instant> {
+    fn add_is_to_come(&self, sandbox: &Sandbox, age: Duration) -> Option<Instant> {
         let call = sandbox.spec().key;
-        let ended = self.state().added.get(&found.key) == Some(&call);
+        let ended = self.state().added.contains(&call);
         if !sandbox.record.asked || ended || !self.engine.of_pod(&call).is_empty() {
             return None;
         }
@@ -324,7 +332,7 @@ impl Follower {
     /// called off.
     async fn converge(
         &self,
-        found: &Found,
+        found: &Arc<Found>,
         spec: &PodSpec,
         netns: &Netns,
         called_off: &CancellationToken,
@@ -336,7 +344,7 @@ impl Follower {
             Err(error) => {
                 let why = format!("nothing is changed: {error}");
                 tracing::warn!(pod = %found.key, %error, "the annotations of a pod cannot be followed");
-                self.pods.events.tell(About::from(found), Reason::Refused, &why);
+                self.pods.events.tell(About::from(&**found), Reason::Refused, &why);
                 return Some(Vec::new());
             }
         };
@@ -369,7 +377,7 @@ impl Follower {
                 let Named { service, interface, .. } = wanted;
                 tracing::warn!(pod = %found.key, service, ifname = %interface, %error, "not attached yet");
                 let why = format!("network service {service:?}, interface {interface}: {error}");
-                self.pods.events.tell(About::from(found), Reason::Refused, &why);
+                self.pods.events.tell(About::from(&**found), Reason::Refused, &why);
                 missing.push(Missing { service, interface: interface.to_string(), why: error.to_string() });
             }
         }

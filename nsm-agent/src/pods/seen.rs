@@ -7,12 +7,16 @@ use std::{
 
 use nsm_cni_types::pods::Annotations;
 
+use crate::state::Pod;
+
 /// What became of the wishes, as the agent writes it.
 pub(super) const STATUS: &str = "networkservicemesh.io/status";
 /// The interfaces of a pod, as all CNI meta-plugins write them.
 pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 /// What runtimes know a static pod by, instead of its uid.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// What the kubelet marks the object of a static pod with. Nobody can add it to an object that there is.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Where a pod is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +56,8 @@ impl Found {
             annotations: Annotations::of(&get),
             status: text(STATUS),
             network_status: text(NETWORK_STATUS),
-            hash: text(CONFIG_HASH),
+            // Anybody may write a hash on a pod of their own.
+            hash: get(CONFIG_HASH).filter(|hash| !hash.is_empty() && get(CONFIG_MIRROR).is_some()).map(Into::into),
             ..self
         }
     }
@@ -63,9 +68,20 @@ impl Found {
         self.uid == other.uid && matches!((number(self), number(other)), (Some(one), Some(other)) if one < other)
     }
 
-    /// Whether a runtime means this pod by that uid; where the runtime says none the name must do.
-    pub(super) fn is(&self, uid: &str) -> bool {
-        uid.is_empty() || uid == &*self.uid || self.hash.as_deref() == Some(uid)
+    /// Whether a runtime means this pod: by its name, and by its uid or what it knows a static pod by. Names are given once,
+    /// so that no annotation of another pod makes it this one.
+    pub(super) fn is(&self, pod: &Pod) -> bool {
+        let uid = &*pod.uid;
+        *self.key.namespace == *pod.namespace
+            && *self.key.name == *pod.name
+            && !uid.is_empty()
+            && (uid == &*self.uid || self.hash.as_deref() == Some(uid))
+    }
+
+    /// The same for a runtime that says no uid: the name must do.
+    pub(super) fn may_be(&self, pod: &Pod) -> bool {
+        let named = *self.key.namespace == *pod.namespace && *self.key.name == *pod.name;
+        self.is(pod) || (named && pod.uid.is_empty())
     }
 }
 
@@ -188,16 +204,33 @@ pub(super) mod tests {
         }
     }
 
+    fn of_runtime(name: &str, uid: &str) -> Pod {
+        Pod { name: name.into(), namespace: "default".into(), uid: uid.into() }
+    }
+
     #[test]
     fn a_static_pod_is_known_by_its_hash_too() {
-        let annotations = [
-            (CONFIG_HASH.to_owned(), "abc".to_owned()),
-            (nsm_cni_types::pods::ANNOTATION.to_owned(), "kernel://s".to_owned()),
-        ];
-        let all = std::collections::HashMap::from(annotations);
-        let pod = found("p", "u").annotated(|key| all.get(key).map(String::as_str));
-        assert!(pod.is("u") && pod.is("abc") && pod.is("") && !pod.is("v"));
+        let asks = (nsm_cni_types::pods::ANNOTATION, "kernel://s");
+        let of = |annotations: &[(&str, &'static str)]| {
+            let all: HashMap<&str, &str> = annotations.iter().copied().collect();
+            found("p", "u").annotated(|key| all.get(key).copied())
+        };
+        let pod = of(&[(CONFIG_HASH, "abc"), (CONFIG_MIRROR, "abc"), asks]);
+        assert!(pod.is(&of_runtime("p", "u")) && pod.is(&of_runtime("p", "abc")) && !pod.is(&of_runtime("p", "v")));
         assert_eq!(pod.annotations.services.as_deref(), Some("kernel://s"));
+        // A hash that no kubelet wrote, and one that is none.
+        assert!(!of(&[(CONFIG_HASH, "abc")]).is(&of_runtime("p", "abc")));
+        assert!(!of(&[(CONFIG_HASH, ""), (CONFIG_MIRROR, "")]).is(&of_runtime("p", "")));
+    }
+
+    #[test]
+    fn a_hash_makes_no_pod_another_one() {
+        let all = HashMap::from([(CONFIG_HASH, "victims-uid"), (CONFIG_MIRROR, "x")]);
+        let thief = found("thief", "u").annotated(|key| all.get(key).copied());
+        assert!(!thief.is(&of_runtime("victim", "victims-uid")));
+        assert!(!thief.is(&Pod { namespace: "other".into(), ..of_runtime("thief", "u") }));
+        assert!(!thief.is(&of_runtime("thief", "")) && thief.may_be(&of_runtime("thief", "")));
+        assert!(!thief.may_be(&of_runtime("victim", "")));
     }
 
     #[test]

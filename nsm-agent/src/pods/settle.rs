@@ -19,8 +19,11 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
                     follower.added(&key, &call);
                 }
                 for key in unsettled.keys {
-                    settle(&pods, &key);
-                    follower.look(&key);
+                    if settle(&pods, &key) {
+                        follower.look(&key);
+                    } else {
+                        follower.forget(&key);
+                    }
                 }
             }
             changed = sandboxes.changed() => match changed {
@@ -31,9 +34,13 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
     }
 }
 
-fn settle(pods: &Pods, key: &Key) {
+/// Says what there is to be said of a pod; false: it has gone.
+fn settle(pods: &Pods, key: &Key) -> bool {
     let found = pods.seen().pod(key).cloned();
-    let Some(found) = found else { return pods.events.forget(key) };
+    let Some(found) = found else {
+        pods.events.forget(key);
+        return false;
+    };
     if found.host_network && !found.annotations.is_empty() && !found.ending {
         pods.events.tell(
             About::from(&*found),
@@ -42,4 +49,5 @@ fn settle(pods: &Pods, key: &Key) {
              or remove the annotation",
         );
     }
+    true
 }

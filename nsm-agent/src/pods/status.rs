@@ -32,7 +32,7 @@ use crate::{
     forwarder::Wire,
     kubernetes::{Failure, Way, bounded, jitter},
     manager::Healer,
-    state::{Attachment, ConnectionId, Owner, Phase, Source, blocking},
+    state::{Attachment, ConnectionId, Owner, Phase, Source},
 };
 
 /// Changes that come together are looked at together.
@@ -150,7 +150,7 @@ impl Writer {
         if found.ending || self.of.follower.is_busy(key) || attached.iter().any(adding) {
             return None;
         }
-        let is = |one: &&Arc<Attachment>| one.pod.as_ref().is_some_and(|pod| found.is(&pod.uid));
+        let is = |one: &&Arc<Attachment>| one.pod.as_ref().is_some_and(|pod| found.is(pod));
         let mut entries: Vec<Entry> = attached.iter().filter(is).map(|one| self.entry(one)).collect();
         for missing in self.of.follower.missing(key) {
             entries.retain(|entry| entry.interface != missing.interface);
@@ -291,10 +291,8 @@ impl Writer {
         tracing::warn!(pod = %key, "the status of a pod is not written: when something changes it is tried again");
     }
 
-    async fn has_sandbox(&self, found: &Found) -> bool {
-        let sandboxes = self.of.engine.sandboxes().clone();
-        let uids = [Some(found.uid.clone()), found.hash.clone()];
-        blocking(move || uids.into_iter().flatten().any(|uid| sandboxes.by_uid(&uid).is_some())).await
+    async fn has_sandbox(&self, found: &Arc<Found>) -> bool {
+        self.of.follower.sandbox(found).await.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, Written> {

@@ -40,8 +40,9 @@ fn a_pod_is_found_while_its_namespace_stands() {
     // Another one in its place.
     std::fs::remove_file(&old.0).unwrap();
     assert_eq!(sandboxes.by_netns(old.1), None);
-    assert_eq!(sandboxes.by_uid("uid").unwrap().record.container_id, "b");
-    assert!(sandboxes.by_uid("other").is_none());
+    let newest = |uid: &str| sandboxes.newest(|pod| pod.uid == uid && pod.name == "p" && pod.namespace == "ns");
+    assert_eq!(newest("uid").unwrap().record.container_id, "b");
+    assert!(newest("other").is_none());
 }
 
 #[test]

@@ -93,8 +93,12 @@ impl<'a> Asking<'a> {
 
     /// ADD by a runtime that gives the annotations of the pod as they are.
     pub(crate) fn add(&self) -> anyhow::Result<Outcome> {
-        let annotations = self.object()?["metadata"]["annotations"].clone();
-        self.call("ADD", &self.conf(Some(&annotations)))
+        self.add_with(&self.object()?["metadata"]["annotations"])
+    }
+
+    /// ADD by a runtime that gives these annotations.
+    pub(crate) fn add_with(&self, annotations: &Value) -> anyhow::Result<Outcome> {
+        self.call("ADD", &self.conf(Some(annotations)))
     }
 
     /// ADD by a runtime that gives none.

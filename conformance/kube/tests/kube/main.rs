@@ -62,6 +62,8 @@ fn main() -> ExitCode {
             running::a_namespaces_annotation_counts_as_it_was,
             running::edits_count_that_were_made_while_somebody_was_away,
             running::a_pod_that_ends_gets_nothing,
+            running::a_hash_gives_nobody_another_pod,
+            running::a_sandbox_made_again_is_looked_at_again,
             measured::edits_and_status,
             measured::memory_and_calls_at_rest,
             rights::without_the_right_to_services,

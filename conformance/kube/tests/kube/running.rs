@@ -90,6 +90,7 @@ pub(crate) fn a_pod_that_asked_nothing_gets_what_it_asks_for() -> anyhow::Result
     // A static pod: the runtime knows it by the hash of its configuration.
     let annotations: Map<String, Value> = json!({
         "kubernetes.io/config.hash": "0123456789abcdef", "kubernetes.io/config.source": "file",
+        "kubernetes.io/config.mirror": "0123456789abcdef",
         "networkservicemesh.io": "kernel://one/net1",
     })
     .as_object()
@@ -299,5 +300,48 @@ pub(crate) fn a_pod_that_ends_gets_nothing() -> anyhow::Result<()> {
         with_log(node, other.waits_for("second", false, SOON))?;
         ensure!(other.has("first")?);
     }
+    Ok(())
+}
+
+pub(crate) fn a_hash_gives_nobody_another_pod() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.make_namespace("thieves")?;
+    let a = cluster.started("node-a")?;
+    let node = &a.node;
+    let _one = Endpoint::of("one").start(node)?;
+    let victim = Asking::create(&cluster, node, "default", "victim", Some("kernel://one/own"))?;
+    victim.add()?.ok()?;
+    let own = victim.link("own")?.context("own")?;
+    eventually("status", SOON, || victim.status(), |status| status == &["own one up"])?;
+    // What the API server takes from whoever may create pods.
+    let annotations = json!({
+        "kubernetes.io/config.hash": victim.uid, "kubernetes.io/config.mirror": victim.uid,
+        "networkservicemesh.io": "kernel://one/stolen",
+    });
+    let annotations = annotations.as_object().cloned().context("annotations")?;
+    let thief = Asking::annotated(&cluster, node, "thieves", "thief", &annotations)?;
+    let neighbour = Asking::annotated(&cluster, node, "default", "neighbour", &annotations)?;
+    // A pod that is edited afterwards is served: the watch has seen them.
+    let other = Asking::create(&cluster, node, "default", "other", None)?;
+    other.add()?.ok()?;
+    other.edit(Some("kernel://one/first"))?;
+    with_log(node, other.waits_for("first", true, SOON))?;
+    ensure!(victim.kept("own", &own)? && !victim.has("stolen")?);
+    ensure!(thief.status()?.is_empty() && neighbour.status()?.is_empty());
+    Ok(())
+}
+
+pub(crate) fn a_sandbox_made_again_is_looked_at_again() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let a = cluster.started("node-a")?;
+    let node = &a.node;
+    let _one = Endpoint::of("one").start(node)?;
+    let mut pod = Asking::create(&cluster, node, "default", "web", Some("kernel://one/first"))?;
+    pod.add()?.ok()?;
+    eventually("status", SOON, || pod.status(), |status| status == &["first one up"])?;
+    pod.sandbox = node.pod("web-again")?;
+    // The kubelet has not heard of the annotation yet.
+    pod.add_with(&json!({}))?.ok()?;
+    with_log(node, pod.waits_for("first", true, SOON))?;
     Ok(())
 }
