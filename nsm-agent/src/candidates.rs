@@ -326,6 +326,18 @@ fn choose(
     })
 }
 
+/// Whether the endpoint that serves such a client is one that the service's matches choose for it. True where nobody can say.
+pub fn fits(directory: &Directory, wanted: Wanted<'_>) -> bool {
+    let state = directory.state();
+    let (Some(service), Some(entry)) = (state.service(wanted.service), state.endpoint(wanted.endpoint)) else {
+        return true;
+    };
+    let decision = decide(&service.message, wanted.labels, state.offers(wanted.service));
+    let offered = entry.labels(wanted.service);
+    let fits = |route: &Route| route.selector.iter().all(|(key, value)| offered.get(key) == Some(value));
+    decision.routes.iter().any(fits)
+}
+
 /// The endpoint that the client names, whatever the matches say.
 fn named(state: &State, wanted: Wanted<'_>) -> Result<Arc<Entry>, Error> {
     crate::registry::own_domain([wanted.endpoint])?;

@@ -3,11 +3,12 @@
 //! Guarantees: the end of an endpoint is noticed when the registry withdraws it, the end of an interface by the kernel's
 //! notification; nobody polls. Events only say that it is time to look: what counts is what is found then
 //! (`Healer::trouble`), so that an event that comes late moves nothing and none that comes early is lost. A connection
-//! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends; the client of any other one
-//! gets an UPDATE with state DOWN and decides itself. A connection whose pod has gone without DEL is closed. A wire that could not
-//! be taken away is tried again until it is gone.
+//! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends, also when the matches of its network
+//! service change and choose another one (`matches`); the client of any other one gets an UPDATE with state DOWN and decides itself.
+//! A connection whose pod has gone without DEL is closed. A wire that could not be taken away is tried again until it is gone.
 
 mod mailbox;
+mod matches;
 mod patients;
 mod places;
 mod refreshes;
@@ -26,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::patients::Ailment;
 pub(super) use self::{mailbox::Mailbox, refreshes::Refreshes, watch::Told};
 use self::{
+    matches::Matches,
     patients::{Begin, Patients, longer},
     places::Places,
 };
@@ -52,6 +54,7 @@ pub struct Healer {
     /// Connections that their endpoints asked to refresh, until it is done.
     refreshing: Arc<Mutex<HashSet<ConnectionId>>>,
     places: Arc<Places>,
+    matches: Arc<Matches>,
 }
 
 /// Why a connection is lost.
@@ -64,6 +67,7 @@ enum Trouble {
     Silent,
     LinkGone,
     NotRefreshed,
+    SentElsewhere,
     NeverRemade,
 }
 
@@ -77,6 +81,7 @@ impl Trouble {
             Self::Silent => "its endpoint does not answer",
             Self::LinkGone => "its interface was deleted",
             Self::NotRefreshed => "its endpoint does not refresh it, and another one can be had",
+            Self::SentElsewhere => "the matches of its network service choose another endpoint",
             Self::NeverRemade => "it could not be made again yet",
         }
     }
@@ -86,7 +91,16 @@ impl Healer {
     pub(super) fn new(manager: Manager, metrics: Metrics, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let old = manager.wires.connections.all().into_iter().map(|record| record.id.clone());
         let places = Arc::new(Places::before(old));
-        Self { manager, metrics, tasks, stop, healing: Arc::default(), refreshing: Arc::default(), places }
+        Self {
+            manager,
+            metrics,
+            tasks,
+            stop,
+            healing: Arc::default(),
+            refreshing: Arc::default(),
+            places,
+            matches: Arc::default(),
+        }
     }
 
     /// Whether a connection is being healed.
@@ -230,7 +244,10 @@ impl Healer {
             return known.then_some(Trouble::EndpointGone);
         };
         let then = record.place.or_else(|| self.places.of(&record.id));
-        then.filter(|then| *then != now).map(|_| Trouble::EndpointAnew)
+        if then.is_some_and(|then| then != now) {
+            return Some(Trouble::EndpointAnew);
+        }
+        self.is_sent_elsewhere(record).then_some(Trouble::SentElsewhere)
     }
 
     fn refreshing(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {

@@ -151,6 +151,11 @@ impl Endpoints {
         Ok(candidates::foreseen(&self.directory, wanted)?.take(MOST).collect())
     }
 
+    /// Whether the service's matches choose this endpoint for a client with these labels.
+    pub fn fits(&self, service: &str, labels: &BTreeMap<String, String>, client: &Party, endpoint: &str) -> bool {
+        candidates::fits(&self.directory, Wanted { service, labels, endpoint, client })
+    }
+
     /// What it takes to ask an endpoint.
     pub fn opened(&self, entry: &Arc<Entry>) -> Result<Candidate, Error> {
         candidate(entry)

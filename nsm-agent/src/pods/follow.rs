@@ -31,7 +31,6 @@ use crate::{
     annotations::{Annotations, Asked, Named},
     attach::{Engine, PodSpec},
     kubernetes::jitter,
-    netns::PodsNetns,
     sandboxes::Sandbox,
     state::{AttachmentKey, Source, blocking},
 };
@@ -291,11 +290,11 @@ impl Follower {
         if let Some(time) = self.add_is_to_come(&sandbox, age) {
             return Outcome::At(time);
         }
-        let (path, recorded) = (spec.netns_path.clone(), sandbox.netns);
-        let netns = match blocking(move || PodsNetns::find(&path, recorded)).await {
-            PodsNetns::Here(netns) => netns,
+        let path = spec.netns_path.clone();
+        let netns = match blocking(move || Netns::open(path)).await {
+            Ok(netns) if netns.id() == sandbox.netns => netns,
             // The pod has ended; another sandbox of it is seen when it is there.
-            PodsNetns::Gone | PodsNetns::Unseen(_) => return Outcome::Done,
+            Ok(_) | Err(_) => return Outcome::Done,
         };
         self.state().busy.insert(found.key.clone());
         let missing = self.converge(found, &spec, &netns, &called_off).await;

@@ -41,6 +41,7 @@ impl Healer {
     /// Listens from now on.
     pub(in crate::manager) fn start(&self, netlink: &Netlink, told: Told) {
         self.tasks.spawn(self.clone().watch_registry());
+        self.tasks.spawn(self.clone().watch_matches());
         self.tasks.spawn(self.clone().watch_endpoints(told.by_endpoints));
         self.tasks.spawn(self.clone().watch_refreshes(told.by_refreshes));
         self.tasks.spawn(self.clone().watch_leftovers());
@@ -61,7 +62,7 @@ impl Healer {
         self.tasks.spawn(self.clone().watch_links(told));
     }
 
-    /// Connections whose endpoint was withdrawn, or has registered anew and knows nothing of them.
+    /// Connections whose endpoint was withdrawn, has registered anew and knows nothing of them, or is not the one to choose any more.
     async fn watch_registry(self) {
         let mut changes = self.manager.endpoints.directory().changes();
         // What was said already of connections whose clients decide themselves.
@@ -70,6 +71,7 @@ impl Healer {
             self.manager.owed.deliver();
             let records = self.manager.wires.connections.all();
             self.resume(&records);
+            self.settle_matches();
             let mut still = HashMap::new();
             for record in records.iter().filter(|record| record.phase == Phase::Up) {
                 if let Some(trouble) = self.endpoint_trouble(record) {
@@ -196,7 +198,7 @@ impl Healer {
         ends.is_some_and(|end| left(end) < self.manager.owed.life() / 3)
     }
 
-    fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
+    pub(super) fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
         let Some(attachment) = self.manager.attachments.get(key) else { return false };
         let client = self.manager.clients.of(&record.owner);
         let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels, &client);
