@@ -98,7 +98,6 @@ fn main() -> ExitCode {
         away::a_note_of_a_newer_format_is_left_alone,
         restart::traffic_continues_and_del_works,
         restart::orderly_end_keeps_the_wires,
-        restart::a_name_that_only_the_runtime_sees,
         restart::endpoints_keep_their_clients,
         restart::an_endpoint_that_began_anew_meanwhile_is_noticed,
         restart::away_for_longer_than_connections_live,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nsm_lab::{Endpoint, Node, Pinger, eventually, registered};
 
 use crate::{IFNAME, SERVICE};
@@ -43,38 +42,6 @@ pub(crate) fn orderly_end_keeps_the_wires() -> anyhow::Result<()> {
     let pinger = Pinger::start(pod.namespace(), added.peer(false)?, PACE)?;
     node.stop_agent()?;
     node.start_agent()?;
-    let pings = pinger.stop();
-    ensure!(pings.lost == 0, "{pings:?}");
-    node.cni().del(&pod, IFNAME, &conf)?.ok()?;
-    node.nothing_left(&before)
-}
-
-/// A runtime's name of a namespace need not be one that the agent's own mounts have: not to be seen is not to be gone.
-pub(crate) fn a_name_that_only_the_runtime_sees() -> anyhow::Result<()> {
-    let mut node = Node::start("node-1")?;
-    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
-    let pod = node.pod("client")?;
-    let before = node.leftovers()?;
-    let conf = node.conf(SERVICE);
-    let runtimes = tempfile::tempdir()?;
-    let name = runtimes.path().join("netns");
-    std::fs::write(&name, "")?;
-    mount(Some(pod.namespace().path()), &name, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    let call = |command| nsm_lab::Call {
-        command,
-        container: pod.container(),
-        netns: Some(name.clone()),
-        ifname: IFNAME,
-        stdin: conf.to_string(),
-        ..Default::default()
-    };
-    let added = node.cni().call(&call("ADD"))?.ok()?;
-    let pinger = Pinger::start(pod.namespace(), added.peer(false)?, PACE)?;
-    node.kill_agent()?;
-    umount2(&name, MntFlags::MNT_DETACH)?;
-    runtimes.close()?;
-    node.start_agent()?;
-    ensure!(node.connections()?.len() == 1, "the restarted agent has ended the connection: {}", node.agent_log());
     let pings = pinger.stop();
     ensure!(pings.lost == 0, "{pings:?}");
     node.cni().del(&pod, IFNAME, &conf)?.ok()?;

@@ -14,6 +14,7 @@ mod nodes;
 mod pods;
 mod rights;
 mod running;
+mod scenarios;
 mod services;
 
 use std::process::ExitCode;
@@ -66,6 +67,12 @@ fn main() -> ExitCode {
             running::a_sandbox_made_again_is_looked_at_again,
             measured::edits_and_status,
             measured::memory_and_calls_at_rest,
+            scenarios::payload_ethernet,
+            scenarios::a_web_server_is_reached_by_both_families,
+            scenarios::composition::of_five_endpoints,
+            scenarios::moving::the_service_chooses_another_endpoint,
+            scenarios::policies::choose_traffic_by_protocol_and_ports,
+            scenarios::policies::endpoints_of_the_same_prefixes_share_the_traffic,
             rights::without_the_right_to_services,
         ],
         BOUND,
