@@ -58,6 +58,14 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Way, OpenError> {
     Ok(Way { client, namespace })
 }
 
+/// Who tells events.
+pub(crate) const REPORTER: &str = "networkservicemesh.io/nsm-agent";
+
+/// Which of the agents tells an event: as much of its node's name as an event takes, by which `deploy/admission.yaml` knows it.
+pub(crate) fn reporting_instance(node: &str) -> String {
+    node.chars().take(128).collect()
+}
+
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {

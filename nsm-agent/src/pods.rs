@@ -92,8 +92,8 @@ impl Pods {
         let pods = Arc::new(Self::default());
         let files = namespaces::keep(folder, pods.asking.subscribe());
         tasks.spawn(stop.clone().run_until_cancelled_owned(files));
-        let (telling, client) = (pods.clone(), way.client.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { telling.events.run(client).await }));
+        let (telling, client, of_node) = (pods.clone(), way.client.clone(), node.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { telling.events.run(client, &of_node).await }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(watches::run(pods.clone(), way, node)));
         pods
     }

@@ -7,6 +7,9 @@ pub(crate) const CLIENTS: &str = "allowed_client_namespaces";
 /// Key of those that may serve it.
 pub(crate) const ENDPOINTS: &str = "allowed_endpoint_namespaces";
 
+/// The fields of a service that say it, in both spellings.
+pub const ACCESS_FIELDS: [&str; 4] = [CLIENTS, "allowedClientNamespaces", ENDPOINTS, "allowedEndpointNamespaces"];
+
 /// Stands for every namespace.
 pub const ANY: &str = "*";
 

@@ -15,7 +15,7 @@ mod write;
 
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 
-pub use access::{ANY, Access};
+pub use access::{ACCESS_FIELDS, ANY, Access};
 pub use read::{Error, Wrong, endpoint, parse, service};
 pub use write::{document, endpoint_spec, list, service_spec, time};
 

@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::{sync::Notify, time::Instant};
 
 use super::seen::{Found, Key};
-use crate::kubernetes::{Failure, bounded, jitter};
+use crate::kubernetes::{Failure, REPORTER, bounded, jitter, reporting_instance};
 
 /// Shortest time between two writes that say the same.
 const REPEATED: Duration = Duration::from_mins(1);
@@ -144,11 +144,12 @@ impl Events {
     }
 
     /// Writes what is to be told, one after another.
-    pub(super) async fn run(&self, client: Client) {
+    pub(super) async fn run(&self, client: Client, node: &str) {
         loop {
             let (about, reason) = self.next().await;
             let Some((message, unwritten, count)) = self.taken(&about, reason) else { continue };
-            let written = write(&client, &about, reason, &message, unwritten, count).await;
+            let of_kind = event(&about, reason, node);
+            let written = write(&client, of_kind, &message, unwritten, count).await;
             let mut all = self.lock();
             let Some(told) = all.get_mut(&(about.clone(), reason)) else { continue };
             match written {
@@ -201,17 +202,11 @@ impl Events {
     }
 }
 
-/// Writes it; answers what the object counts.
-async fn write(
-    client: &Client,
-    about: &About,
-    reason: Reason,
-    message: &str,
-    more: i32,
-    count: Option<i32>,
-) -> Result<i32, Failure> {
-    let events: Api<Event> = Api::namespaced(client.clone(), &about.namespace);
-    let (name, now) = (name(about, reason), Time(jiff::Timestamp::now()));
+/// Writes it with that message; answers what the object counts.
+async fn write(client: &Client, event: Event, message: &str, more: i32, count: Option<i32>) -> Result<i32, Failure> {
+    let (name, namespace) = (event.metadata.name.clone(), event.metadata.namespace.clone());
+    let events: Api<Event> = Api::namespaced(client.clone(), &namespace.unwrap_or_default());
+    let (name, now) = (name.unwrap_or_default(), Time(jiff::Timestamp::now()));
     let patch = async |count: Option<i32>| {
         let mut change = json!({ "message": message, "lastTimestamp": now });
         if let Some(count) = count {
@@ -226,9 +221,17 @@ async fn write(
             done => return done.map(|_| count),
         }
     }
-    match bounded(events.create(&PostParams::default(), &event(about, reason, message, more, &name, &now))).await {
+    let is_fact = event.reason == Some(Reason::HostNetwork.to_string());
+    let event = Event {
+        message: Some(message.to_owned()),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now.clone()),
+        count: Some(more),
+        ..event
+    };
+    match bounded(events.create(&PostParams::default(), &event)).await {
         // An earlier agent's.
-        Err(Failure::Conflict(_)) if reason == Reason::HostNetwork => Ok(more),
+        Err(Failure::Conflict(_)) if is_fact => Ok(more),
         Err(Failure::Conflict(_)) => {
             let there = patch(None).await?;
             let count = there.count.unwrap_or(1).saturating_add(more);
@@ -238,10 +241,15 @@ async fn write(
     }
 }
 
-fn event(about: &About, reason: Reason, message: &str, count: i32, name: &str, now: &Time) -> Event {
+/// An event that says nothing yet.
+fn event(about: &About, reason: Reason, node: &str) -> Event {
     let text = |text: &str| Some(text.to_owned());
     Event {
-        metadata: ObjectMeta { name: text(name), namespace: text(&about.namespace), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name(about, reason)),
+            namespace: text(&about.namespace),
+            ..ObjectMeta::default()
+        },
         involved_object: ObjectReference {
             api_version: text("v1"),
             kind: text("Pod"),
@@ -252,14 +260,10 @@ fn event(about: &About, reason: Reason, message: &str, count: i32, name: &str, n
         },
         type_: text("Warning"),
         reason: Some(reason.to_string()),
-        message: text(message),
         source: Some(EventSource { component: text("nsm-agent"), host: None }),
-        reporting_component: text("networkservicemesh.io/nsm-agent"),
-        reporting_instance: text("nsm-agent"),
+        reporting_component: text(REPORTER),
+        reporting_instance: Some(reporting_instance(node)),
         action: text("Attach"),
-        first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now.clone()),
-        count: Some(count),
         ..Event::default()
     }
 }

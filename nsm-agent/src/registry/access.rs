@@ -175,6 +175,13 @@ impl Service {
     pub fn access(&self) -> &Access {
         &self.access
     }
+
+    /// With whose it is: where somebody has said who may use or serve it, that was an operator, whoever registered it first. Peers do not
+    /// change it, nor does it go with them, as their next registration of the name would open it to everybody.
+    pub(super) fn with_its_owner(self) -> Self {
+        let owner = if self.access.is_default() { self.owner } else { Owner::Operator };
+        Self { owner, ..self }
+    }
 }
 
 #[cfg(test)]

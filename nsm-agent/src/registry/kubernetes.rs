@@ -125,7 +125,7 @@ impl Kubernetes {
         let (unsettled, names) = mpsc::unbounded_channel();
         let nodes = Nodes::new(settings.node.clone(), settings.lease);
         let cluster = Arc::new(Self {
-            server: Server::new(client.clone()),
+            server: Server::new(client.clone(), settings.node.clone()),
             namespace: namespace.clone(),
             pods: pods.clone(),
             seen: Mutex::new(Seen {
@@ -220,7 +220,7 @@ impl Kubernetes {
         ];
         // Of a pod of another namespace it would be collected as garbage.
         let owner = owner.filter(|_| ours);
-        let wanted = Wanted { key: key.clone(), spec, annotations, owner };
+        let wanted = Wanted { key: key.clone(), spec, annotations, owner, kept: &[] };
         match self.server.put(&self.server.endpoints, &wanted).await {
             Ok(object) => {
                 let found = api::endpoint(&object);
@@ -272,8 +272,14 @@ impl Backing for Kubernetes {
         };
         let mut spec = nsm_objects::service_spec(&service.message, &service.access);
         spec.insert("name".into(), name.as_str().into());
-        let registrant = (service.owner != Owner::Operator).then(|| self.registrant(service.owner));
-        let wanted = Wanted { key, spec, annotations: vec![(names::REGISTRANT, registrant)], owner: None };
+        let of_peer = service.owner != Owner::Operator;
+        let annotations = vec![
+            (names::NODE, of_peer.then(|| self.settings.node.to_string())),
+            (names::REGISTRANT, of_peer.then(|| self.registrant(service.owner))),
+        ];
+        // What an operator has said meanwhile, and was not seen yet, stays.
+        let kept = if of_peer { &nsm_objects::ACCESS_FIELDS[..] } else { &[] };
+        let wanted = Wanted { key, spec, annotations, owner: None, kept };
         let object = self.server.put(&self.server.services, &wanted).await?;
         self.seen().services.put(api::service(&object));
         self.unsettle(Unsettled::Service(name.as_str().into()));

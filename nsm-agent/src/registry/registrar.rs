@@ -129,7 +129,7 @@ impl Registrar {
 
     /// Puts a service of an earlier life of this agent back.
     pub(super) fn restore_service(&self, service: Service) {
-        self.0.directory.put_service(&Arc::new(service));
+        self.0.directory.put_service(&Arc::new(service.with_its_owner()));
     }
 
     /// Puts an endpoint of an earlier life of this agent back; it lasts for so long.

@@ -126,6 +126,28 @@ async fn an_abandoned_service_can_be_taken_over() {
 }
 
 #[tokio::test]
+async fn a_service_with_access_lists_is_the_operators_whoever_registered_it() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let access = Access { clients: Some(vec!["shop".into()]), endpoints: None };
+    let listed = |name: &str| Service { owner: peer(1), access: access.clone(), ..testing::open(service(name)) };
+    registry.restore_service(listed("s"));
+    registry.put_service(listed("t"));
+    for name in ["s", "t"] {
+        let other = NetworkService { matches: vec![Match::default()], ..service(name) };
+        for owner in [peer(1), peer(2)] {
+            assert!(matches!(registry.unregister_service(name, owner).await, Err(Error::NotYours { .. })), "{owner}");
+            let taken = registry.register_service(other.clone(), owner).await;
+            assert!(matches!(taken, Err(Error::Taken { .. })), "{owner}");
+            assert_eq!(registry.register_service(service(name), owner).await.unwrap().outcome, Outcome::Unchanged);
+        }
+        assert_eq!(registry.directory().service(name).unwrap().access, access);
+    }
+    assert!(registry.directory().state().idle_services().is_empty(), "it is nobody's to tidy away");
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_lives_no_longer_than_its_token_and_is_told_to_watchers() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;

@@ -3,6 +3,7 @@
 use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
 use nsm_lab::{Endpoint, Node, Pod, eventually, registered};
+use nsm_proto::registry::{Match, NetworkService};
 use serde_json::{Value, json};
 
 use crate::{SOON, caller};
@@ -134,5 +135,55 @@ pub(crate) fn of_services_that_say_nothing() -> anyhow::Result<()> {
     let added = add(node, &client, "default", "firewall")?.ok()?;
     client.ping(added.peer(false)?)?;
     drop(guard);
+    Ok(())
+}
+
+pub(crate) fn lists_make_a_service_the_operators() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let (a, b) = (cluster.started("node-a")?, cluster.started("node-b")?);
+    let node = &a.node;
+    let owner = node.pod("owner")?;
+    let chain = || NetworkService { matches: vec![Match::default()], ..caller::service("firewall") };
+    caller::from(node, owner.namespace(), async |registry| {
+        registry.register_service(caller::service("firewall")).await?;
+        registry.register_endpoint(caller::endpoint("guard", "firewall"), None).await?;
+        Ok(())
+    })?;
+    let path = "/apis/networkservicemesh.io/v1/namespaces/nsm-system/networkservices/firewall";
+    ensure!(cluster.get(path)?["metadata"]["annotations"]["networkservicemesh.io/node"] == "node-a");
+    // An endpoint of another node serves it too: nothing is to be written for that.
+    eventually("the service", SOON, || caller::known_services(&b.node), |names| names == &["firewall"])?;
+    caller::from(&b.node, b.node.pod("second")?.namespace(), async |registry| {
+        registry.register_service(caller::service("firewall")).await?;
+        registry.register_endpoint(caller::endpoint("second", "firewall"), None).await?;
+        let other = registry.register_service(chain()).await.unwrap_err();
+        ensure!(other.kind() == nsm_sdk::Kind::Conflict, "{other}");
+        registry.unregister_endpoint(caller::endpoint("second", "firewall"), None).await?;
+        Ok(())
+    })?;
+    cluster.patch(path, &json!({ "spec": { "allowed_client_namespaces": ["shop"] } }))?;
+    let rule = || Ok(node.get("netsvc")?.first().context("none")?["spec"]["allowed_client_namespaces"].clone());
+    eventually("the rule", SOON, rule, |rule| *rule == json!(["shop"]))?;
+    for pod in [&owner, &node.pod("other")?] {
+        caller::from(node, pod.namespace(), async |registry| {
+            // The service has no endpoint any more, when the other asks.
+            let _ = registry.unregister_endpoint(caller::endpoint("guard", "firewall"), None).await;
+            let error = registry.unregister_service(caller::service("firewall")).await.unwrap_err();
+            ensure!(error.kind() == nsm_sdk::Kind::Denied, "{error}");
+            let error = registry.register_service(chain()).await.unwrap_err();
+            ensure!(error.kind() == nsm_sdk::Kind::Conflict, "{error}");
+            registry.register_service(caller::service("firewall")).await?;
+            Ok(())
+        })?;
+    }
+    ensure!(caller::known(node)?.is_empty());
+    ensure!(cluster.get(path)?["spec"]["allowed_client_namespaces"] == json!(["shop"]));
+    // Nor is it an agent's, not on the operator's word either.
+    let file = node.dir().join("service.yaml");
+    std::fs::write(&file, service("firewall", &json!({})).to_string())?;
+    for words in [&["apply", "-f", &*file.display().to_string()][..], &["delete", "netsvc", "firewall"]] {
+        let refusal = node.nsmctl(words).err().context("nsmctl is not refused")?.to_string();
+        ensure!(refusal.contains("use kubectl"), "{refusal}");
+    }
     Ok(())
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::SOON;
 
 const ENDPOINTS: &str = "/apis/networkservicemesh.io/v1/namespaces/default/networkserviceendpoints";
+const SERVICES: &str = "/apis/networkservicemesh.io/v1/namespaces/default/networkservices";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/nsm-system/leases";
 const NODE: &str = "networkservicemesh.io/node";
 
@@ -101,6 +103,113 @@ pub(crate) fn of_endpoints() -> anyhow::Result<()> {
     setting.may("DELETE", &path, &Value::Null)?;
     let told = setting.cluster.call_as("agent-token", "POST", ENDPOINTS, &endpoint("x", Some("node-a")))?;
     ensure!(told.as_ref().is_err_and(|why| why.contains("the agent's token names no node")), "{told:?}");
+    Ok(())
+}
+
+fn service(name: &str, node: Option<&str>, spec: &Value) -> Value {
+    let annotations = node.map_or(json!({}), |node| json!({ NODE: node }));
+    json!({
+        "apiVersion": "networkservicemesh.io/v1", "kind": "NetworkService",
+        "metadata": { "name": name, "namespace": "default", "annotations": annotations }, "spec": spec,
+    })
+}
+
+pub(crate) fn of_services() -> anyhow::Result<()> {
+    let setting = Setting::new()?;
+    let why = "the agent of node node-a may write network services that endpoints of its node have registered";
+    let plain = json!({ "payload": "IP" });
+    setting.may("POST", SERVICES, &service("mine", Some("node-a"), &plain))?;
+    setting.may_not("POST", SERVICES, &service("nobodys", None, &plain), "and this is an operator's: use kubectl")?;
+    setting.may_not("POST", SERVICES, &service("others", Some("node-b"), &plain), why)?;
+    let lists = [
+        json!({ "allowed_client_namespaces": ["shop"] }),
+        json!({ "allowedClientNamespaces": [] }),
+        json!({ "allowed_endpoint_namespaces": ["*"] }),
+        json!({ "allowedEndpointNamespaces": ["shop"] }),
+    ];
+    for spec in &lists {
+        setting.may_not("POST", SERVICES, &service("listed", Some("node-a"), spec), "which are an operator's")?;
+    }
+    for (name, node) in [("others", Some("node-b")), ("nobodys", None)] {
+        setting.cluster.create(&service(name, node, &plain))?.map_err(anyhow::Error::msg)?;
+        let path = format!("{SERVICES}/{name}");
+        let mut object = setting.cluster.get(&path)?;
+        object["spec"]["payload"] = json!("ETHERNET");
+        setting.may_not("PUT", &path, &object, why)?;
+        // Nor may it take it over.
+        object["metadata"]["annotations"][NODE] = json!("node-a");
+        setting.may_not("PUT", &path, &object, why)?;
+        setting.may_not("DELETE", &path, &Value::Null, why)?;
+        // The condition is told by whoever comes first, and the rest is out of its reach.
+        let accepted = json!([{
+            "type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+        let mut status =
+            json!({ "metadata": { "annotations": { NODE: "node-a" } }, "status": { "conditions": accepted } });
+        let told = setting.may("PATCH", &format!("{path}/status"), &status)?;
+        ensure!(told["metadata"]["annotations"][NODE] != "node-a", "{told}");
+        ensure!(told["status"]["conditions"][0]["type"] == "Accepted", "{told}");
+        status["status"]["conditions"][0]["type"] = json!("Ready");
+        setting.may_not("PATCH", &format!("{path}/status"), &status, "and nothing else of its status")?;
+    }
+    let path = format!("{SERVICES}/mine");
+    let mut object = setting.cluster.get(&path)?;
+    object["spec"]["payload"] = json!("ETHERNET");
+    let mut given_away = setting.may("PUT", &path, &object)?;
+    given_away["metadata"]["annotations"] = json!({});
+    setting.may_not("PUT", &path, &given_away, why)?;
+    for spec in &lists {
+        let mut listed = setting.cluster.get(&path)?;
+        listed["spec"] = spec.clone();
+        setting.may_not("PUT", &path, &listed, "which are an operator's")?;
+        // Once an operator has said it, the service is an operator's.
+        setting.cluster.patch(&path, &json!({ "spec": spec }))?;
+        let mut listed = setting.cluster.get(&path)?;
+        listed["spec"] = plain.clone();
+        setting.may_not("PUT", &path, &listed, "which are an operator's")?;
+        setting.may_not("DELETE", &path, &Value::Null, "which are an operator's")?;
+        let nothing: serde_json::Map<_, _> =
+            spec.as_object().into_iter().flatten().map(|(list, _)| (list.clone(), Value::Null)).collect();
+        setting.cluster.patch(&path, &json!({ "spec": nothing }))?;
+    }
+    setting.may("DELETE", &path, &Value::Null)?;
+    Ok(())
+}
+
+fn event(name: &str, component: &str, instance: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": name, "namespace": "default" },
+        "involvedObject": { "apiVersion": "v1", "kind": "Pod", "name": "p", "namespace": "default", "uid": "u" },
+        "type": "Warning", "reason": "NetworkServiceRefused", "message": "no", "action": "Attach",
+        "reportingComponent": component, "reportingInstance": instance, "count": 1,
+    })
+}
+
+pub(crate) fn of_events() -> anyhow::Result<()> {
+    const OURS: &str = "networkservicemesh.io/nsm-agent";
+    let setting = Setting::new()?;
+    let why = "may write events whose reportingComponent is networkservicemesh.io/nsm-agent and whose reportingInstance is node-a";
+    setting.may("POST", EVENTS, &event("mine", OURS, "node-a"))?;
+    let mut forged = event("forged", OURS, "node-a");
+    forged["source"] = json!({ "component": "kubelet" });
+    setting.may_not("POST", EVENTS, &forged, why)?;
+    for (name, component, instance) in
+        [("kubelets", "kubelet", "node-a"), ("nobodys", "", ""), ("others", OURS, "node-b")]
+    {
+        setting.may_not("POST", EVENTS, &event(name, component, instance), why)?;
+        setting.cluster.create(&event(name, component, instance))?.map_err(anyhow::Error::msg)?;
+        let path = format!("{EVENTS}/{name}");
+        setting.may_not("PATCH", &path, &json!({ "message": "all is well" }), why)?;
+        let taken = json!({ "reportingComponent": OURS, "reportingInstance": "node-a" });
+        setting.may_not("PATCH", &path, &taken, why)?;
+        setting.may_not("DELETE", &path, &Value::Null, why)?;
+    }
+    let path = format!("{EVENTS}/mine");
+    setting.may("PATCH", &path, &json!({ "message": "still no", "count": 2 }))?;
+    setting.may_not("PATCH", &path, &json!({ "reportingComponent": "kubelet" }), why)?;
+    for change in [json!({ "involvedObject": { "uid": "v" } }), json!({ "reason": "Killing" })] {
+        setting.may_not("PATCH", &path, &change, "not say it of something else")?;
+    }
     Ok(())
 }
 

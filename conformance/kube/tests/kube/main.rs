@@ -32,7 +32,10 @@ fn main() -> ExitCode {
         tests![
             access::decides_who_serves_and_who_is_connected,
             access::of_services_that_say_nothing,
+            access::lists_make_a_service_the_operators,
             admission::of_endpoints,
+            admission::of_services,
+            admission::of_events,
             admission::of_leases,
             admission::of_the_status_of_pods,
             definitions::good_and_bad_objects,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use nsm_kube::{Cluster, deployed};
 use nsm_lab::{Endpoint, eventually};
+use nsm_proto::registry::{Match, NetworkService};
 use serde_json::{Value, json};
 
 use crate::{SOON, caller};
@@ -157,12 +158,14 @@ pub(crate) fn what_is_granted_is_used() -> anyhow::Result<()> {
     a.node.kill_agent()?;
     a.node.start_agent()?;
     eventually("the endpoint", SOON, || nsm_lab::registered(&a.node), |names| names == &["one"])?;
-    let file = a.node.dir().join("service.yaml");
-    let edited = "{apiVersion: networkservicemesh.io/v1, kind: NetworkService, metadata: {name: icmp}, spec: {payload: ETHERNET}}";
-    std::fs::write(&file, edited)?;
-    a.node.nsmctl(&["apply", "-f", &file.display().to_string()])?;
+    let pod = a.node.pod("p")?;
+    caller::from(&a.node, pod.namespace(), async |registry| {
+        let changed = NetworkService { matches: vec![Match::default()], ..caller::service("changed") };
+        registry.register_service(caller::service("changed")).await?;
+        registry.register_service(changed).await?;
+        Ok(registry.unregister_service(caller::service("changed")).await?)
+    })?;
     a.node.nsmctl(&["delete", "nse", "one"])?;
-    a.node.nsmctl(&["delete", "netsvc", "icmp"])?;
     let leases =
         || Ok(cluster.asked()?.iter().filter(|asked| asked.verb == "patch" && asked.resource == "leases").count());
     eventually("renewals", SOON, leases, |count| *count >= 3)?;

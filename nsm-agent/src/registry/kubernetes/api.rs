@@ -34,6 +34,8 @@ const TRIES: usize = 5;
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) client: Client,
+    /// Whose agent writes.
+    pub(super) node: Arc<str>,
     pub(super) services: ApiResource,
     pub(super) endpoints: ApiResource,
 }
@@ -45,15 +47,18 @@ pub(super) struct Wanted {
     /// Annotations that are set; `None` takes one away.
     pub(super) annotations: Vec<(&'static str, Option<String>)>,
     pub(super) owner: Option<OwnerReference>,
+    /// Fields that stay as they are where there is an object.
+    pub(super) kept: &'static [&'static str],
 }
 
 impl Server {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, node: Arc<str>) -> Self {
         let of = |kind: &str, plural: &str| {
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(nsm_objects::GROUP, "v1", kind), plural)
         };
         Self {
             client,
+            node,
             services: of(nsm_objects::SERVICE, "networkservices"),
             endpoints: of(nsm_objects::ENDPOINT, "networkserviceendpoints"),
         }
@@ -131,7 +136,11 @@ impl Wanted {
 
     /// What others have written into the metadata stays.
     fn over(&self, mut object: DynamicObject) -> DynamicObject {
-        object.data["spec"] = Value::Object(self.spec.clone());
+        let mut spec = self.spec.clone();
+        let there = object.data.get("spec");
+        let kept = self.kept.iter().filter_map(|field| Some(((*field).to_owned(), there?.get(field)?.clone())));
+        spec.extend(kept.collect::<Vec<_>>());
+        object.data["spec"] = Value::Object(spec);
         if let Some(owner) = &self.owner {
             object.metadata.owner_references = Some(vec![owner.clone()]);
         }

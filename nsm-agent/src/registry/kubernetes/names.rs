@@ -6,7 +6,7 @@ use nsm_fdpass::InodeId;
 
 use crate::registry::Owner;
 
-/// The node whose agent keeps an endpoint alive.
+/// The node whose agent keeps an endpoint alive, or registered a service for one.
 pub(super) const NODE: &str = "networkservicemesh.io/node";
 /// Who registered an object there, as [`registrant`] writes it.
 pub(super) const REGISTRANT: &str = "networkservicemesh.io/registrant";

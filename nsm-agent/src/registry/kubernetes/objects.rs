@@ -32,7 +32,7 @@ pub(super) struct Found<M> {
     pub(super) name: Arc<str>,
     /// Its content, or why it has none.
     pub(super) message: Result<Arc<M>, String>,
-    /// The node whose agent keeps it alive.
+    /// The node whose agent keeps it alive, or registered it.
     pub(super) node: Option<Arc<str>>,
     /// Who registered it there.
     pub(super) registrant: Option<Box<str>>,

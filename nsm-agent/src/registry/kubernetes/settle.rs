@@ -42,7 +42,7 @@ impl Kubernetes {
         match described {
             Some((found, described)) => registrar.put_service(Service {
                 message: described.message.clone().into(),
-                owner: self.owner(found.registrant.as_deref()),
+                owner: self.owner(found),
                 access: described.access.clone(),
                 namespace: Some(found.key.namespace.clone()),
             }),
@@ -62,8 +62,11 @@ impl Kubernetes {
     }
 
     /// Who registered an object: nobody's registration is an operator's word.
-    fn owner(&self, registrant: Option<&str>) -> Owner {
-        let Some(registrant) = registrant else { return Owner::Operator };
+    fn owner(&self, service: &Found<nsm_objects::Service>) -> Owner {
+        let Some(registrant) = &service.registrant else { return Owner::Operator };
+        if service.node.is_some() && !self.is_of_this_node(service.node.as_deref()) {
+            return Owner::Elsewhere;
+        }
         names::owner(&self.settings.boot_id, registrant).unwrap_or(Owner::Elsewhere)
     }
 

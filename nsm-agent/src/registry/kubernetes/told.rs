@@ -21,7 +21,7 @@ use super::{
     api::Server,
     objects::{Found, Key, Told},
 };
-use crate::kubernetes::{Failure, bounded};
+use crate::kubernetes::{Failure, REPORTER, bounded, reporting_instance};
 
 /// Type of the condition.
 pub(super) const ACCEPTED: &str = "Accepted";
@@ -117,8 +117,8 @@ async fn event<M>(server: &Server, kind: &ApiResource, object: &Found<M>, told: 
         message: Some(told.message.clone()),
         source: Some(EventSource { component: Some("nsm-agent".into()), host: None }),
         event_time: Some(MicroTime(now)),
-        reporting_component: Some("networkservicemesh.io/nsm-agent".into()),
-        reporting_instance: Some("nsm-agent".into()),
+        reporting_component: Some(REPORTER.into()),
+        reporting_instance: Some(reporting_instance(&server.node)),
         action: Some("Register".into()),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),

@@ -28,6 +28,7 @@ impl Registrar {
 
     /// A service as it is now.
     pub(in crate::registry) fn put_service(&self, service: Service) {
+        let service = service.with_its_owner();
         let known = self.0.directory.service(&service.message.name);
         if known.is_none_or(|known| *known != service) {
             self.0.directory.put_service(&Arc::new(service));

@@ -1,7 +1,8 @@
 //! Services of peers that have gone.
 //!
 //! Guarantee: a service that a peer registered goes when for [`IDLE`] nobody has offered it, and nobody of its namespace has registered
-//! anything: pods come and go, and what each leaves would fill the registry. An operator's services stay.
+//! anything: pods come and go, and what each leaves would fill the registry. An operator's services stay, and so does one that says who may
+//! use or serve it.
 
 use std::{
     collections::HashMap,

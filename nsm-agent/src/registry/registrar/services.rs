@@ -1,4 +1,6 @@
 //! Writes of network services.
+//!
+//! Guarantee: peers neither change nor remove a service of an operator's, nor one that says who may use or serve it.
 
 use std::sync::Arc;
 
