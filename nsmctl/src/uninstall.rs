@@ -1,8 +1,9 @@
 //! `nsmctl uninstall`: puts a node back as it was before the agent was installed. Works on the node's files alone.
 //!
 //! Guarantees: nothing is touched while an agent runs, as it would install again; the last configuration of a node stays; the plugin
-//! stays while something names it; nothing of others is removed. The order is such that a runtime never has a configuration
-//! without its plugin. Done twice, the second time does nothing.
+//! stays while something names it, looked at again once ours has gone; nothing of others is removed. A configuration goes before its
+//! plugin: only a runtime that has not yet read of that fails a pod's start, which is tried again. Done twice, the second time does
+//! nothing.
 
 mod holders;
 mod references;
@@ -39,7 +40,7 @@ enum Step {
 /// Removes what the agent has installed and left.
 pub(crate) async fn run(agent: &Agent, args: &cli::Uninstall, out: &mut impl Write) -> Result<(), Error> {
     ended(agent).await?;
-    let holders = holders::read(&args.run_dir);
+    let holders = holders::read(&args.run_dir)?;
     for holder in &holders {
         writeln!(out, "{holder}")?;
     }
@@ -50,9 +51,11 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Uninstall, out: &mut impl Wri
             holders.len()
         )));
     }
-    let steps = plan(agent, args)?;
     let mut done = 0;
-    for step in &steps {
+    for step in configuration(args)? {
+        done += usize::from(step.take(args.dry_run, out)?);
+    }
+    for step in [plugin(args)?].into_iter().chain(rest(agent, args)) {
         done += usize::from(step.take(args.dry_run, out)?);
     }
     if done == 0 {
@@ -77,8 +80,8 @@ async fn ended(agent: &Agent) -> Result<(), Error> {
     }
 }
 
-/// What is to be done, in order.
-fn plan(agent: &Agent, args: &cli::Uninstall) -> Result<Vec<Step>, Error> {
+/// The derived configuration, if the runtime has another one.
+fn configuration(args: &cli::Uninstall) -> Result<Vec<Step>, Error> {
     let files = configurations(&args.cni_conf_dir)?;
     let (ours, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| chained::is_ours(&file.name));
     if !ours.is_empty() {
@@ -90,23 +93,35 @@ fn plan(agent: &Agent, args: &cli::Uninstall) -> Result<Vec<Step>, Error> {
             ))
         })?;
     }
-    let mut steps: Vec<Step> = ours.iter().map(|file| Step::File(args.cni_conf_dir.join(&file.name))).collect();
+    Ok(ours.iter().map(|file| Step::File(args.cni_conf_dir.join(&file.name))).collect())
+}
+
+/// The plugin, by what is in the directory once ours has gone.
+fn plugin(args: &cli::Uninstall) -> Result<Step, Error> {
+    let mut left = configurations(&args.cni_conf_dir)?;
+    // It stands for what it would remove; afterwards one of ours is there again.
+    left.retain(|file| !(args.dry_run && chained::is_ours(&file.name)));
     let plugin = args.cni_plugin_dir.join(chained::TYPE);
-    steps.push(match references::of_plugin(&others, args) {
+    Ok(match references::of_plugin(&left, args) {
         Some(why) if plugin.exists() => Step::Keep(plugin, why),
-        _ => Step::File(plugin),
-    });
-    for name in ["owed", "pods", "namespaces"] {
+        Some(_) | None => Step::File(plugin),
+    })
+}
+
+/// What the agent has left, in order.
+fn rest(agent: &Agent, args: &cli::Uninstall) -> Vec<Step> {
+    let beside = ["owed", "pods", "namespaces"].map(|name| {
         let mut path = agent.socket.clone().into_os_string();
         path.push(format!(".{name}"));
-        steps.push(Step::Tree(path.into()));
-    }
+        Step::Tree(path.into())
+    });
+    let mut steps = Vec::from(beside);
     steps.extend([Step::File(agent.socket.clone()), Step::Tree(args.run_dir.clone())]);
     steps.extend([Step::File(args.nsm_socket.clone()), Step::Tree(args.state_dir.clone())]);
     for socket in [&agent.socket, &args.nsm_socket] {
         steps.extend(socket.parent().map(|folder| Step::Folder(folder.to_owned())));
     }
-    Ok(steps)
+    steps
 }
 
 /// Whether the runtime has a network when ours has gone.

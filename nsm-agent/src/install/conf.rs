@@ -68,7 +68,7 @@ impl Conf {
     /// Sees to it that it is there and as it is to be, unless something is `missing` for an ADD to be served.
     pub(super) fn install(&mut self, missing: Option<&str>) -> Outcome {
         let shown = self.dir.display();
-        let files = match files::configurations(&self.dir) {
+        let files = match nsm_cni_dir::configurations(&self.dir) {
             Ok(files) => files,
             Err(error) => {
                 return Outcome::Problem {

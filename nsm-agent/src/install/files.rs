@@ -4,13 +4,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
-
-use nsm_cni_types::chained;
-
-/// Longest configuration that is read, in bytes: go-cni's own bound.
-const LONGEST: u64 = 2 << 20;
 
 /// What `name` is called while it is written: nothing that a runtime looks into.
 pub(super) fn beside(name: &str) -> String {
@@ -45,40 +40,6 @@ pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(()) => sync(dir),
-    }
-}
-
-/// What a runtime sees in its configuration directory.
-pub(super) fn configurations(dir: &Path) -> io::Result<Vec<chained::File>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        // Not of the entry: a link to a file counts.
-        if !chained::is_configuration(&name) || fs::metadata(entry.path()).is_ok_and(|it| it.is_dir()) {
-            continue;
-        }
-        files.push(chained::File { name, content: read(&entry.path()) });
-    }
-    Ok(files)
-}
-
-/// The content, or why it cannot be told.
-fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
-    // A pipe would keep us for ever.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let read = file.and_then(|file| {
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
-        let mut content = Vec::new();
-        file.take(LONGEST + 1).read_to_end(&mut content)?;
-        Ok(content)
-    });
-    match read {
-        Ok(content) if content.len() as u64 > LONGEST => Err(format!("it is longer than {LONGEST} bytes")),
-        Ok(content) => Ok(content),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -10,23 +10,10 @@ use crate::{cli, error::Error};
 
 /// What a runtime sees in its configuration directory; nothing, if there is none.
 pub(crate) fn configurations(dir: &Path) -> Result<Vec<File>, Error> {
-    let failed = |error| Error::Read { path: dir.to_owned(), error };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        // A link to a file counts.
-        if chained::is_configuration(&name) && fs::metadata(entry.path()).is_ok_and(|it| it.is_file()) {
-            files.push(File { name, content: fs::read(entry.path()).map_err(|error| error.to_string()) });
-        }
+    match nsm_cni_dir::configurations(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.map_err(|error| Error::Read { path: dir.to_owned(), error }),
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
 }
 
 /// Why the plugin has to stay, with ours gone.
@@ -47,7 +34,7 @@ pub(super) fn of_plugin(others: &[File], args: &cli::Uninstall) -> Option<String
 fn cached(dir: &Path) -> usize {
     let Ok(entries) = fs::read_dir(dir.join("results")) else { return 0 };
     let names_us = |path: &Path| -> Option<bool> {
-        let entry: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let entry: Value = serde_json::from_slice(&nsm_cni_dir::read(path).ok()?).ok()?;
         let content = STANDARD.decode(entry["config"].as_str()?).map_err(|error| error.to_string());
         Some(chained::mentions_us(&File { name: String::new(), content }))
     };

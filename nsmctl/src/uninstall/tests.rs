@@ -73,7 +73,7 @@ impl Host {
         left
     }
 
-    async fn uninstall(&self, flags: &[&str]) -> Result<String, String> {
+    fn cli(&self, flags: &[&str]) -> (Cli, cli::Uninstall) {
         let mut args = vec!["nsmctl".to_owned(), "uninstall".to_owned()];
         for (flag, path) in [
             ("--cni-socket", "run/cni.sock"),
@@ -87,8 +87,13 @@ impl Host {
             args.extend([flag.to_owned(), self.path(path).display().to_string()]);
         }
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
-        let cli = Cli::parse_from(args);
-        let Command::Uninstall(args) = cli.command else { panic!("{:?}", cli.command) };
+        let cli = Cli::parse_from(&args);
+        let Command::Uninstall(args) = Cli::parse_from(&args).command else { panic!("{args:?}") };
+        (cli, args)
+    }
+
+    async fn uninstall(&self, flags: &[&str]) -> Result<String, String> {
+        let (cli, args) = self.cli(flags);
         let mut out = Vec::new();
         let agent = Agent::new(cli.cni_socket, Duration::from_secs(1));
         let done = run(&agent, &args, &mut out).await;
@@ -164,4 +169,12 @@ async fn the_plugin_stays_while_something_names_it() {
     assert!(said.contains("1 containers were started with it"), "{said}");
     host.uninstall(&["--remove-plugin"]).await.unwrap();
     assert!(!host.path("bin/nsm-cni").exists());
+}
+
+/// Somebody installs again between the steps.
+#[test]
+fn the_plugin_stays_when_ours_is_back() {
+    let host = Host::new();
+    assert!(matches!(plugin(&host.cli(&[]).1).unwrap(), Step::Keep(_, why) if why.contains("00-nsm.conflist runs it")));
+    assert!(matches!(plugin(&host.cli(&["--dry-run"]).1).unwrap(), Step::File(_)));
 }
