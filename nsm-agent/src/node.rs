@@ -22,7 +22,7 @@ use crate::{
     privileges,
     registry::{Party, Rivals},
     selftest::SelfTest,
-    state::{Connected, Owner, blocking},
+    state::{Attachment, Connected, Owner, blocking},
 };
 
 /// What tells whether the node can be used.
@@ -256,6 +256,8 @@ impl admin::Node for ThisNode {
             detail: format!("another agent renews the lease of node {}: {holder}", self.info.node_name),
             fix: "give one of the two another --node-name: each takes the other's endpoints away".into(),
         });
-        tested.chain(installed).chain(rival).chain(privileges::findings()).collect()
+        let by_process = |attachment: &Attachment| attachment.netns_path.starts_with("/proc");
+        let by_process = self.manager.attachments.find(by_process).is_some();
+        tested.chain(installed).chain(rival).chain(privileges::findings(by_process)).collect()
     }
 }

@@ -56,6 +56,15 @@ fn the_agent_takes_the_flags_of_its_manifest() {
 }
 
 #[test]
+fn the_agent_sees_the_network_namespaces_of_pods_that_come_later() {
+    let manifest = documents("nsm.yaml");
+    let [container] = containers(&manifest)[..] else { panic!("expected one container") };
+    let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
+    let netns = mounts.find(|mount| mount["mountPath"] == "/run/netns").unwrap();
+    assert_eq!(netns["mountPropagation"], "HostToContainer");
+}
+
+#[test]
 fn services_and_annotations_of_the_examples_are_understood() {
     let (mut services, mut wishes) = (BTreeMap::new(), Vec::new());
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")).unwrap() {

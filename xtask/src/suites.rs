@@ -146,6 +146,14 @@ pub(crate) const TESTS: &[Suite] = &[
         command: || with_tools(&["test", "-p", "nsm-kube", "--test", "kube"]),
     },
     Suite {
+        name: "helm",
+        after: &[],
+        needs: &[Tool::Go, Tool::Helm],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || with_tools(&["test", "-p", "nsm-manifests", "--test", "helm", "--", "--ignored"]),
+    },
+    Suite {
         name: "image",
         after: &[],
         needs: &[],

@@ -12,6 +12,7 @@ use crate::run::run;
 const INSTALL: Duration = Duration::from_mins(30);
 
 const CARGO_DENY: &str = "0.20.2";
+const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.0";
 const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
@@ -27,6 +28,7 @@ pub(crate) enum Tool {
     CargoDeny,
     Go,
     Cnitool,
+    Helm,
     ReferencePlugins,
     Etcd,
     KubeApiserver,
@@ -47,6 +49,7 @@ impl Tool {
             Self::CargoDeny => "cargo-deny",
             Self::Go => "go",
             Self::Cnitool => "cnitool",
+            Self::Helm => "helm",
             Self::ReferencePlugins => "ptp, bridge and host-local of containernetworking/plugins",
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
@@ -65,6 +68,7 @@ impl Tool {
             Self::CargoDeny => tools().join("cargo-deny").is_file() || answers("cargo-deny", &["--version"]),
             Self::Go => go().is_ok(),
             Self::Cnitool => tools().join("cnitool").is_file(),
+            Self::Helm => tools().join("helm").is_file(),
             Self::ReferencePlugins => {
                 ["ptp", "bridge", "host-local", "loopback"].iter().all(|name| tools().join(name).is_file())
             }
@@ -99,6 +103,7 @@ impl Tool {
             Self::Busybox => {
                 package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
+            Self::Helm => format!("go install {HELM} into {} (some minutes)", tools().display()),
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
         }
@@ -132,6 +137,7 @@ impl Tool {
             }
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Cnitool => go_install(CNITOOL),
+            Self::Helm => go_install(HELM),
             Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
                 .iter()
                 .try_for_each(|plugin| go_install(&format!("{PLUGINS}/{plugin}@{PLUGINS_VERSION}"))),

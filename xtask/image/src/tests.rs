@@ -70,6 +70,10 @@ fn what_the_index_names_is_there_and_is_what_it_says() {
         assert_eq!(config["config"]["User"], "65532:65532");
         let layer = blob(&manifest["layers"][0]);
         assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+        let mut packed = tar::Archive::new(layer.as_slice());
+        let link =
+            packed.entries().unwrap().map(Result::unwrap).find(|entry| entry.path().unwrap() == Path::new("var/run"));
+        assert_eq!(link.unwrap().link_name().unwrap().as_deref(), Some(Path::new("/run")));
         let programs: Vec<(String, u32)> =
             entries(&layer).into_iter().map(|(path, mode, _)| (path, mode)).skip(5).collect();
         assert_eq!(programs, PROGRAMS.map(|name| (format!("usr/bin/{name}"), 0o755)));

@@ -2,7 +2,7 @@
 //! are the manifest, and the rights, the admission policy and the definitions of `deploy/` are the chart's.
 //!
 //! Guarantee: a template that uses more of Helm's language than is rendered here is an error, not a wrong manifest. That Helm
-//! renders the same is tested with Helm.
+//! renders the same is tested with Helm (`tests/helm.rs`).
 #![forbid(unsafe_code)]
 
 mod render;

@@ -1,6 +1,6 @@
 //! As much of Helm's template language as the chart uses.
 //!
-//! In a line: `{{ PATH }}`, `{{ PATH | quote }}`, `{{ PATH | default PATH }}`. Alone on a line: `{{- toYaml PATH | nindent N }}`, `{{- if PATH }}`
+//! In a line: `{{ PATH }}`, `{{ PATH | quote }}`, `{{ PATH | default PATH }}`, `{{ PATH | join "," }}`. Alone on a line: `{{- toYaml PATH | nindent N }}`, `{{- if PATH }}`
 //! and its `{{- end }}`.
 
 use anyhow::{Context, bail, ensure};
@@ -50,6 +50,10 @@ fn inline(line: &str, scope: &Value) -> anyhow::Result<String> {
                 given if is_empty(given) => text(value(other, scope)?)?,
                 given => text(given)?,
             },
+            [path, "|", "join", "\",\""] => {
+                let list = value(path, scope)?.as_array().with_context(|| format!("{path}: expected a list"))?;
+                list.iter().map(text).collect::<anyhow::Result<Vec<_>>>()?.join(",")
+            }
             _ => bail!("{expression:?}: not rendered here"),
         };
         out.push_str(&rendered);
@@ -94,11 +98,13 @@ mod tests {
 
     #[test]
     fn renders_what_the_chart_uses_and_refuses_the_rest() {
-        let scope = json!({"Values": {"a": "x", "n": 7, "off": false, "none": "", "list": [{"k": "v"}]}});
+        let scope =
+            json!({"Values": {"a": "x", "n": 7, "off": false, "none": "", "list": [{"k": "v"}], "texts": ["x", 7]}});
         let of = |template: &str| render(template, &scope);
         assert_eq!(of("k: {{ .Values.a }}:{{ .Values.n }}").unwrap(), "k: x:7\n");
         assert_eq!(of("k: {{ .Values.a | quote }}").unwrap(), "k: \"x\"\n");
         assert_eq!(of("k: {{ .Values.none | default .Values.n }}").unwrap(), "k: 7\n");
+        assert_eq!(of("k: {{ .Values.texts | join \",\" }}").unwrap(), "k: x,7\n");
         let blocks = "a:\n  {{- toYaml .Values.list | nindent 2 }}\n{{- if .Values.off }}\nb: 1\n{{- end }}\nc: 2";
         let rendered = of(blocks).unwrap();
         let read: Value = serde_saphyr::from_str(&rendered).unwrap();

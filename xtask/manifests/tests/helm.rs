@@ -1,0 +1,106 @@
+//! What Helm makes of the chart. Suite `helm`, which has Helm built.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The objects of a text by kind and name: Helm has an order of its own.
+fn objects(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}: {yaml}"));
+    let mut objects: Vec<Value> = documents.into_iter().filter(|document| !document.is_null()).collect();
+    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
+    objects
+}
+
+fn helm(args: &[&str]) -> String {
+    let tools = std::env::var_os("NSM_LAB_TOOLS").expect("NSM_LAB_TOOLS: cargo xtask test helm sets it");
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(Path::new(&tools).join("helm"));
+    command.args(args).current_dir(root()).env("HOME", home.path());
+    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        command.env(variable, home.path());
+    }
+    let done = command.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "helm {args:?}: {said}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// A Helm that is not of a release takes a cluster without a version for one of 2020.
+const KUBERNETES: &str = "--kube-version=1.34.0";
+
+fn template(args: &[&str]) -> Vec<Value> {
+    let fixed = ["template", "nsm", "deploy/chart", "--namespace", "nsm-system", KUBERNETES];
+    objects(&helm(&[&fixed, args].concat()))
+}
+
+fn arguments(objects: &[Value]) -> Vec<String> {
+    let set = objects.iter().find(|object| object["kind"] == "DaemonSet").expect("no DaemonSet");
+    let args = set["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    args.iter().map(|arg| arg.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+#[ignore = "needs Helm: cargo xtask test helm"]
+fn helm_renders_the_manifest() {
+    let mut manifest = objects(&fs::read_to_string(root().join("deploy/nsm.yaml")).unwrap());
+    // A release's namespace is its user's to make.
+    manifest.retain(|object| object["kind"] != "Namespace");
+    let rendered = template(&[]);
+    assert_eq!(rendered.len(), manifest.len());
+    for (rendered, written) in rendered.iter().zip(&manifest) {
+        assert_eq!(rendered, written, "{} {}", written["kind"], written["metadata"]["name"]);
+    }
+    let crds = objects(&fs::read_to_string(root().join("deploy/crds.yaml")).unwrap());
+    let mut all = template(&["--include-crds"]);
+    all.retain(|object| object["kind"] == "CustomResourceDefinition");
+    assert_eq!(all, crds);
+}
+
+#[test]
+#[ignore = "needs Helm: cargo xtask test helm"]
+fn values_become_what_they_say() {
+    let set = "agent.serviceAccess=own-namespace,agent.excludedPrefixes={192.0.2.0/24,2001:db8::/32},\
+               agent.extraArgs={--log-format=json},agent.clusterName=east,admissionPolicy=false";
+    let rendered = template(&["--set", set]);
+    let arguments = arguments(&rendered);
+    for flag in [
+        "--service-access=own-namespace",
+        "--excluded-prefix=192.0.2.0/24,2001:db8::/32",
+        "--log-format=json",
+        "--cluster-name=east",
+    ] {
+        assert!(arguments.iter().any(|argument| argument == flag), "{flag}: {arguments:?}");
+    }
+    assert!(rendered.iter().all(|object| object["kind"] != "ValidatingAdmissionPolicy"));
+}
+
+#[test]
+#[ignore = "needs Helm: cargo xtask test helm"]
+fn every_file_of_values_is_taken() {
+    let mut seen = 0;
+    for entry in fs::read_dir(root().join("deploy/chart")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with("values-") {
+            continue;
+        }
+        let file = format!("deploy/chart/{name}");
+        let values: Value = serde_saphyr::from_str(&fs::read_to_string(root().join(&file)).unwrap()).unwrap();
+        let rendered = template(&["-f", &file]);
+        let expected = format!("--install-plugin={}", values["cni"]["binDir"].as_str().unwrap());
+        assert!(arguments(&rendered).contains(&expected), "{name}");
+        let bound = rendered.iter().any(|object| object["roleRef"]["name"] == "system:openshift:scc:privileged");
+        assert_eq!(bound, values["openshift"] == true, "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 2);
+    helm(&["lint", "--strict", KUBERNETES, "deploy/chart"]);
+}
