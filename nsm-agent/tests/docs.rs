@@ -207,6 +207,62 @@ fn verbs_of_xtask_and_nsmctl() {
     assert_eq!(seen.len(), nsmctl.lines().filter(|line| line.starts_with("    ") && line.ends_with("),")).count());
 }
 
+/// What a finding of `nsmctl check` can be about, by what makes findings.
+fn subjects() -> BTreeSet<String> {
+    let quoted = |text: &str| text.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
+    let mut subjects = BTreeSet::new();
+    for path in [
+        "nsmctl/src/check.rs",
+        "nsmctl/src/check/cni.rs",
+        "nsmctl/src/check/kernel.rs",
+        "nsmctl/src/check/paths.rs",
+        "nsmctl/src/check/versions.rs",
+        "nsm-agent/src/install/conf.rs",
+        "nsm-agent/src/install/plugin.rs",
+        "nsm-agent/src/node.rs",
+        "nsm-agent/src/privileges.rs",
+        "nsm-agent/src/selftest.rs",
+    ] {
+        let source = read(path);
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        for make in ["good(", "bad(", "socket(", "directory(", "skew(", "finding(", "subject: "] {
+            subjects.extend(source.split(make).skip(1).filter_map(quoted));
+        }
+        for (name, text) in source.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = ")) {
+            if ["SUBJECT", "CONFIGURATION", "SOCKETS", "NAMESPACE", "PROCESS"].contains(&name) {
+                subjects.extend(quoted(text));
+            }
+        }
+    }
+    subjects
+}
+
+#[test]
+fn subjects_of_check() {
+    let subjects = subjects();
+    assert!(subjects.len() > 20, "{subjects:?}");
+    assert_eq!(first(&rows(&read("docs/nsmctl.md"), "Check")), subjects);
+}
+
+#[test]
+fn flags_of_check_and_uninstall() {
+    let (document, source) = (read("docs/nsmctl.md"), read("nsmctl/src/cli.rs"));
+    for (heading, name) in [("Flags of check", "Check"), ("Uninstall", "Uninstall")] {
+        let fields = between(&source, &format!("struct {name} {{"), "\n}").next().unwrap().to_owned();
+        let mut known = BTreeSet::new();
+        for field in fields.split("    /// ").skip(1) {
+            let value = |key: &str| between(field, key, "\"").next().unwrap_or("none").to_owned();
+            let flag = between(field, "pub(crate) ", ":").next().unwrap().replace('_', "-");
+            let default =
+                if field.contains("Format::Table") { "table".to_owned() } else { value("default_value = \"") };
+            known.insert((format!("--{flag}"), value("env = \""), default));
+        }
+        let rows = rows(&document, heading).into_iter();
+        let documented: BTreeSet<_> = rows.map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
+        assert_eq!(documented, known, "{heading}");
+    }
+}
+
 #[test]
 fn variables_exist() {
     let mut known = BTreeSet::new();
