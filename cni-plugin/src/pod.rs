@@ -1,9 +1,10 @@
 //! A pod that may ask for network services by annotation: the plugin is one of a list, and most pods ask nothing.
 //!
 //! Guarantees: what plugins before made is passed on. Nobody is asked about a pod that asks nothing: it starts and ends without
-//! agent, socket and folders. Where the runtime gives no annotations the agent is asked, and without it the pod starts with
-//! nothing. A record of the sandbox tells the agent whose it is and the DEL whether there is something to end; in doubt the
-//! agent is told.
+//! agent, socket and folders. Where the runtime gives no annotations, or the agent has not yet said which namespaces ask, the
+//! agent is asked if it is there; when it is not, or does not answer within [`PATIENCE`], the pod starts with nothing. A record of
+//! the sandbox tells the agent whose it is and what was not known, so that it gives the pod later what it asks for, and the DEL
+//! whether there is something to end; in doubt the agent is told.
 
 use std::{path::Path, time::Duration};
 
@@ -11,7 +12,7 @@ use nsm_cni_types::{
     Answer, Args, Attachment, Conf, Error, OfPod,
     pods::{self, PodRecord},
 };
-use nsm_proto::cni::{AddPodRequest, Annotations};
+use nsm_proto::cni::{AddPodRequest, AddResponse, Annotations};
 
 use crate::{
     Call,
@@ -22,25 +23,38 @@ use crate::{
     sandbox,
 };
 
+/// Longest time that a pod waits for an agent that may know what it asks for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a pod asks for, as far as the plugin knows.
 enum Asks {
     Nothing,
     /// Its own annotations, or its namespace has some.
     Something(pods::Annotations),
-    /// The agent may know.
-    Unknown,
+    /// The agent may know. The pod's own annotations, if the runtime gives them: they ask nothing.
+    Unknown(Option<pods::Annotations>),
 }
 
 impl Asks {
     fn of(pod: &OfPod, socket: &Path, namespace: &str) -> Self {
-        let Some(own) = &pod.annotations else { return Self::Unknown };
-        let file = pods::namespace_file(namespace).map(|name| pods::namespaces_folder(socket).join(name));
-        if own.is_empty() && !file.is_some_and(|file| file.exists()) {
-            Self::Nothing
-        } else {
-            Self::Something(own.clone())
+        let Some(own) = &pod.annotations else { return Self::Unknown(None) };
+        match (own.is_empty(), namespace_asks(socket, namespace)) {
+            (false, _) | (true, Some(true)) => Self::Something(own.clone()),
+            (true, Some(false)) => Self::Nothing,
+            (true, None) => Self::Unknown(Some(own.clone())),
         }
     }
+}
+
+/// Whether a namespace's annotations ask; none: the agent has not said it since the machine started.
+fn namespace_asks(socket: &Path, namespace: &str) -> Option<bool> {
+    // Who has no namespace inherits nothing.
+    let Some(name) = pods::namespace_file(namespace) else { return Some(false) };
+    let folder = pods::namespaces_folder(socket);
+    if folder.join(name).exists() {
+        return Some(true);
+    }
+    folder.join(pods::COMPLETE).exists().then_some(false)
 }
 
 /// Makes what the pod asks for.
@@ -48,61 +62,82 @@ pub(crate) fn add(call: &Call, conf: &Conf, pod: &OfPod, args: Args, netns: &Net
     let asks = Asks::of(pod, &conf.socket, &args.pod_namespace);
     let mut record = record(call, conf, &args);
     record.asked = !matches!(asks, Asks::Nothing);
+    record.namespace_unknown = pod.annotations.is_none() || namespace_asks(&conf.socket, &args.pod_namespace).is_none();
     sandbox::put(&conf.socket, netns, &record);
-    let (annotations, wait) = match asks {
-        Asks::Nothing => return passed_on(call, conf),
-        Asks::Something(annotations) => (Some(annotations), conf.agent_wait),
+    match asks {
+        Asks::Nothing => passed_on(call, conf),
+        Asks::Something(own) => in_runtime(async {
+            let asked = ask(call, conf, Some(own), args, netns, &record, (conf.agent_wait, conf.timeout)).await;
+            let made = asked.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+            answered(call, conf, pod, made).await
+        }),
         // Most pods ask nothing: none waits for an agent that is away.
-        Asks::Unknown => (None, Duration::ZERO),
-    };
-    let unknown = annotations.is_none();
-    in_runtime(async {
-        let connected = Agent::connect(&conf.socket, wait, conf.timeout).await;
-        let mut agent = match connected {
-            Err(failure) if unknown => {
-                let error = failure.error(&conf.socket, conf.timeout);
-                eprintln!(
-                    "nsm-cni: the runtime gives no annotations, and the agent cannot be asked; the pod starts without network services: {error}"
-                );
+        Asks::Unknown(own) => in_runtime(async {
+            let timeout = conf.timeout.min(PATIENCE);
+            let made = match ask(call, conf, own, args, netns, &record, (Duration::ZERO, timeout)).await {
+                Ok(made) => made,
+                Err(failure @ Failure::Answered(_)) if !failure.is_unknown_call() => {
+                    return Err(failure.error(&conf.socket, timeout));
+                }
+                Err(failure) => {
+                    let error = failure.error(&conf.socket, timeout);
+                    eprintln!(
+                        "nsm-cni: it is not known whether the pod asks for network services, and the agent does not say it; the \
+                         pod starts without, and gets them when the agent knows: {error}"
+                    );
+                    AddResponse::default()
+                }
+            };
+            if made.interfaces.is_empty() {
+                // What the agent gives the pod later it marks.
                 record.asked = false;
-                sandbox::put(&conf.socket, netns, &record);
-                return passed_on(call, conf);
+                sandbox::put_again(&conf.socket, netns, &record);
             }
-            connected => connected.map_err(|failure| failure.error(&conf.socket, conf.timeout))?,
-        };
-        let netns_url = agent.pass(netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-        let request = AddPodRequest {
-            key: Some(agent::key(&call.env)),
-            network: call.stdin.name.clone(),
-            netns_path: call.env.netns.clone(),
-            netns_url,
-            pod: pod_of(args),
-            annotations: annotations.map(|own| Annotations {
-                services: own.services.unwrap_or_default(),
-                services_2019: own.services_2019.unwrap_or_default(),
-            }),
-            taken: record.taken.clone(),
-            allow_default_route: conf.allow_default_route,
-            allow_route_overlap: conf.allow_route_overlap,
-            timeout_ms: timeout_ms(agent.left()),
-            plugin_version: agent::plugin_version(),
-        };
-        let made = agent.call(|mut client| async move { client.add_pod(request).await }).await;
-        if unknown && made.as_ref().is_err_and(Failure::is_unknown_call) {
-            eprintln!(
-                "nsm-cni: the runtime gives no annotations, and the agent is of a version that does not know pods; the pod starts without network services"
-            );
-            return passed_on(call, conf);
-        }
-        let mut made = made.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-        if made.interfaces.is_empty() {
-            return passed_on(call, conf);
-        }
-        if !pod.allow_dns {
-            made.dns = None;
-        }
-        answer_or_end(call, conf, made).await
-    })
+            answered(call, conf, pod, made).await
+        }),
+    }
+}
+
+/// Asks the agent, which is waited for as long as the first says, and has as long as the second says for its answer.
+async fn ask(
+    call: &Call,
+    conf: &Conf,
+    own: Option<pods::Annotations>,
+    args: Args,
+    netns: &Netns,
+    record: &PodRecord,
+    (wait, timeout): (Duration, Duration),
+) -> Result<AddResponse, Failure> {
+    let mut agent = Agent::connect(&conf.socket, wait, timeout).await?;
+    let netns_url = agent.pass(netns)?;
+    let request = AddPodRequest {
+        key: Some(agent::key(&call.env)),
+        network: call.stdin.name.clone(),
+        netns_path: call.env.netns.clone(),
+        netns_url,
+        pod: pod_of(args),
+        annotations: own.map(|own| Annotations {
+            services: own.services.unwrap_or_default(),
+            services_2019: own.services_2019.unwrap_or_default(),
+        }),
+        taken: record.taken.clone(),
+        allow_default_route: conf.allow_default_route,
+        allow_route_overlap: conf.allow_route_overlap,
+        timeout_ms: timeout_ms(agent.left()),
+        plugin_version: agent::plugin_version(),
+    };
+    agent.call(|mut client| async move { client.add_pod(request).await }).await
+}
+
+/// What the agent made, behind what plugins before made.
+async fn answered(call: &Call, conf: &Conf, pod: &OfPod, mut made: AddResponse) -> Result<String, Error> {
+    if made.interfaces.is_empty() {
+        return passed_on(call, conf);
+    }
+    if !pod.allow_dns {
+        made.dns = None;
+    }
+    answer_or_end(call, conf, made).await
 }
 
 /// Ends what the pod has, at its ADD or later.
@@ -131,16 +166,17 @@ pub(crate) fn del(call: &Call, socket: &Path, pod: &OfPod) -> Result<(), Error> 
 pub(crate) fn is_asked_for(call: &Call, socket: &Path, pod: &OfPod) -> bool {
     match sandbox::find(socket, &call.env) {
         Some(found) => found.is_asked(),
-        None => may_ask(call, socket, pod),
+        None => !matches!(asks_of(call, socket, pod), Asks::Nothing),
     }
 }
 
 /// Without a record: nothing was made, or its DEL was here before, or it could not be written.
 async fn end_in_doubt(call: &Call, socket: &Path, pod: &OfPod) -> Result<(), Error> {
-    if may_ask(call, socket, pod) {
+    let asks = asks_of(call, socket, pod);
+    if !matches!(asks, Asks::Nothing) {
         let Err(error) = del::end(call, socket).await else { return Ok(()) };
-        // Where annotations are not given every pod may have asked; an agent that is back finds the namespace gone.
-        return if pod.annotations.is_none() && error.code == nsm_cni_types::code::TRY_AGAIN {
+        // Where little is known every pod may have asked; an agent that is back finds the namespace gone.
+        return if matches!(asks, Asks::Unknown(_)) && error.code == nsm_cni_types::code::TRY_AGAIN {
             eprintln!("nsm-cni: DEL of a pod of which nothing is known: {error}");
             Ok(())
         } else {
@@ -154,9 +190,9 @@ async fn end_in_doubt(call: &Call, socket: &Path, pod: &OfPod) -> Result<(), Err
 }
 
 /// What the pod's annotations were when it was made; its namespace's as they are.
-fn may_ask(call: &Call, socket: &Path, pod: &OfPod) -> bool {
+fn asks_of(call: &Call, socket: &Path, pod: &OfPod) -> Asks {
     let namespace = Args::parse(&call.env.args).unwrap_or_default().pod_namespace;
-    !matches!(Asks::of(pod, socket, &namespace), Asks::Nothing)
+    Asks::of(pod, socket, &namespace)
 }
 
 fn record(call: &Call, conf: &Conf, args: &Args) -> PodRecord {

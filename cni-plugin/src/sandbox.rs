@@ -24,9 +24,14 @@ pub(crate) struct Found {
 
 /// Leaves the record of a sandbox, in place of what an earlier one with the same numbers left.
 pub(crate) fn put(socket: &Path, netns: &Netns, record: &PodRecord) {
+    let _ = fs::remove_file(pods::folder(socket).join(pods::mark_name(netns.id.dev, netns.id.ino)));
+    put_again(socket, netns, record);
+}
+
+/// Changes the record. The agent may have marked it meanwhile.
+pub(crate) fn put_again(socket: &Path, netns: &Netns, record: &PodRecord) {
     let folder = pods::folder(socket);
     let (dev, ino) = (netns.id.dev, netns.id.ino);
-    let _ = fs::remove_file(folder.join(pods::mark_name(dev, ino)));
     if let Err(error) = files::put(&folder, &pods::file_name(dev, ino), &record.to_json()) {
         eprintln!(
             "nsm-cni: no record of the sandbox in {}: {error}; network services cannot be added to the running pod",

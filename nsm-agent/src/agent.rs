@@ -157,6 +157,10 @@ impl Agent {
             inherited: stored.inherited,
         });
         engine.recover().await;
+        if way.is_none() {
+            // Nobody writes more than there is.
+            namespaces.complete()?;
+        }
         let watched_pods = way.clone().map(|way| Pods::watch(way, name.clone(), namespaces.clone(), &tasks, &stop));
         let plugins = cni::plugins::Plugins::default();
         let server = cni::Server::new(cni::Parts {

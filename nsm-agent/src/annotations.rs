@@ -215,6 +215,9 @@ pub trait Elsewhere: Send + Sync + 'static {
     /// waited for; what the pod asks for is then made when it is known.
     async fn asked(&self, pod: &Pod, deadline: Instant) -> Option<Asked>;
 
+    /// What a namespace asks for its pods. `None`: it is not known by `deadline`, which is waited for.
+    async fn of_namespace(&self, namespace: &str, deadline: Instant) -> Option<Annotations>;
+
     /// Hears that a pod's ADD has ended well, whatever it made.
     fn added(&self, _pod: &Pod, _call: &AttachmentKey) {}
 
@@ -229,6 +232,10 @@ pub struct Nowhere;
 #[async_trait]
 impl Elsewhere for Nowhere {
     async fn asked(&self, _: &Pod, _: Instant) -> Option<Asked> {
+        None
+    }
+
+    async fn of_namespace(&self, _: &str, _: Instant) -> Option<Annotations> {
         None
     }
 }

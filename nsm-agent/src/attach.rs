@@ -131,11 +131,12 @@ impl Engine {
         if identity.is_some() {
             self.end_earlier_sandbox(&attachment).await?;
         }
-        // An ADD's own record of the sandbox says that the pod asked.
-        if let Some(pod) = attachment.pod_key()
-            && self.parts.pod_adds.get(&pod).is_none()
-        {
-            self.mark(&attachment).await?;
+        if let Some(pod) = attachment.pod_key() {
+            let marked = self.mark(&attachment).await;
+            // An ADD's own sandbox may have no record: then its DEL asks.
+            if self.parts.pod_adds.get(&pod).is_none() {
+                marked?;
+            }
         }
         let done = self.connect(attachment, &spec, netns, deadline, called_off).await;
         let done = if called_off.is_cancelled() { done.and_then(|_| Err(cancelled())) } else { done };
@@ -265,7 +266,7 @@ impl Engine {
         .await
     }
 
-    /// Leaves word for the plugin that a running pod has something to end, whatever its annotations said when it was made.
+    /// Leaves word for the plugin that a pod has something to end, whatever it knew when the pod was made.
     async fn mark(&self, attachment: &Attachment) -> Result<(), Error> {
         let (sandboxes, netns) = (self.parts.sandboxes.clone(), attachment.netns);
         match blocking(move || sandboxes.mark(netns)).await {

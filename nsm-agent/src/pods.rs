@@ -4,7 +4,8 @@
 //! - What is read comes from two watches; what was seen last counts while the API server is away.
 //! - Of a pod is kept what decides, a few hundred bytes.
 //! - The plugin finds the namespaces that ask as files (`namespaces.rs`), so that pods that ask nothing need no agent.
-//! - A namespace's annotations count for a pod as they were at its ADD, its own as they are (`follow.rs`).
+//! - A namespace's annotations count for a pod as they were at its ADD, or when they were known first; its own as they are
+//!   (`follow.rs`).
 //! - No ADD waits for what is written: status (`status.rs`) and events (`events.rs`).
 
 mod entries;
@@ -118,11 +119,6 @@ impl Pods {
         self.wait(of_pod, deadline).await
     }
 
-    /// What a namespace asks for its pods; waits until the namespace has been seen. None: it has not been seen in time.
-    pub async fn of_namespace(&self, namespace: &str, deadline: Instant) -> Option<Annotations> {
-        self.wait(|seen| seen.namespace(namespace).cloned(), deadline).await
-    }
-
     async fn wait<T>(&self, find: impl Fn(&Seen) -> Option<T>, deadline: Instant) -> Option<T> {
         let mut changes = self.changes.subscribe();
         loop {
@@ -172,6 +168,10 @@ impl Elsewhere for Pods {
         let of_pod = self.annotations(pod, deadline).await?;
         let namespace = self.of_namespace(&pod.namespace, deadline).await?;
         Some(Asked { pod: of_pod, namespace })
+    }
+
+    async fn of_namespace(&self, namespace: &str, deadline: Instant) -> Option<Annotations> {
+        self.wait(|seen| seen.namespace(namespace).cloned(), deadline).await
     }
 
     fn added(&self, pod: &Pod, call: &AttachmentKey) {

@@ -113,14 +113,17 @@ impl Sandboxes {
 
     /// The newest sandbox of a pod. Blocking.
     pub fn newest(&self, is_pod: impl Fn(&Pod) -> bool) -> Option<Arc<Sandbox>> {
-        let mut of_pod = self.all();
+        let mut of_pod = self.all().unwrap_or_default();
         of_pod.retain(|sandbox| is_pod(&sandbox.pod()) && sandbox.stands());
         of_pod.into_iter().max_by_key(|sandbox| sandbox.since)
     }
 
     /// All that are recorded. Blocking.
-    pub fn all(&self) -> Vec<Arc<Sandbox>> {
-        let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// The folder cannot be read, which says nothing of what is in it.
+    pub fn all(&self) -> io::Result<Vec<Arc<Sandbox>>> {
+        let entries = std::fs::read_dir(&self.path)?;
         let mut before = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = HashMap::new();
         for entry in entries.filter_map(Result::ok) {
@@ -134,7 +137,7 @@ impl Sandboxes {
             }
         }
         *before = now;
-        before.values().map(|(_, sandbox)| sandbox.clone()).collect()
+        Ok(before.values().map(|(_, sandbox)| sandbox.clone()).collect())
     }
 
     /// How long ago a sandbox was recorded; none where it is not any more. Blocking.
@@ -196,7 +199,7 @@ impl Sandboxes {
     }
 
     fn prune(&self) {
-        for sandbox in self.all() {
+        for sandbox in self.all().unwrap_or_default() {
             if sandbox.is_gone() {
                 let NetnsId { dev, ino } = sandbox.netns;
                 let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));

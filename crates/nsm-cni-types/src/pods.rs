@@ -50,6 +50,7 @@ impl Annotations {
 /// A pod's sandbox as its ADD saw it, left for its DEL and for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own in the file")]
 pub struct PodRecord {
     format: u32,
     /// CNI_CONTAINERID.
@@ -71,6 +72,9 @@ pub struct PodRecord {
     pub pod_uid: String,
     /// Whether the agent has, or may have, something to end with the pod.
     pub asked: bool,
+    /// What the pod's namespace asks for was not known at its ADD, as far as the plugin could see.
+    #[serde(default)]
+    pub namespace_unknown: bool,
     /// Interfaces that other plugins made.
     #[serde(default)]
     pub taken: Vec<String>,
@@ -95,6 +99,7 @@ impl PodRecord {
             pod_namespace: String::new(),
             pod_uid: String::new(),
             asked: false,
+            namespace_unknown: false,
             taken: Vec::new(),
             allow_default_route: false,
             allow_route_overlap: false,
@@ -135,6 +140,9 @@ pub fn folder(socket: &Path) -> PathBuf {
 pub fn namespaces_folder(socket: &Path) -> PathBuf {
     beside(socket, ".namespaces")
 }
+
+/// A file there that says: these are all of them. Without it a namespace that has no file is one of which nothing is known.
+pub const COMPLETE: &str = ".complete";
 
 /// The name of the record of a sandbox, by its network namespace.
 pub fn file_name(dev: u64, ino: u64) -> String {

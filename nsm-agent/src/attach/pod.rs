@@ -68,18 +68,15 @@ impl Engine {
         &self.parts.pod_adds
     }
 
-    /// Records what the pod's namespace asks for at its ADD, for whoever has the pod's turn. Its DEL ends it.
+    /// Records what the pod has of its namespace, for whoever has the pod's turn. Its DEL ends it.
     pub async fn inherit(&self, key: &AttachmentKey, annotations: Annotations) -> Result<(), Error> {
-        if annotations.is_empty() {
-            return Ok(());
-        }
         let recorded = self.parts.inherited.put(Inherited { key: key.clone(), annotations }).await;
         recorded.map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))
     }
 
-    /// What the pod's namespace asked for at its ADD.
-    pub fn inherited(&self, key: &AttachmentKey) -> Annotations {
-        self.parts.inherited.get(key).map(|inherited| inherited.annotations.clone()).unwrap_or_default()
+    /// What the pod has of its namespace, where that is recorded.
+    pub fn inherited(&self, key: &AttachmentKey) -> Option<Annotations> {
+        self.parts.inherited.get(key).map(|inherited| inherited.annotations.clone())
     }
 
     /// Which interface each wish gets, with what the pod has already.
@@ -96,7 +93,8 @@ impl Engine {
         annotations::named(wishes, ours.iter().map(|one| &***one), &taken)
     }
 
-    /// Makes all attachments of a pod by `deadline`, or none, for whoever has the pod's turn.
+    /// Makes all attachments of a pod by `deadline`, or none, for whoever has the pod's turn, and records what it has of its
+    /// namespace.
     ///
     /// # Errors
     /// [`Kind::Conflict`] where the pod has some already; else the first failure, with the service and the interface.
@@ -104,6 +102,7 @@ impl Engine {
         &self,
         pod: &PodSpec,
         wishes: &[Wish],
+        inherits: Option<Annotations>,
         netns: &Netns,
         deadline: Instant,
         called_off: &CancellationToken,
@@ -114,12 +113,25 @@ impl Engine {
         }
         let wanted = self.named(pod, wishes).map_err(|error| Error::new(Kind::Invalid, error))?;
         if wanted.is_empty() {
+            if let Some(inherits) = inherits
+                && let Err(error) = self.inherit(&pod.key, inherits).await
+            {
+                let AttachmentKey { container_id, ifname } = &pod.key;
+                tracing::warn!(container = container_id, ifname, %error, "what a pod has of its namespace is not recorded: what counts is what the namespace asks for later");
+            }
             return Ok(Vec::new());
         }
         let adds = &self.parts.pod_adds;
         let recorded = adds.put(PodAdd { key: pod.key.clone() }).await;
         recorded.map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
-        let made = self.make_all(pod, wanted, netns, deadline, called_off).await;
+        let recorded = match inherits {
+            Some(inherits) => self.inherit(&pod.key, inherits).await,
+            None => Ok(()),
+        };
+        let made = match recorded {
+            Ok(()) => self.make_all(pod, wanted, netns, deadline, called_off).await,
+            Err(error) => Err(error),
+        };
         let made = if called_off.is_cancelled() { made.and_then(|_| Err(cancelled())) } else { made };
         let ended = match &made {
             Ok(_) => adds.remove(&pod.key).await.map_err(|error| Error::new(Kind::Internal, error)),
@@ -193,11 +205,16 @@ impl Engine {
         self.forget_inherited().await;
     }
 
-    /// Forgets what pods inherited that ended without DEL.
-    async fn forget_inherited(&self) {
+    /// Forgets what pods inherited that have ended: the DEL of a pod that has nothing else does not come here.
+    pub async fn forget_inherited(&self) {
+        // First, as an ADD leaves its record of the sandbox before the one that is here.
+        let known = self.parts.inherited.all();
+        if known.is_empty() {
+            return;
+        }
         let sandboxes = self.parts.sandboxes.clone();
-        let all = blocking(move || sandboxes.all()).await;
-        for inherited in self.parts.inherited.all() {
+        let Ok(all) = blocking(move || sandboxes.all()).await else { return };
+        for inherited in known {
             let AttachmentKey { container_id, ifname } = &inherited.key;
             let recorded = all.iter().any(|sandbox| sandbox.record.is_of(container_id, ifname));
             if !recorded

@@ -1,8 +1,8 @@
 //! ADD of a pod that may ask by annotation: what it asks for, from whoever knows it.
 //!
 //! Guarantees: annotations that the runtime gave are the pod's; the namespace's come from the host's files, which outlive this
-//! agent. Without the runtime's word, whoever watches the API server is waited for, for half of the ADD's time at most; a pod of
-//! which nothing is known by then starts as one that asks nothing, and gets what it asks for when that is known.
+//! agent. Without the runtime's word, or before the files are there, whoever watches the API server is waited for, for half of the
+//! ADD's time at most; what is not known by then the pod starts without, and gets when it is known.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -63,23 +63,22 @@ impl Server {
         deadline: Instant,
         called_off: &CancellationToken,
     ) -> Result<Vec<Made>, Status> {
-        let asked = self.asked(given, spec.pod.as_ref(), deadline).await?.unwrap_or_default();
+        let Known { asked, inherits } = self.asked(given, spec.pod.as_ref(), deadline).await?;
         let wishes = asked.wishes().map_err(|error| Error::new(Kind::Invalid, error))?;
-        self.parts.engine.inherit(&spec.key, asked.namespace).await?;
-        Ok(self.parts.engine.add_pod(spec, &wishes, netns, deadline, called_off).await?)
+        Ok(self.parts.engine.add_pod(spec, &wishes, inherits, netns, deadline, called_off).await?)
     }
 
-    /// What the pod asks for; `None`: nobody knows yet.
+    /// What the pod asks for.
     async fn asked(
         &self,
         given: Option<nsm_proto::cni::Annotations>,
         pod: Option<&Pod>,
         deadline: Instant,
-    ) -> Result<Option<Asked>, Status> {
+    ) -> Result<Known, Status> {
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
         let Some(given) = given else {
-            let Some(pod) = pod else { return Ok(Some(Asked::default())) };
-            let now = Instant::now();
-            let half = now + deadline.saturating_duration_since(now) / 2;
+            let Some(pod) = pod else { return Ok(Known::default()) };
             let asked = self.parts.elsewhere.asked(pod, half).await;
             if asked.is_none() {
                 tracing::warn!(
@@ -88,28 +87,48 @@ impl Server {
                     "the runtime gives no annotations, and nobody knows yet what this pod asks for: it starts without"
                 );
             }
-            return Ok(asked);
+            let inherits = asked.as_ref().map(|asked| asked.namespace.clone());
+            return Ok(Known { asked: asked.unwrap_or_default(), inherits });
         };
         let of_pod = Annotations::of(|key| match key {
             nsm_cni_types::pods::ANNOTATION => Some(given.services.as_str()),
             nsm_cni_types::pods::ANNOTATION_2019 => Some(given.services_2019.as_str()),
             _ => None,
         });
-        let namespace = match pod {
-            None => Annotations::default(),
-            Some(pod) => {
-                let (files, namespace) = (self.parts.namespaces.clone(), pod.namespace.clone());
-                let read = blocking(move || files.annotations(&namespace)).await;
-                read.map_err(|error| {
-                    Status::internal(format!(
-                        "the annotations of namespace {:?} cannot be read: {error}",
-                        pod.namespace
-                    ))
-                })?
+        let Some(pod) = pod else {
+            return Ok(Known { asked: Asked { pod: of_pod, ..Asked::default() }, inherits: None });
+        };
+        let (files, name) = (self.parts.namespaces.clone(), pod.namespace.clone());
+        let read = blocking(move || files.annotations(&name)).await;
+        let written = read.map_err(|error| {
+            Status::internal(format!("the annotations of namespace {:?} cannot be read: {error}", pod.namespace))
+        })?;
+        let inherits = match written {
+            Some(none) if none.is_empty() => None,
+            Some(written) => Some(written),
+            None => {
+                let seen = self.parts.elsewhere.of_namespace(&pod.namespace, half).await;
+                if seen.is_none() {
+                    tracing::warn!(
+                        pod = pod.name,
+                        namespace = pod.namespace,
+                        "nobody knows yet what the namespace of this pod asks for: it starts without"
+                    );
+                }
+                seen
             }
         };
-        Ok(Some(Asked { pod: of_pod, namespace }))
+        let namespace = inherits.clone().unwrap_or_default();
+        Ok(Known { asked: Asked { pod: of_pod, namespace }, inherits })
     }
+}
+
+/// What is known of a pod that starts.
+#[derive(Default)]
+struct Known {
+    asked: Asked,
+    /// What the pod is to keep of its namespace: of one that the files say nothing of also that it asks for nothing.
+    inherits: Option<Annotations>,
 }
 
 fn spec(key: &AttachmentKey, asked: AddPodRequest) -> PodSpec {

@@ -4,6 +4,7 @@
 //! - At most one task works for a pod, and at most [`AT_ONCE`] change something at the same time.
 //! - What is done is done in the pod's turn: never during its ADD or DEL. A pod that is being deleted gets nothing, and neither
 //!   does one whose ADD may still be to come.
+//! - A pod whose namespace was not known when it was made has of it what the namespace asks for when it is known first.
 //! - Attachments that are as the annotations want them are not touched. Annotations that cannot be followed change nothing.
 //! - What failed is tried again, with pauses that grow, and at once when the annotations or the registry change.
 
@@ -80,6 +81,8 @@ struct State {
     busy: BTreeSet<Key>,
     /// Sandboxes whose ADD has ended.
     added: HashSet<AttachmentKey>,
+    /// Pods whose namespace was not known when they were made, and is by now.
+    late: HashSet<Key>,
 }
 
 /// What was followed.
@@ -150,17 +153,41 @@ impl Follower {
     /// Looks at every pod whose sandbox is another one than before.
     pub(super) async fn look_at_sandboxes(self: &Arc<Self>) {
         let sandboxes = self.engine.sandboxes().clone();
-        let mut all = blocking(move || sandboxes.all()).await;
+        let Ok(mut all) = blocking(move || sandboxes.all()).await else { return };
+        self.engine.forget_inherited().await;
         self.state().added.retain(|call| all.iter().any(|one| one.record.is_of(&call.container_id, &call.ifname)));
         all.sort_by_key(|sandbox| sandbox.since);
         // Of each pod the newest: an earlier one may still be there.
         let newest: HashMap<Key, Arc<Sandbox>> =
             all.into_iter().map(|sandbox| (super::key(&sandbox.pod()), sandbox)).collect();
+        let late = newest.iter().filter(|(_, sandbox)| self.inherits_late(sandbox)).map(|(key, _)| key.clone());
+        let late: HashSet<Key> = late.collect();
+        let mut state = self.state();
+        state.settled.retain(|key, _| !late.contains(key));
+        state.late = late;
+        drop(state);
         for (key, sandbox) in newest {
             if self.pods.seen().pod(&key).is_some_and(|found| found.is(&sandbox.pod())) {
                 self.look_into(&key, &sandbox.spec().key);
             }
         }
+    }
+
+    /// Whether what the pod's namespace asks for is known, and was not when the pod was made.
+    fn inherits_late(&self, sandbox: &Sandbox) -> bool {
+        sandbox.record.namespace_unknown
+            && self.engine.inherited(&sandbox.spec().key).is_none()
+            && self.pods.seen().read.namespaces
+    }
+
+    /// Records what the pod's namespace asks for, if it was not known before, for whoever has the pod's turn.
+    async fn inherit_late(&self, found: &Found, sandbox: &Sandbox) -> Result<(), Error> {
+        if self.inherits_late(sandbox) {
+            let asks = self.pods.seen().namespace(&found.key.namespace).cloned().unwrap_or_default();
+            self.engine.inherit(&sandbox.spec().key, asks).await?;
+        }
+        self.state().late.remove(&found.key);
+        Ok(())
     }
 
     /// Looks at a pod, which may have changed.
@@ -177,7 +204,8 @@ impl Follower {
         }
         let same = |settled: &Settled| settled.uid == found.uid && settled.annotations == found.annotations;
         let settled = state.settled.get(key).is_some_and(same);
-        if settled || (found.annotations.is_empty() && !state.settled.contains_key(key) && !self.has_some(&found)) {
+        let has_had = || state.settled.contains_key(key) || state.late.contains(key) || self.has_some(&found);
+        if settled || (found.annotations.is_empty() && !has_had()) {
             return;
         }
         let wake = Arc::new(Notify::new());
@@ -296,6 +324,10 @@ impl Follower {
             // The pod has ended; another sandbox of it is seen when it is there.
             Ok(_) | Err(_) => return Outcome::Done,
         };
+        if let Err(error) = self.inherit_late(found, &sandbox).await {
+            tracing::warn!(pod = %found.key, %error, "what a pod has of its namespace cannot be recorded yet");
+            return Outcome::Failed;
+        }
         self.state().busy.insert(found.key.clone());
         let missing = self.converge(found, &spec, &netns, &called_off).await;
         let mut state = self.state();
@@ -336,7 +368,8 @@ impl Follower {
         netns: &Netns,
         called_off: &CancellationToken,
     ) -> Option<Vec<Missing>> {
-        let asked = Asked { pod: found.annotations.clone(), namespace: self.engine.inherited(&spec.key) };
+        let namespace = self.engine.inherited(&spec.key).unwrap_or_default();
+        let asked = Asked { pod: found.annotations.clone(), namespace };
         let wanted = asked.wishes().and_then(|wishes| self.engine.named(spec, &wishes));
         let wanted = match wanted {
             Ok(wanted) => wanted,

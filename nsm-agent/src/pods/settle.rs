@@ -11,7 +11,8 @@ use super::{
 
 /// Looks at each pod that has changed, until the end.
 pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
-    let mut sandboxes = follower.sandboxes();
+    let (mut sandboxes, mut asking) = (follower.sandboxes(), pods.asking.subscribe());
+    follower.look_at_sandboxes().await;
     loop {
         tokio::select! {
             unsettled = pods.unsettled() => {
@@ -27,6 +28,10 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
                 }
             }
             changed = sandboxes.changed() => match changed {
+                Ok(()) => follower.look_at_sandboxes().await,
+                Err(_) => return,
+            },
+            changed = asking.changed() => match changed {
                 Ok(()) => follower.look_at_sandboxes().await,
                 Err(_) => return,
             },

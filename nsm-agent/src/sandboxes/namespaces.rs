@@ -1,6 +1,7 @@
 //! The namespaces whose annotations ask for network services, on the host for the plugin: `<cniSocket>.namespaces/NAMESPACE`.
 //!
-//! Guarantees: a file appears whole; what is written is what is read, also by the next agent while the API server is away.
+//! Guarantees: a file appears whole; what is written is what is read, also by the next agent while the API server is away. A
+//! namespace without a file asks for nothing once all have been read since the machine started, and is unknown before.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -18,14 +19,21 @@ impl Namespaces {
         Ok(Self { path: super::own_folder(pods::namespaces_folder(cni_socket))?.into() })
     }
 
-    /// The annotations of a namespace, as they were written last. Blocking.
-    pub fn annotations(&self, namespace: &str) -> io::Result<Annotations> {
-        let Some(name) = pods::namespace_file(namespace) else { return Ok(Annotations::default()) };
+    /// The annotations of a namespace, as they were written last; none where nothing is known of it. Blocking.
+    pub fn annotations(&self, namespace: &str) -> io::Result<Option<Annotations>> {
+        let Some(name) = pods::namespace_file(namespace) else { return Ok(Some(Annotations::default())) };
         match std::fs::read(self.path.join(name)) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Annotations::default()),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(self.path.join(pods::COMPLETE).try_exists()?.then(Annotations::default))
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Says that those which ask are all there. It holds until the machine starts again. Blocking.
+    pub fn complete(&self) -> io::Result<()> {
+        std::fs::write(self.path.join(pods::COMPLETE), "")
     }
 
     /// Writes them down; those that ask for nothing leave no file. Blocking.

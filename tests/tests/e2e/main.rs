@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         pods::both_forms_and_the_namespaces,
         pods::mistakes_fail_by_name_and_change_nothing,
         pods::who_asks_nothing_needs_no_agent,
+        pods::who_may_ask_starts_whatever_the_agent_does,
         pods::an_owed_del_ends_all_of_a_pod,
         pods::a_default_route_and_dns_need_leave,
         pods::a_del_calls_off_the_add,

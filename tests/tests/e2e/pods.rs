@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -139,6 +140,11 @@ pub(crate) fn both_forms_and_the_namespaces() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&node, &pod, json!({}));
     let added = sandbox.call("ADD")?.ok()?;
     ensure!(names(&added) == ["eth0", "nsm-1", "nsm-2"], "{}", added.json);
+    // What the running pod has of its namespace is not another call's to change.
+    fs::write(folder.join("team"), json!({"ns.networkservicemesh.io": "icmp"}).to_string())?;
+    ensure!(sandbox.call("ADD")?.refused(102)?.contains("exists"));
+    let inherited = fs::read_dir(node.run_dir().join("inherited"))?.next().context("nothing is inherited")??;
+    ensure!(fs::read_to_string(inherited.path())?.contains("other,icmp?a=b"));
     sandbox.call("DEL")?.ok()?;
     fs::remove_file(folder.join("team"))?;
     let added = sandbox.call("ADD")?.ok()?;
@@ -192,6 +198,40 @@ pub(crate) fn who_asks_nothing_needs_no_agent() -> anyhow::Result<()> {
     asking.call("DEL")?.ok()?;
     node.start_agent()?;
     node.nothing_left(&before)
+}
+
+/// Of a pod that nobody knows anything of, the agent is asked, and never waited for long.
+pub(crate) fn who_may_ask_starts_whatever_the_agent_does() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let pod = node.pod("client")?;
+    let hangs = node.dir().join("hangs.sock");
+    let breaks = node.dir().join("breaks.sock");
+    // One takes connections and says nothing, the other hangs up.
+    let _hangs = UnixListener::bind(&hangs)?;
+    let breaker = UnixListener::bind(&breaks)?;
+    thread::spawn(move || breaker.incoming().for_each(drop));
+    for (socket, nobody) in [(&hangs, false), (&breaks, false), (&node.dir().join("nobody.sock"), true)] {
+        let mut sandbox = Sandbox::of(&node, &pod, json!({}));
+        sandbox.conf["cniSocket"] = json!(socket);
+        sandbox.conf["timeoutSeconds"] = 1.into();
+        let added = sandbox.call("ADD")?.ok()?;
+        ensure!(added.json == sandbox.conf["prevResult"] && added.took < 3 * SECOND, "{added:?}");
+        ensure!(!nobody || added.took < SECOND, "{:?}", added.took);
+        let mut folder = socket.clone().into_os_string();
+        folder.push(".pods");
+        let record = fs::read_dir(&folder)?.next().context("no record")??;
+        let record: Value = serde_json::from_slice(&fs::read(record.path())?)?;
+        ensure!(record["asked"] == false && record["namespaceUnknown"] == true, "{record}");
+        ensure!(sandbox.call("DEL")?.ok()?.took < SECOND);
+    }
+    // Once the agent has said which namespaces ask nobody is asked.
+    let sandbox = Sandbox::of(&node, &pod, json!({}));
+    sandbox.call("ADD")?.ok()?;
+    let record = fs::read_dir(node.dir().join("cni.sock.pods"))?.next().context("no record")??;
+    let record: Value = serde_json::from_slice(&fs::read(record.path())?)?;
+    ensure!(record["asked"] == false && record["namespaceUnknown"] == false, "{record}");
+    sandbox.call("DEL")?.ok()?;
+    Ok(())
 }
 
 pub(crate) fn an_owed_del_ends_all_of_a_pod() -> anyhow::Result<()> {

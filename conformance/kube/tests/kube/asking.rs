@@ -71,6 +71,19 @@ impl<'a> Asking<'a> {
         Ok(Self { cluster, node, sandbox: node.pod(&name)?, name, uid, namespace })
     }
 
+    /// A pod that there is, with its sandbox.
+    pub(crate) fn again(
+        cluster: &'a Cluster,
+        node: &'a Node,
+        namespace: &'static str,
+        name: &str,
+        sandbox: Pod,
+    ) -> anyhow::Result<Self> {
+        let object = cluster.get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))?;
+        let uid = object["metadata"]["uid"].as_str().context("no uid")?.to_owned();
+        Ok(Self { cluster, node, sandbox, name: name.to_owned(), uid, namespace })
+    }
+
     fn conf(&self, annotations: Option<&Value>) -> Value {
         let mut conf = json!({
             "cniVersion": "1.0.0", "name": "cluster", "type": "nsm-cni", "cniSocket": self.node.cni_socket(),

@@ -18,7 +18,10 @@ fn folder(node: &Node) -> PathBuf {
 fn files(node: &Node) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder(node))? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            names.push(name);
+        }
     }
     names.sort();
     Ok(names)
@@ -42,8 +45,11 @@ pub(crate) fn those_that_ask_are_files() -> anyhow::Result<()> {
     cluster.stop_apiserver()?;
     member.node.start_agent()?;
     ensure!(files(&member.node)? == ["gone"], "nothing is removed before the namespaces have been read");
+    ensure!(!folder(&member.node).join(".complete").exists());
     cluster.start_apiserver()?;
     eventually("exactly those that ask", 3 * SOON, || files(&member.node), |names| names == &["one"])?;
+    let complete = || Ok(folder(&member.node).join(".complete").exists());
+    eventually("all have been read", SOON, complete, |complete| *complete)?;
     let text = fs::read_to_string(folder(&member.node).join("one"))?;
     ensure!(text == r#"{"networkservicemesh.io":"kernel://icmp"}"#, "{text}");
     annotate(&cluster, "two", "ns.networkservicemesh.io", Some("icmp?app=x"))?;

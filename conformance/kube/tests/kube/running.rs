@@ -345,3 +345,45 @@ pub(crate) fn a_sandbox_made_again_is_looked_at_again() -> anyhow::Result<()> {
     with_log(node, pod.waits_for("first", true, SOON))?;
     Ok(())
 }
+
+pub(crate) fn a_namespace_that_was_not_known_is_inherited_later() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.make_namespace("shop")?;
+    let asks = json!({ "metadata": { "annotations": { "networkservicemesh.io": "kernel://one/given" } } });
+    cluster.patch("/api/v1/namespaces/shop", &asks)?;
+    let mut a = cluster.member("node-a")?;
+    // As after a reboot: the configuration is there, the agent and its folders are not.
+    let early = Asking::create(&cluster, &a.node, "shop", "early", None)?;
+    let silent = Asking::create(&cluster, &a.node, "default", "silent", None)?;
+    for pod in [&early, &silent] {
+        let added = pod.add()?.ok()?;
+        ensure!(added.took < Duration::from_secs(1), "nobody waits: {:?}", added.took);
+    }
+    ensure!(!early.has("given")?);
+    let (early, silent) = (early.sandbox, silent.sandbox);
+    a.node.start_agent()?;
+    let _one = Endpoint::of("one").start(&a.node)?;
+    let early = Asking::again(&cluster, &a.node, "shop", "early", early)?;
+    let silent = Asking::again(&cluster, &a.node, "default", "silent", silent)?;
+    with_log(&a.node, early.waits_for("given", true, 3 * SOON))?;
+    // It counts as it was known first.
+    let more = json!({ "metadata": { "annotations": { "networkservicemesh.io": "kernel://one/other" } } });
+    cluster.patch("/api/v1/namespaces/shop", &more)?;
+    cluster.patch("/api/v1/namespaces/default", &more)?;
+    a.relay.cut();
+    // A pod that the agent has not seen, of a runtime that says nothing.
+    let late = Asking::create(&cluster, &a.node, "shop", "late", Some("kernel://one/own"))?;
+    late.add_without_word()?.ok()?;
+    ensure!(!late.has("own")?);
+    a.relay.mend();
+    with_log(&a.node, late.waits_for("own", true, 3 * SOON))?;
+    with_log(&a.node, late.waits_for("other", true, SOON))?;
+    ensure!(early.has("given")? && !early.has("other")? && !silent.has("other")?);
+    for pod in [&early, &silent, &late] {
+        pod.del()?.ok()?;
+    }
+    let recorded = || Ok(std::fs::read_dir(a.node.run_dir().join("inherited"))?.count());
+    eventually("what was inherited goes with the pods", SOON, recorded, |count| *count == 0)?;
+    ensure!(a.node.connections()?.is_empty());
+    Ok(())
+}
