@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use nsm_netlink::{Netlink, Netns};
+use nsm_netlink::Netlink;
 use nsm_proto::connection::Connection;
 use nsm_sdk::{
     Call, Chain, Close, Element, Error, Kind, Next, Request,
@@ -49,6 +49,8 @@ use running::Running;
 pub use select::Select;
 pub use turns::{Slot, Turns};
 pub use wires::Wires;
+
+pub use crate::netns::PodsNetns;
 
 use self::measured::Measured;
 use crate::{
@@ -123,27 +125,6 @@ pub struct Parts {
     pub monitor: Monitor,
     /// Counts and durations.
     pub metrics: Metrics,
-}
-
-/// What became of a pod's network namespace.
-#[derive(Debug)]
-pub enum PodsNetns {
-    /// It is where it was.
-    Here(Netns),
-    /// The path names nothing any more, or another namespace.
-    Gone,
-    /// The path cannot be opened: not to be seen is not to be gone.
-    Unseen(nsm_netlink::Error),
-}
-
-impl PodsNetns {
-    /// Whether the pod has certainly ended.
-    pub fn is_gone(&self) -> bool {
-        match self {
-            Self::Gone => true,
-            Self::Here(_) | Self::Unseen(_) => false,
-        }
-    }
 }
 
 impl Manager {
@@ -250,15 +231,10 @@ impl Manager {
         self.attached.events(&self.attachments.get(key)?.client_id)
     }
 
-    /// Looks for the namespace of an attachment where its ADD named it.
+    /// What became of the namespace of an attachment.
     pub async fn pods_netns(&self, attachment: &Attachment) -> PodsNetns {
         let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
-        match blocking(move || Netns::open(path)).await {
-            Ok(netns) if netns.id() == recorded => PodsNetns::Here(netns),
-            Ok(_) | Err(nsm_netlink::Error::NotNetns { .. }) => PodsNetns::Gone,
-            Err(error) if error.is_gone() => PodsNetns::Gone,
-            Err(error) => PodsNetns::Unseen(error),
-        }
+        blocking(move || PodsNetns::find(&path, recorded)).await
     }
 
     /// Waits for what is under way, at most `bound`, and takes nothing new. Connections stay.

@@ -1,6 +1,6 @@
 //! The pods of this node whose network namespaces `nsm-cni` has seen, asking or not: records in `<cniSocket>.pods/`.
 //!
-//! Guarantees: a record counts only while its path still names its namespace, as inode numbers are reused; whatever is in the
+//! Guarantees: a record counts only while its namespace lives, as inode numbers are reused; whatever is in the
 //! folder, the rest is found. A record that is gone is not made again by marking it. What is left of pods that ended without
 //! DEL is removed; a record whose namespace this process cannot see stays. Reading is blocking, a few small files in memory.
 
@@ -27,6 +27,7 @@ pub use namespaces::Namespaces;
 
 use crate::{
     attach::PodSpec,
+    netns::Place,
     registry::Pods,
     state::{Attachment, AttachmentKey, Pod, Records, RoutePolicy, blocking},
 };
@@ -80,21 +81,16 @@ impl Sandbox {
         }
     }
 
-    /// Whether the path still names the namespace. Blocking.
+    /// Whether the namespace lives, as far as can be seen. Blocking.
     fn stands(&self) -> bool {
-        let named = std::fs::metadata(&self.record.netns);
-        named.is_ok_and(|named| (named.dev(), named.ino()) == (self.netns.dev, self.netns.ino))
+        Place::stands(&self.record.netns, self.netns)
     }
 
     /// Whether the namespace has certainly ended. Blocking.
     fn is_gone(&self) -> bool {
-        match std::fs::metadata(&self.record.netns) {
-            // Another namespace has its place; a plain file there may be one that is not mounted here.
-            Ok(named) => named.dev() == self.netns.dev && named.ino() != self.netns.ino,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.record.netns.parent().is_some_and(Path::is_dir)
-            }
-            Err(_) => false,
+        match Place::of(&self.record.netns, self.netns) {
+            Place::Gone => true,
+            Place::At(_) | Place::Unseen(_) => false,
         }
     }
 }

@@ -106,7 +106,9 @@ impl Conf {
     /// A configuration in a directory whose runtime has its plugins elsewhere would fail every pod of the node.
     fn check(&self, derived: &Derived) -> Result<(), Outcome> {
         let Some(plugins) = &self.plugins else { return Ok(()) };
-        if derived.before.iter().any(|kind| plugins.join(kind).is_file()) {
+        // Not what a link leads to: that of K3s leads to a folder that the agent's container does not have.
+        let is_there = |kind: &String| fs::symlink_metadata(plugins.join(kind)).is_ok_and(|it| !it.is_dir());
+        if derived.before.iter().any(is_there) {
             return Ok(());
         }
         Err(Outcome::Problem {

@@ -131,6 +131,25 @@ fn a_plugin_directory_that_the_runtime_does_not_use_gets_no_configuration() {
     assert_eq!(host.names("net.d"), ["10-flannel.conflist"]);
 }
 
+/// K3s: the plugins are links to a file elsewhere on the node, which the agent's container does not have.
+#[test]
+fn a_plugin_directory_of_links_is_the_runtimes() {
+    let host = Host::new();
+    fs::remove_file(host.path("bin/flannel")).unwrap();
+    for name in ["flannel", "nsm-cni"] {
+        std::os::unix::fs::symlink("/none/data/current/bin/cni", host.path("bin").join(name)).unwrap();
+    }
+    assert_eq!(look(&mut host.installer(), &[]), [""; 0]);
+    assert_eq!(host.names("net.d"), ["00-nsm.conflist", "10-flannel.conflist"]);
+    assert_eq!(host.text("bin/nsm-cni"), "version 1", "a file of its own in the link's place");
+    assert!(fs::symlink_metadata(host.path("bin/flannel")).unwrap().is_symlink());
+    // A folder is no plugin.
+    fs::remove_file(host.path("bin/flannel")).unwrap();
+    fs::create_dir(host.path("bin/flannel")).unwrap();
+    fs::remove_file(host.path("net.d/00-nsm.conflist")).unwrap();
+    assert!(look(&mut host.installer(), &[])[0].contains("none of them is in"));
+}
+
 #[test]
 fn the_original_is_followed_and_ours_outlives_it() {
     let host = Host::new();

@@ -8,9 +8,10 @@ use std::{sync::Arc, time::Duration};
 use nsm_proto::connection::{Connection, Mechanism};
 use nsm_sdk::path;
 
-use super::{Manager, PodsNetns};
+use super::Manager;
 use crate::{
     forwarder::Finding,
+    netns::PodsNetns,
     state::{Attachment, Connected, Owner, Phase, blocking},
 };
 
@@ -69,7 +70,7 @@ async fn stands(manager: &Manager, record: &Arc<Connected>) -> bool {
                 PodsNetns::Gone => return false,
                 PodsNetns::Unseen(error) => {
                     // The wire itself tells.
-                    tracing::warn!(connection = record.id, %error, "the pod's namespace cannot be opened");
+                    tracing::warn!(connection = record.id, %error, "the pod's namespace cannot be seen");
                     None
                 }
             }

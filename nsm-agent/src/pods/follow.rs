@@ -32,6 +32,7 @@ use crate::{
     annotations::{Annotations, Asked, Named},
     attach::{Engine, PodSpec},
     kubernetes::jitter,
+    netns::PodsNetns,
     sandboxes::Sandbox,
     state::{AttachmentKey, Source, blocking},
 };
@@ -318,11 +319,11 @@ impl Follower {
         if let Some(time) = self.add_is_to_come(&sandbox, age) {
             return Outcome::At(time);
         }
-        let path = spec.netns_path.clone();
-        let netns = match blocking(move || Netns::open(path)).await {
-            Ok(netns) if netns.id() == sandbox.netns => netns,
+        let (path, recorded) = (spec.netns_path.clone(), sandbox.netns);
+        let netns = match blocking(move || PodsNetns::find(&path, recorded)).await {
+            PodsNetns::Here(netns) => netns,
             // The pod has ended; another sandbox of it is seen when it is there.
-            Ok(_) | Err(_) => return Outcome::Done,
+            PodsNetns::Gone | PodsNetns::Unseen(_) => return Outcome::Done,
         };
         if let Err(error) = self.inherit_late(found, &sandbox).await {
             tracing::warn!(pod = %found.key, %error, "what a pod has of its namespace cannot be recorded yet");

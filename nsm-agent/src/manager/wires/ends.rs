@@ -13,7 +13,7 @@ use nsm_sdk::{Error, Kind, Request};
 use super::{Candidate, Wires};
 use crate::{
     forwarder::{Agreement, End, Wire},
-    netns::passed,
+    netns::{PodsNetns, passed},
     state::{Attachment, Connected, Owner, RoutePolicy, blocking},
 };
 
@@ -83,13 +83,13 @@ impl Wires {
     ) -> Result<Option<Netns>, Error> {
         if let Some(attachment) = attachment {
             let (path, recorded) = (attachment.netns_path.clone(), attachment.netns);
-            let opened = blocking(move || Netns::open(path)).await;
-            let netns = opened.map_err(|error| client_fault(Kind::NotFound, error.to_string()))?;
-            return if netns.id() == recorded {
-                Ok(Some(netns))
-            } else {
-                let path = attachment.netns_path.display();
-                Err(client_fault(Kind::NotFound, format!("{path} is another namespace now")))
+            return match blocking(move || PodsNetns::find(&path, recorded)).await {
+                PodsNetns::Here(netns) => Ok(Some(netns)),
+                PodsNetns::Gone => {
+                    let path = attachment.netns_path.display();
+                    Err(client_fault(Kind::NotFound, format!("{path} is not the pod's network namespace any more")))
+                }
+                PodsNetns::Unseen(error) => Err(client_fault(Kind::NotFound, error.to_string())),
             };
         }
         let Some(file) = request.call.files.of(wanted)? else { return Ok(None) };
@@ -155,9 +155,9 @@ impl Wires {
             return at_hand;
         }
         let path = self.attachment(&record.owner).map(|attachment| attachment.netns_path.clone());
-        let find = move || {
-            let recorded = path.and_then(|path| Netns::open(path).ok()).filter(|netns| netns.id() == wanted);
-            recorded.or_else(|| Netns::of_a_process(wanted))
+        let find = move || match path.map(|path| PodsNetns::find(&path, wanted)) {
+            Some(PodsNetns::Here(netns)) => Some(netns),
+            Some(PodsNetns::Gone | PodsNetns::Unseen(_)) | None => Netns::of_a_process(wanted),
         };
         let found = blocking(find).await;
         if found.is_none() {
