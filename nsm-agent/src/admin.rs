@@ -181,14 +181,14 @@ impl admin::admin_server::Admin for Admin {
     }
 
     async fn apply_network_service(&self, request: Request<NetworkService>) -> Result<Response<Applied>, Status> {
-        let access = nsm_objects::Access::default();
-        Ok(applied(self.registry.apply_service(request.into_inner(), access).await?.outcome))
+        // An older nsmctl knows nothing of access: what is restricted stays so.
+        Ok(applied(self.registry.apply_service(request.into_inner(), None).await?.outcome))
     }
 
     async fn apply_service(&self, request: Request<ServiceObject>) -> Result<Response<Applied>, Status> {
         let ServiceObject { network_service, access: asked } = request.into_inner();
         let access = access(asked)?;
-        Ok(applied(self.registry.apply_service(network_service.unwrap_or_default(), access).await?.outcome))
+        Ok(applied(self.registry.apply_service(network_service.unwrap_or_default(), Some(access)).await?.outcome))
     }
 
     async fn apply_endpoint(&self, request: Request<NetworkServiceEndpoint>) -> Result<Response<Applied>, Status> {

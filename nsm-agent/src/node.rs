@@ -119,7 +119,10 @@ impl ThisNode {
             return named;
         }
         let netns = blocking(move || Netns::open(&path)).await;
-        netns.map_or(named, |netns| self.manager.clients.in_netns(netns.id()))
+        match netns {
+            Ok(netns) => self.manager.clients.in_netns(netns.id()).await,
+            Err(_) => named,
+        }
     }
 
     /// What the pod's namespace says to the plan.

@@ -66,8 +66,12 @@ pub trait Registry: Send + Sync + 'static {
     /// An endpoint's (or client's) registration of a service. Without matches it never changes a service that exists.
     async fn register_service(&self, service: NetworkService, by: Owner) -> Result<Registered<Service>, Error>;
 
-    /// The operator's word: replaces the whole service, whoever registered it, and who may use and serve it.
-    async fn apply_service(&self, service: NetworkService, access: Access) -> Result<Registered<Service>, Error>;
+    /// The operator's word: replaces the whole service, whoever registered it, and who may use and serve it; `None`: that stays.
+    async fn apply_service(
+        &self,
+        service: NetworkService,
+        access: Option<Access>,
+    ) -> Result<Registered<Service>, Error>;
 
     /// `false`: there was none.
     async fn unregister_service(&self, name: &str, by: Owner) -> Result<bool, Error>;

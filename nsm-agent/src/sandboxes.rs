@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use nsm_cni_types::pods::{self, PodRecord};
@@ -211,7 +212,9 @@ impl Sandboxes {
     }
 }
 
-/// Who has a network namespace: of attachments first, which the agent made itself, then of records.
+/// Who has a network namespace: its sandbox's record says it, or an attachment's where the plugin could leave none. Both count only while
+/// their path names that namespace, as the kernel gives its number to another pod's.
+#[derive(Clone)]
 pub struct Known {
     /// What the plugin asked for.
     pub attachments: Records<Attachment>,
@@ -219,12 +222,24 @@ pub struct Known {
     pub sandboxes: Sandboxes,
 }
 
-impl Pods for Known {
-    fn pod_of(&self, netns: InodeId) -> Option<Pod> {
-        self.attachments.pod_of(netns).or_else(|| {
-            let sandbox = self.sandboxes.by_netns(NetnsId { dev: netns.dev, ino: netns.ino })?;
-            Some(sandbox.pod()).filter(|pod| !pod.name.is_empty() && !pod.namespace.is_empty())
+impl Known {
+    /// Blocking.
+    fn look(&self, netns: NetnsId) -> Option<Pod> {
+        let is_named = |pod: &Pod| !pod.name.is_empty() && !pod.namespace.is_empty();
+        let recorded = self.sandboxes.by_netns(netns).map(|sandbox| sandbox.pod());
+        recorded.filter(is_named).or_else(|| {
+            let of_pod = |record: &Attachment| record.netns == netns && record.pod.as_ref().is_some_and(is_named);
+            let mut made = self.attachments.select(of_pod).into_iter();
+            made.find(|record| Place::stands(&record.netns_path, netns)).and_then(|record| record.pod.clone())
         })
+    }
+}
+
+#[async_trait]
+impl Pods for Known {
+    async fn pod_of(&self, netns: InodeId) -> Option<Pod> {
+        let (known, netns) = (self.clone(), NetnsId { dev: netns.dev, ino: netns.ino });
+        blocking(move || known.look(netns)).await
     }
 }
 

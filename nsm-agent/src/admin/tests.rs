@@ -245,6 +245,23 @@ async fn the_operator_applies_explains_watches_and_deletes() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn an_older_nsmctl_opens_nothing() {
+    let agent = Agent::start(own_netns()).await;
+    let mut client = AdminClient::new(agent.connect().await.channel);
+    let service = NetworkService { name: "s".into(), ..NetworkService::default() };
+    let access = Some(Access { clients: Some(Namespaces { names: vec!["shop".into()] }), endpoints: None });
+    client.apply_service(ServiceObject { network_service: Some(service.clone()), access }).await.unwrap();
+    let known = || agent.registry.directory().service("s").unwrap();
+    let edited = NetworkService { payload: "ETHERNET".into(), ..service.clone() };
+    client.apply_network_service(edited).await.unwrap();
+    assert_eq!(known().message.payload, "ETHERNET");
+    assert_eq!(known().access().clients.as_deref(), Some(&["shop".to_owned()][..]));
+    client.apply_service(ServiceObject { network_service: Some(service), access: None }).await.unwrap();
+    assert!(known().access().is_default(), "one that knows of it says that there is no list");
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_endpoints_than_files_fit_are_found() {
     let agent = Agent::start(ELSEWHERE).await;

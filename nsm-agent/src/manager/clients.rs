@@ -27,24 +27,24 @@ impl Clients {
     }
 
     /// Whose pod makes this call.
-    pub fn calling(&self, call: &Call) -> Result<Party, Error> {
-        Ok(self.of(&self.ids.owner(call)?))
+    pub async fn calling(&self, call: &Call) -> Result<Party, Error> {
+        Ok(self.of(&self.ids.owner(call)?).await)
     }
 
     /// Whose pod that owner is.
-    pub fn of(&self, owner: &Owner) -> Party {
+    pub async fn of(&self, owner: &Owner) -> Party {
         match owner {
             Owner::Attachment(key) => {
                 Party::of_pod(self.attachments.get(key).and_then(|attachment| attachment.pod.clone()).as_ref())
             }
-            Owner::Pod(netns) => self.in_netns(*netns),
+            Owner::Pod(netns) => self.in_netns(*netns).await,
             Owner::Host { .. } if self.ids.acts_for_others(owner) => Party::Operator,
             Owner::Host { .. } => Party::Unknown,
         }
     }
 
     /// Whose pod has that namespace.
-    pub fn in_netns(&self, netns: NetnsId) -> Party {
-        Party::of_pod(self.pods.pod_of(InodeId { dev: netns.dev, ino: netns.ino }).as_ref())
+    pub async fn in_netns(&self, netns: NetnsId) -> Party {
+        Party::of_pod(self.pods.pod_of(InodeId { dev: netns.dev, ino: netns.ino }).await.as_ref())
     }
 }

@@ -45,7 +45,7 @@ impl Element for Select {
             let candidate = self.reachable(&known.endpoint)?;
             return ask(request, candidate, next).await;
         }
-        let client = self.clients.calling(&request.call)?;
+        let client = self.clients.calling(&request.call).await?;
         let remaining = request.call.remaining();
         unless_called_off(&request.call, self.excluded.add_to(&mut request.connection, remaining)).await?;
         if !request.connection.network_service_endpoint_name.is_empty() {

@@ -43,11 +43,11 @@ impl Party {
     }
 
     /// Who registers something on this node.
-    pub(super) fn of_owner(owner: Owner, pods: &dyn Pods) -> Self {
+    pub(super) async fn of_owner(owner: Owner, pods: &dyn Pods) -> Self {
         match owner {
             Owner::Operator => Self::Operator,
             Owner::Elsewhere => Self::Unknown,
-            Owner::Peer { netns, .. } => Self::of_pod(pods.pod_of(netns).as_ref()),
+            Owner::Peer { netns, .. } => Self::of_pod(pods.pod_of(netns).await.as_ref()),
         }
     }
 

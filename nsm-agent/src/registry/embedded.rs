@@ -38,18 +38,18 @@ impl Embedded {
         let (store, contents) =
             opened.map_err(|error| OpenError::Unusable { path: settings.dir.clone(), cause: error.to_string() })??;
         let rules = Rules { max_life: settings.max_life, access: settings.access, pods };
-        Ok(Self::start(store, contents, rules))
+        Ok(Self::start(store, contents, rules).await)
     }
 
-    pub(super) fn start(store: Store, contents: Contents, rules: Rules) -> Registrar {
+    pub(super) async fn start(store: Store, contents: Contents, rules: Rules) -> Registrar {
         let store = Arc::new(store);
         let registry = Registrar::start(Arc::new(Self(store.clone())), rules);
-        restore(&registry, &store, contents);
+        restore(&registry, &store, contents).await;
         registry
     }
 }
 
-fn restore(registry: &Registrar, store: &Store, contents: Contents) {
+async fn restore(registry: &Registrar, store: &Store, contents: Contents) {
     for (name, bytes) in contents.services {
         match record::to_service(&bytes) {
             Ok(service) => registry.restore_service(service),
@@ -69,7 +69,7 @@ fn restore(registry: &Registrar, store: &Store, contents: Contents) {
                 }
                 let left = left.map(|left| Duration::from_secs_f64(left).min(registry.max_life() + PUT_OFF));
                 let reach = if endpoint.url.starts_with("inode://") { Reach::Lost } else { Reach::Url };
-                registry.restore_endpoint(endpoint, owner, reach, left);
+                registry.restore_endpoint(endpoint, owner, reach, left).await;
             }
             Err(error) => tracing::error!(endpoint = name, %error, "record of an endpoint is damaged: left out"),
         }

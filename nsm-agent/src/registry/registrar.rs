@@ -133,7 +133,7 @@ impl Registrar {
     }
 
     /// Puts an endpoint of an earlier life of this agent back; it lasts for so long.
-    pub(super) fn restore_endpoint(
+    pub(super) async fn restore_endpoint(
         &self,
         endpoint: NetworkServiceEndpoint,
         owner: Owner,
@@ -141,8 +141,8 @@ impl Registrar {
         left: Option<Duration>,
     ) {
         let deadline = left.map(|left| Instant::now() + left);
+        let party = Party::of_owner(owner, &*self.0.pods).await;
         let place = self.0.directory.state().next_place();
-        let party = Party::of_owner(owner, &*self.0.pods);
         let entry =
             Entry { message: endpoint.into(), owner, reach, party, netns: None, process: None, place, deadline };
         self.0.directory.put_endpoint(&Arc::new(entry));
@@ -180,11 +180,17 @@ impl Registry for Registrar {
         self.run(move |inner| async move { inner.register_service(service, payload_given, by).await }).await
     }
 
-    async fn apply_service(&self, mut service: NetworkService, access: Access) -> Result<Registered<Service>, Error> {
+    async fn apply_service(
+        &self,
+        mut service: NetworkService,
+        access: Option<Access>,
+    ) -> Result<Registered<Service>, Error> {
         check::service(&mut service)?;
         self.run(move |inner| async move {
             let _gate = inner.gate(&service.name).await;
-            let namespace = inner.directory.service(&service.name).and_then(|old| old.namespace.clone());
+            let old = inner.directory.service(&service.name);
+            let namespace = old.as_ref().and_then(|old| old.namespace.clone());
+            let access = access.or_else(|| Some(old?.access.clone())).unwrap_or_default();
             inner.write_service(Service { message: service.into(), owner: Owner::Operator, access, namespace }).await
         })
         .await

@@ -85,7 +85,7 @@ impl Registry for Stuck {
         self.stuck().await
     }
 
-    async fn apply_service(&self, _: NetworkService, _: Access) -> Result<Registered<Service>, Error> {
+    async fn apply_service(&self, _: NetworkService, _: Option<Access>) -> Result<Registered<Service>, Error> {
         self.stuck().await
     }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use nsm_fdpass::InodeId;
 use nsm_proto::registry::{Match, NetworkService, NetworkServiceEndpoint};
@@ -101,14 +102,17 @@ async fn a_start_up_registration_erases_no_matches() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;
     let matched = NetworkService { matches: vec![Match { fallthrough: true, ..Match::default() }], ..service("s") };
-    assert_eq!(registry.apply_service(matched.clone(), Access::default()).await.unwrap().outcome, Outcome::Created);
+    assert_eq!(
+        registry.apply_service(matched.clone(), Some(Access::default())).await.unwrap().outcome,
+        Outcome::Created
+    );
     for owner in [peer(1), Owner::Operator] {
         let answer = registry.register_service(service("s"), owner).await.unwrap();
         assert_eq!(answer.object.message.matches.len(), 1, "{owner}");
     }
     let other = NetworkService { matches: vec![Match::default()], ..service("s") };
     assert!(matches!(registry.register_service(other, peer(1)).await, Err(Error::Taken { .. })));
-    assert_eq!(registry.apply_service(matched, Access::default()).await.unwrap().outcome, Outcome::Unchanged);
+    assert_eq!(registry.apply_service(matched, Some(Access::default())).await.unwrap().outcome, Outcome::Unchanged);
     registry.shutdown().await;
 }
 
@@ -317,7 +321,7 @@ async fn a_full_disk_is_said_and_changes_nothing() {
     let (store, contents) = Store::open_with(path, opener).unwrap();
     let (access, pods) = (ServiceAccess::AnyNamespace, Arc::new(()));
     let registry =
-        Embedded::start(store, contents, registrar::Rules { max_life: Duration::from_mins(1), access, pods });
+        Embedded::start(store, contents, registrar::Rules { max_life: Duration::from_mins(1), access, pods }).await;
     registry.register_service(service("before"), peer(1)).await.unwrap();
     full.store(true, Ordering::SeqCst);
     for _ in 0..2 {
@@ -351,7 +355,7 @@ async fn services_of_pods_that_have_gone_go_too() {
     registry.register_service(service("offered"), peer(1)).await.unwrap();
     registry.register_service(service("idle"), peer(1)).await.unwrap();
     registry.register_service(service("alive"), peer(2)).await.unwrap();
-    registry.apply_service(service("operators"), Access::default()).await.unwrap();
+    registry.apply_service(service("operators"), None).await.unwrap();
     let known = || registry.directory().find_services(&NetworkService::default()).unwrap();
     tokio::time::pause();
     for _ in 0..20 {
@@ -376,8 +380,9 @@ async fn services_of_pods_that_have_gone_go_too() {
 /// Every namespace is the pod of that name, by its inode.
 struct Named(&'static [(u64, &'static str)]);
 
+#[async_trait]
 impl Pods for Named {
-    fn pod_of(&self, netns: InodeId) -> Option<Pod> {
+    async fn pod_of(&self, netns: InodeId) -> Option<Pod> {
         let (_, namespace) = self.0.iter().find(|(ino, _)| *ino == netns.ino)?;
         Some(Pod { namespace: (*namespace).to_owned(), ..Pod::default() })
     }
@@ -389,7 +394,7 @@ async fn who_may_not_serve_a_service_is_not_registered() {
     let open = || Embedded::open(settings(dir.path()), Arc::new(Named(&[(1, "good"), (2, "bad")])));
     let registry = open().await.unwrap();
     let access = Access { clients: None, endpoints: Some(vec!["good".into()]) };
-    registry.apply_service(service("s"), access.clone()).await.unwrap();
+    registry.apply_service(service("s"), Some(access.clone())).await.unwrap();
     registry.shutdown().await;
     drop(registry);
     // What was said is known after a restart, and no registration of the service changes it.
@@ -403,7 +408,7 @@ async fn who_may_not_serve_a_service_is_not_registered() {
     }
     registry.register_endpoint(endpoint("operators"), Registrant::operator()).await.unwrap();
     // A rule that changes counts when the endpoint registers again.
-    registry.apply_service(service("s"), Access { endpoints: Some(Vec::new()), ..access }).await.unwrap();
+    registry.apply_service(service("s"), Some(Access { endpoints: Some(Vec::new()), ..access })).await.unwrap();
     let error = registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap_err();
     assert!(error.to_string().contains("namespace good may not serve network service \"s\""), "{error}");
     assert!(registry.directory().endpoint("e").is_some(), "it lives as long as it would have without asking");

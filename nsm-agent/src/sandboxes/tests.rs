@@ -95,3 +95,44 @@ fn namespaces_are_there_for_the_next_agent() {
     open().put("team", &Annotations::default()).unwrap();
     assert!(open().all().unwrap().is_empty());
 }
+
+fn attachment(container: &str, netns: &(PathBuf, NetnsId)) -> Attachment {
+    let key = AttachmentKey { container_id: container.into(), ifname: "nsm-1".into() };
+    Attachment {
+        client_id: key.client_id(),
+        key,
+        interface: nsm_netlink::IfName::new("nsm-1").unwrap(),
+        source: crate::state::Source::Configuration,
+        network: "n".into(),
+        netns_path: netns.0.clone(),
+        netns: netns.1,
+        network_service: "s".into(),
+        labels: [].into(),
+        pod: Some(Pod { name: container.into(), namespace: "attached".into(), uid: container.into() }),
+        mac: nsm_netlink::Mac([2, 0, 0, 0, 0, 1]),
+        ips: Vec::new(),
+        mtu: None,
+        routes: RoutePolicy { default_route: false, overlap: false },
+    }
+}
+
+#[tokio::test]
+async fn an_attachments_word_counts_while_its_path_names_the_namespace_and_after_the_sandboxs() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandboxes = open(dir.path());
+    let attachments = Records::open(dir.path(), "boot").unwrap().0;
+    let known = Known { attachments: attachments.clone(), sandboxes: sandboxes.clone() };
+    let (ended, lives) = (netns(dir.path(), "ended"), netns(dir.path(), "lives"));
+    let pod_of = async |netns: NetnsId| {
+        let pod = known.pod_of(InodeId { dev: netns.dev, ino: netns.ino }).await;
+        pod.map(|pod| format!("{}/{}", pod.namespace, pod.name))
+    };
+    // A pod that ended without DEL, whose number another's namespace was given.
+    std::fs::remove_file(&ended.0).unwrap();
+    attachments.put_blocking(attachment("ended", &(ended.0.clone(), lives.1))).unwrap();
+    assert_eq!(pod_of(lives.1).await, None);
+    attachments.put_blocking(attachment("lives", &lives)).unwrap();
+    assert_eq!(pod_of(lives.1).await.as_deref(), Some("attached/lives"));
+    leave(&sandboxes, "recorded", &lives);
+    assert_eq!(pod_of(lives.1).await.as_deref(), Some("ns/p"));
+}

@@ -14,7 +14,7 @@ use nsm_proto::registry::NetworkService;
 
 use super::Healer;
 use crate::{
-    registry::Change,
+    registry::{Change, Party},
     state::{Attachment, Connected, ConnectionId, Owner, Phase},
 };
 
@@ -88,7 +88,7 @@ impl Healer {
 
     fn fits(&self, record: &Connected) -> bool {
         let Some(attachment) = self.attachment_of(record) else { return true };
-        let client = self.manager.clients.of(&record.owner);
+        let client = Party::of_pod(attachment.pod.as_ref());
         let (service, labels) = (&attachment.network_service, &attachment.labels);
         self.manager.endpoints.fits(service, labels, &client, &record.endpoint)
     }

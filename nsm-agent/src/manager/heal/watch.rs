@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::{Healer, LONGEST, Trouble, mailbox::Mailbox, refreshes::NotRefreshed};
 use crate::{
     manager::Found,
+    registry::Party,
     state::{AttachmentKey, Connected, ConnectionId, Owner, Phase},
 };
 
@@ -200,7 +201,7 @@ impl Healer {
 
     pub(super) fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
         let Some(attachment) = self.manager.attachments.get(key) else { return false };
-        let client = self.manager.clients.of(&record.owner);
+        let client = Party::of_pod(attachment.pod.as_ref());
         let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels, &client);
         foreseen.is_ok_and(|entries| entries.iter().any(|entry| entry.message.name != record.endpoint))
     }

@@ -228,7 +228,7 @@ impl Kubernetes {
                     let ours = Ours { key: found.key.clone(), generation: found.generation };
                     self.seen().ours.insert(found.name.clone(), ours);
                     let left = Some(registrar.max_life());
-                    registrar.restore_endpoint((**message).clone(), owner, Reach::Lost, left);
+                    registrar.restore_endpoint((**message).clone(), owner, Reach::Lost, left).await;
                 }
                 _ => self.withdrawals.push(found.key.clone(), Duration::ZERO),
             }

@@ -51,7 +51,7 @@ impl Inner {
         {
             return Err(Error::Taken { what: "endpoint", name, owner: old.owner });
         }
-        let party = Party::of_owner(by.owner, &*self.pods);
+        let party = Party::of_owner(by.owner, &*self.pods).await;
         for service in &endpoint.network_service_names {
             self.directory.state().may(service, Role::Endpoint, &party)?;
         }

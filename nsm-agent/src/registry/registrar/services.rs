@@ -21,7 +21,7 @@ impl Inner {
         self.hear(by);
         let Some(old) = self.directory.service(&service.name) else {
             self.directory.state().room_for_service(by, &service, None)?;
-            let namespace = Party::of_owner(by, &*self.pods).namespace().cloned();
+            let namespace = Party::of_owner(by, &*self.pods).await.namespace().cloned();
             let service = Service { message: service.into(), owner: by, access: Access::default(), namespace };
             return self.write_service(service).await;
         };
