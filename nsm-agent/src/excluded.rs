@@ -2,20 +2,22 @@
 //!
 //! Guarantees: what is asked of endpoints has at most [`MOST`] prefixes, which cover all of them; a cluster of many nodes has wider ones.
 //! Nothing is polled: two watches, of ServiceCIDRs and of nodes' podCIDRs; what was seen last counts while the API server is away. A new
-//! choice waits for the first reading, a little while. A prefix that appears later is excluded at the next choice: addresses
+//! choice waits for the first reading, until a little while after the start and never later. What nodes tell again and again (images,
+//! conditions) is neither kept nor counted. A prefix that appears later is excluded at the next choice: addresses
 //! of a connection that there is do not move.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt::Debug,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::StreamExt;
 use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
+    api::ApiResource,
+    core::{NotUsed, Object},
     runtime::{
         WatchStreamExt,
         watcher::{self, Config, Event},
@@ -23,8 +25,8 @@ use kube::{
 };
 use nsm_netlink::IpNetwork;
 use nsm_proto::connection::Connection;
-use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use serde::Deserialize;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,9 +36,9 @@ use crate::{
 
 /// Most prefixes that a Request gets from here.
 pub const MOST: usize = 256;
-/// Objects of one page. Nodes are large, and of each little is kept.
+/// Objects of one page. Nodes are large, and of each little is read.
 const PAGE: u32 = 50;
-/// How long a choice waits for the first reading.
+/// How long choices wait for the first reading, from the start on.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest time between two lines of the log about a watch that does not work.
 const QUIET: Duration = Duration::from_secs(30);
@@ -52,6 +54,66 @@ struct State {
     services: Option<Vec<IpNetwork>>,
     nodes: Option<Vec<IpNetwork>>,
     text: Arc<[String]>,
+    /// Until then choices wait for what is not read yet.
+    patience: Option<Instant>,
+}
+
+/// What of a node, or of a ServiceCIDR, is read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+    cidrs: Option<Vec<String>>,
+}
+
+/// An object without the rest.
+type Trimmed = Object<Spec, NotUsed>;
+
+/// The prefixes of the objects of a kind.
+#[derive(Debug, Default)]
+struct Seen {
+    by_name: HashMap<String, Vec<IpNetwork>>,
+    /// While a list is read.
+    listed: HashMap<String, Vec<IpNetwork>>,
+}
+
+impl Seen {
+    /// Answers whether there are other prefixes than before, perhaps.
+    fn take(&mut self, event: Event<Trimmed>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                false
+            }
+            Event::InitApply(object) => {
+                self.listed.insert(object.name_any(), prefixes(&object));
+                false
+            }
+            Event::InitDone => {
+                self.by_name = std::mem::take(&mut self.listed);
+                true
+            }
+            Event::Apply(object) => {
+                let now = prefixes(&object);
+                let before = self.by_name.insert(object.name_any(), now.clone());
+                before.unwrap_or_default() != now
+            }
+            Event::Delete(object) => self.by_name.remove(&object.name_any()).is_some_and(|gone| !gone.is_empty()),
+        }
+    }
+
+    fn all(&self) -> Vec<IpNetwork> {
+        self.by_name.values().flatten().copied().collect()
+    }
+}
+
+fn prefixes(object: &Trimmed) -> Vec<IpNetwork> {
+    let Spec { pod_cidr, pod_cidrs, cidrs } = &object.spec;
+    let all = pod_cidr.iter().chain(pod_cidrs.iter().flatten()).chain(cidrs.iter().flatten());
+    all.filter_map(|prefix| prefix.parse().ok()).collect()
 }
 
 /// What of the cluster is read.
@@ -89,19 +151,20 @@ impl Excluded {
 
     /// The cluster's too, from now on.
     pub fn follow(&self, way: &Way, tasks: &TaskTracker, stop: &CancellationToken) {
-        self.0.send_modify(|state| (state.services, state.nodes) = (None, None));
-        let services =
-            |found: &ServiceCIDR| found.spec.as_ref().and_then(|spec| spec.cidrs.clone()).unwrap_or_default();
-        let of_services = self.clone().watch(Api::all(way.client.clone()), Part::Services, services);
-        tasks.spawn(stop.clone().run_until_cancelled_owned(of_services));
-        let nodes = |found: &Node| {
-            let spec = found.spec.as_ref();
-            let one = spec.and_then(|spec| spec.pod_cidr.clone());
-            let all = spec.map(|spec| spec.pod_cidrs.clone().unwrap_or_default()).unwrap_or_default();
-            one.into_iter().chain(all).collect()
-        };
-        let of_nodes = self.clone().watch(Api::all(way.client.clone()), Part::Nodes, nodes);
-        tasks.spawn(stop.clone().run_until_cancelled_owned(of_nodes));
+        self.await_reading();
+        for (part, kind) in
+            [(Part::Services, ApiResource::erase::<ServiceCIDR>(&())), (Part::Nodes, ApiResource::erase::<Node>(&()))]
+        {
+            let watching = self.clone().watch(Api::all_with(way.client.clone(), &kind), part, kind.plural);
+            tasks.spawn(stop.clone().run_until_cancelled_owned(watching));
+        }
+    }
+
+    fn await_reading(&self) {
+        self.0.send_modify(|state| {
+            (state.services, state.nodes) = (None, None);
+            state.patience = Some(Instant::now() + PATIENCE);
+        });
     }
 
     /// The prefixes, as text.
@@ -112,7 +175,11 @@ impl Excluded {
     /// Asks for addresses outside of them; waits for the first reading, but not to the end of the call.
     pub(crate) async fn add_to(&self, connection: &mut Connection, remaining: Duration) {
         let mut state = self.0.subscribe();
-        let _ = tokio::time::timeout(PATIENCE.min(remaining / 4), state.wait_for(State::read)).await;
+        let patience = state.borrow().patience;
+        if let Some(until) = patience {
+            let until = until.min(Instant::now() + remaining / 4);
+            let _ = tokio::time::timeout_at(until, state.wait_for(State::read)).await;
+        }
         let prefixes = self.prefixes();
         if prefixes.is_empty() {
             return;
@@ -134,42 +201,37 @@ impl Excluded {
         });
     }
 
-    async fn watch<K>(self, api: Api<K>, part: Part, cidrs: fn(&K) -> Vec<String>)
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
+    async fn watch(self, api: Api<Trimmed>, part: Part, what: String) {
         let mut events = watcher::watcher(api, Config::default().page_size(PAGE)).default_backoff().boxed();
-        let (mut seen, mut listed, mut listing) = (HashMap::new(), HashMap::new(), true);
+        let mut seen = Seen::default();
         let mut last_line: Option<Instant> = None;
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => {
-                    listed.clear();
-                    listing = true;
+                Ok(event) => {
+                    if seen.take(event) {
+                        self.put(part, seen.all());
+                    }
                 }
-                Ok(Event::InitApply(object)) => drop(listed.insert(object.name_any(), parsed(&cidrs(&object)))),
-                Ok(Event::InitDone) => {
-                    seen = std::mem::take(&mut listed);
-                    listing = false;
-                }
-                Ok(Event::Apply(object)) => drop(seen.insert(object.name_any(), parsed(&cidrs(&object)))),
-                Ok(Event::Delete(object)) => drop(seen.remove(&object.name_any())),
                 Err(error) => {
+                    // An API server before 1.33 has no ServiceCIDRs: asking again would not help.
+                    let (missing, refused) = (answered(&error) == Some(404), answered(&error) == Some(403));
                     if last_line.is_none_or(|last| last.elapsed() > QUIET) {
                         last_line = Some(Instant::now());
-                        let (what, error) = (K::plural(&()), chain(&error));
-                        tracing::warn!(%what, error, "the cluster does not tell its prefixes: name them with --excluded-prefix");
+                        let error = chain(&error);
+                        if missing || refused {
+                            tracing::warn!(%what, error, "the cluster does not tell its prefixes: name them with --excluded-prefix");
+                        } else {
+                            tracing::warn!(%what, error, "prefixes of the cluster cannot be read: what was seen last counts");
+                        }
                     }
-                    // An API server before 1.33 has no ServiceCIDRs: asking again would not help.
-                    if is_missing(&error) {
+                    if missing {
                         return self.put(part, Vec::new());
                     }
                     // Nobody waits for what may not be read.
-                    listing &= !is_refused(&error);
+                    if refused {
+                        self.put(part, seen.all());
+                    }
                 }
-            }
-            if !listing {
-                self.put(part, seen.values().flatten().copied().collect());
             }
         }
     }
@@ -181,18 +243,6 @@ fn answered(error: &watcher::Error) -> Option<u16> {
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
         _ => None,
     }
-}
-
-fn is_missing(error: &watcher::Error) -> bool {
-    answered(error) == Some(404)
-}
-
-fn is_refused(error: &watcher::Error) -> bool {
-    answered(error) == Some(403)
-}
-
-fn parsed(cidrs: &[String]) -> Vec<IpNetwork> {
-    cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()
 }
 
 /// At most `most` prefixes that cover all of these: the narrowest give way to wider ones, a bit at a time.
@@ -245,13 +295,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_choice_waits_for_the_first_reading_and_not_for_ever() {
         let excluded = Excluded::new(vec!["192.0.2.0/24".parse().unwrap()]);
-        excluded.0.send_modify(|state| (state.services, state.nodes) = (None, None));
+        excluded.await_reading();
         let asked = async |excluded: &Excluded| {
             let mut connection = Connection::default();
             excluded.add_to(&mut connection, Duration::from_mins(1)).await;
             connection.context.unwrap().ip_context.unwrap().excluded_prefixes
         };
-        assert_eq!(asked(&excluded).await, ["192.0.2.0/24"], "without a word of the cluster");
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(asked(&excluded).await, ["192.0.2.0/24"], "without a word of the cluster");
+        }
+        assert_eq!(began.elapsed(), PATIENCE, "the first one waited for all of them");
+        excluded.await_reading();
         let waiting = {
             let excluded = excluded.clone();
             tokio::spawn(async move { asked(&excluded).await })
@@ -260,5 +315,25 @@ mod tests {
         excluded.put(Part::Services, vec!["10.96.0.0/12".parse().unwrap()]);
         excluded.put(Part::Nodes, Vec::new());
         assert_eq!(waiting.await.unwrap(), ["10.96.0.0/12", "192.0.2.0/24"]);
+    }
+
+    #[test]
+    fn what_a_node_says_of_other_things_is_no_change() {
+        let node = |image: &str, prefix: Option<&str>| -> Trimmed {
+            serde_json::from_value(serde_json::json!({
+                "metadata": { "name": "a", "resourceVersion": image },
+                "spec": { "podCIDR": prefix, "podCIDRs": prefix.map(|prefix| [prefix, "fd00::/64"]), "taints": [] },
+                "status": { "images": [{ "names": [image] }] },
+            }))
+            .unwrap()
+        };
+        let mut seen = Seen::default();
+        assert!(!seen.take(Event::Init) && !seen.take(Event::InitApply(node("x", Some("10.1.0.0/24")))));
+        assert!(seen.take(Event::InitDone));
+        assert_eq!(seen.all().len(), 3, "the list names the first one again");
+        assert!(!seen.take(Event::Apply(node("y", Some("10.1.0.0/24")))));
+        assert!(seen.take(Event::Apply(node("y", Some("10.2.0.0/24")))));
+        assert!(seen.take(Event::Apply(node("y", None))));
+        assert!(!seen.take(Event::Delete(node("z", None))) && seen.all().is_empty());
     }
 }
