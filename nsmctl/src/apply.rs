@@ -6,6 +6,7 @@ use std::{
 };
 
 use nsm_objects::Object;
+use tonic::Code;
 
 use crate::{agent::Agent, cli, error::Error, kind::Kind, object};
 
@@ -16,10 +17,16 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Apply, out: &mut impl Write) 
     for object in objects {
         let name = Kind::of(&object).qualified(object.name());
         let applied = match object {
-            Object::Service(service) if service.access.is_default() => {
-                client.apply_network_service(agent.request(service.message)).await
+            Object::Service(service) => {
+                let plain = service.access.is_default().then(|| service.message.clone());
+                match (client.apply_service(agent.request(object::sent(service))).await, plain) {
+                    // An older agent, which knows no access.
+                    (Err(status), Some(plain)) if status.code() == Code::Unimplemented => {
+                        client.apply_network_service(agent.request(plain)).await
+                    }
+                    (applied, _) => applied,
+                }
             }
-            Object::Service(service) => client.apply_service(agent.request(object::sent(service))).await,
             Object::Endpoint(endpoint) => client.apply_endpoint(agent.request(endpoint)).await,
         };
         let applied = applied.map_err(|status| match Error::from(status) {

@@ -182,7 +182,8 @@ pub(crate) fn lists_make_a_service_the_operators() -> anyhow::Result<()> {
     let file = node.dir().join("service.yaml");
     std::fs::write(&file, service("firewall", &json!({})).to_string())?;
     for words in [&["apply", "-f", &*file.display().to_string()][..], &["delete", "netsvc", "firewall"]] {
-        let refusal = node.nsmctl(words).err().context("nsmctl is not refused")?.to_string();
+        let done = node.nsmctl(words);
+        let refusal = done.err().with_context(|| format!("nsmctl {words:?} is not refused"))?.to_string();
         ensure!(refusal.contains("use kubectl"), "{refusal}");
     }
     Ok(())
