@@ -55,22 +55,6 @@ fn the_agent_takes_the_flags_of_its_manifest() {
     assert_ne!(container["securityContext"]["privileged"], true);
 }
 
-/// containerd and CRI-O name them `/var/run/netns/…`, others `/run/netns/…`: a link of the node's is none of the container's.
-#[test]
-fn the_agent_sees_the_network_namespaces_by_all_their_names() {
-    let manifest = documents("nsm.yaml");
-    let [container] = containers(&manifest)[..] else { panic!("expected one container") };
-    for path in ["/run/netns", "/var/run/netns"] {
-        let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
-        let mount = mounts.find(|mount| mount["mountPath"] == path).unwrap_or_else(|| panic!("{path} is not mounted"));
-        assert_eq!(
-            (&mount["name"], &mount["mountPropagation"]),
-            (&"netns".into(), &"HostToContainer".into()),
-            "{path}"
-        );
-    }
-}
-
 #[test]
 fn the_agent_sees_the_network_namespaces_of_pods_that_come_later() {
     let manifest = documents("nsm.yaml");
