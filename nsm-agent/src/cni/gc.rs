@@ -1,16 +1,23 @@
 //! GC: attachments of one network that the runtime no longer knows.
 //!
 //! Guarantees: without a list only what has lost its namespace goes, as absent is not empty. What becomes of an attachment is
-//! decided in its turn: an ADD under way is waited for, and an attachment that is a new one by then is judged as such. What an
+//! decided in its turn: an ADD under way is waited for, a moment, and an attachment that is a new one by then is judged as such. What an
 //! annotation gave a pod is valid as long as the pod's call is.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use nsm_proto::cni::{GcRequest, GcResponse};
-use nsm_sdk::Error;
+use nsm_sdk::{Error, Kind};
+use tokio::time::Instant;
 
 use super::Server;
 use crate::state::AttachmentKey;
+
+/// Longest wait for the turn at one attachment.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest wait for all of them.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Attachments that the runtime still knows.
 type Valid = BTreeSet<AttachmentKey>;
@@ -20,11 +27,12 @@ impl Server {
     pub(super) async fn collect(&self, asked: GcRequest) -> GcResponse {
         let valid: Option<Valid> = asked.valid.map(|valid| valid.keys.into_iter().map(AttachmentKey::from).collect());
         let mut answer = GcResponse::default();
+        let end = Instant::now() + LONGEST;
         for attachment in self.parts.engine.manager().attachments.all() {
             if attachment.network != asked.network {
                 continue;
             }
-            match self.free_unless_valid(&attachment.key, &asked.network, valid.as_ref()).await {
+            match self.free_unless_valid(&attachment.key, &asked.network, valid.as_ref(), end).await {
                 Ok(true) => answer.freed.push(attachment.key.clone().into()),
                 Ok(false) => {}
                 Err(error) => answer.errors.push(format!("{}: {error}", attachment.key)),
@@ -39,17 +47,26 @@ impl Server {
         key: &AttachmentKey,
         network: &str,
         valid: Option<&Valid>,
+        end: Instant,
     ) -> Result<bool, Error> {
         let manager = self.parts.engine.manager();
         // The pod's turn comes before its attachment's.
         let pod = manager.attachments.get(key).and_then(|attachment| attachment.pod_key());
         let pods_slot = pod.map(|pod| manager.turns.at(&pod));
-        let _pods_turn = match &pods_slot {
-            Some(slot) => Some(slot.turn().await),
-            None => None,
-        };
         let slot = manager.turns.at(key);
-        let _turn = slot.turn().await;
+        let turns = async {
+            let pods_turn = match &pods_slot {
+                Some(slot) => Some(slot.turn().await),
+                None => None,
+            };
+            (pods_turn, slot.turn().await)
+        };
+        let Ok(_turns) = tokio::time::timeout_at(end.min(Instant::now() + PATIENCE), turns).await else {
+            return Err(Error::new(
+                Kind::Unavailable,
+                "another operation on it has not ended yet: the next GC looks again",
+            ));
+        };
         let Some(attachment) = manager.attachments.get(key).filter(|attachment| attachment.network == network) else {
             return Ok(false);
         };

@@ -1,7 +1,8 @@
 //! Running pods are given what their annotations ask for, and no more.
 //!
 //! Guarantees:
-//! - At most one task works for a pod, and at most [`AT_ONCE`] change something at the same time.
+//! - At most one task works for a pod, and at most [`AT_ONCE`] attachments are made at the same time, [`SHARE`] of them in one
+//!   namespace. Whatever happens to the task, another one can come after it.
 //! - What is done is done in the pod's turn: never during its ADD or DEL. A pod that is being deleted gets nothing, and neither
 //!   does one whose ADD may still be to come.
 //! - A pod whose namespace was not known when it was made has of it what the namespace asks for when it is known first.
@@ -16,7 +17,7 @@ use std::{
 
 use futures::FutureExt;
 use nsm_netlink::Netns;
-use nsm_sdk::Error;
+use nsm_sdk::{Error, Kind};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -37,8 +38,10 @@ use crate::{
     state::{AttachmentKey, Source, blocking},
 };
 
-/// Most pods that are changed at the same time.
+/// Most attachments that are made at the same time.
 const AT_ONCE: usize = 8;
+/// Most of them in one namespace.
+const SHARE: usize = AT_ONCE / 2;
 /// Longest wait for one attachment.
 const ATTACHING: Duration = Duration::from_secs(15);
 /// The longest ADD: a sandbox this old has had its own.
@@ -82,6 +85,8 @@ struct State {
     busy: BTreeSet<Key>,
     /// Sandboxes whose ADD has ended.
     added: HashSet<AttachmentKey>,
+    /// Places of the pods of one namespace.
+    shares: HashMap<Arc<str>, Arc<Semaphore>>,
     /// Pods whose namespace was not known when they were made, and is by now.
     late: HashSet<Key>,
 }
@@ -100,8 +105,46 @@ enum Outcome {
     Done,
     /// Not now, but by then.
     At(Instant),
+    /// The pod's call is under way or over: in a moment.
+    Soon,
     /// Something is missing.
     Failed,
+}
+
+/// That a task works for a pod, until it ends, however it ends.
+struct Running<'a> {
+    follower: &'a Follower,
+    key: &'a Key,
+    wake: &'a Notify,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.follower.state();
+        // Another task may have come already.
+        if state.running.get(self.key).is_some_and(|wake| std::ptr::eq(&raw const **wake, self.wake)) {
+            state.running.remove(self.key);
+        }
+    }
+}
+
+/// That a pod is being changed.
+struct Busy<'a> {
+    follower: &'a Follower,
+    key: &'a Key,
+}
+
+impl<'a> Busy<'a> {
+    fn at(follower: &'a Follower, key: &'a Key) -> Self {
+        follower.state().busy.insert(key.clone());
+        Self { follower, key }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.follower.state().busy.remove(self.key);
+    }
 }
 
 impl Follower {
@@ -241,7 +284,8 @@ impl Follower {
 
     /// Works for one pod until there is nothing to do.
     async fn work(self: Arc<Self>, key: Key, wake: &Notify) {
-        let mut pause = FIRST;
+        let _running = Running { follower: &self, key: &key, wake };
+        let (mut pause, mut soon) = (FIRST, FLOOR);
         let mut last = Annotations::default();
         loop {
             let found = self.pods.seen().pod(&key).cloned();
@@ -266,6 +310,10 @@ impl Follower {
                 }
                 Outcome::At(time) => {
                     let _ = tokio::time::timeout_at(time, wake.notified()).await;
+                }
+                Outcome::Soon => {
+                    let _ = tokio::time::timeout(soon, wake.notified()).await;
+                    soon = (soon * 2).min(LONGEST);
                 }
                 Outcome::Failed => {
                     let floor = Instant::now() + FLOOR;
@@ -302,20 +350,15 @@ impl Follower {
         let spec = sandbox.spec();
         let slot = self.engine.manager().turns.at(&spec.key);
         let called_off = slot.called_off();
-        let turn = async {
-            let turn = slot.turn().await;
-            Some((turn, self.places.acquire().await.ok()?))
+        let _turn = tokio::select! {
+            turn = slot.turn() => turn,
+            () = called_off.cancelled() => return Outcome::Soon,
         };
-        let turn = tokio::select! {
-            turn = turn => turn,
-            () = called_off.cancelled() => return Outcome::At(Instant::now() + FLOOR),
-        };
-        let Some(_turn) = turn else { return Outcome::Done };
         let (sandboxes, of) = (self.engine.sandboxes().clone(), sandbox.clone());
         let age = blocking(move || sandboxes.age(&of)).await;
         // Recorded before the last DEL: it had its own.
         let is_over = |age: Duration| self.engine.ended(&spec.key).is_some_and(|ended| ended.elapsed() <= age);
-        let Some(age) = age.filter(|age| !is_over(*age)) else { return Outcome::At(Instant::now() + FLOOR) };
+        let Some(age) = age.filter(|age| !is_over(*age)) else { return Outcome::Soon };
         if let Some(time) = self.add_is_to_come(&sandbox, age) {
             return Outcome::At(time);
         }
@@ -329,11 +372,11 @@ impl Follower {
             tracing::warn!(pod = %found.key, %error, "what a pod has of its namespace cannot be recorded yet");
             return Outcome::Failed;
         }
-        self.state().busy.insert(found.key.clone());
+        let busy = Busy::at(self, &found.key);
         let missing = self.converge(found, &spec, &netns, &called_off).await;
+        drop(busy);
         let mut state = self.state();
-        state.busy.remove(&found.key);
-        let Some(missing) = missing else { return Outcome::At(Instant::now() + FLOOR) };
+        let Some(missing) = missing else { return Outcome::Soon };
         if missing.is_empty() {
             state.missing.remove(&found.key);
             let (uid, annotations) = (found.uid.clone(), found.annotations.clone());
@@ -372,7 +415,7 @@ impl Follower {
         let namespace = self.engine.inherited(&spec.key).unwrap_or_default();
         let asked = Asked { pod: found.annotations.clone(), namespace };
         let wanted = asked.wishes().and_then(|wishes| self.engine.named(spec, &wishes));
-        let wanted = match wanted {
+        let mut wanted = match wanted {
             Ok(wanted) => wanted,
             Err(error) => {
                 let why = format!("nothing is changed: {error}");
@@ -396,22 +439,32 @@ impl Follower {
                 }),
             }
         }
-        for wanted in wanted {
-            if attached.iter().any(|one| wanted.is(one)) {
-                continue;
-            }
+        // What failed last comes last, so that it keeps nothing else waiting.
+        let failed = self.missing(&found.key);
+        wanted.sort_by_key(|wanted| failed.iter().position(|one| one.interface == wanted.interface.as_str()));
+        wanted.retain(|wanted| !attached.iter().any(|one| wanted.is(one)));
+        let mut wanted = wanted.into_iter();
+        while let Some(next) = wanted.next() {
             if called_off.is_cancelled() || self.stop.is_cancelled() {
                 return None;
             }
-            if let Err((wanted, error)) = self.attach(found, spec, wanted, netns, called_off).await {
+            if let Err((refused, error)) = self.attach(found, spec, next, netns, called_off).await {
                 if called_off.is_cancelled() || self.sandbox(found).await.is_none() {
                     return None;
                 }
-                let Named { service, interface, .. } = wanted;
+                let Named { service, interface, .. } = refused;
                 tracing::warn!(pod = %found.key, service, ifname = %interface, %error, "not attached yet");
                 let why = format!("network service {service:?}, interface {interface}: {error}");
                 self.pods.events.tell(About::from(&**found), Reason::Refused, &why);
-                missing.push(Missing { service, interface: interface.to_string(), why: error.to_string() });
+                let refused = Missing { service, interface: interface.to_string(), why: error.to_string() };
+                // One that does not answer is enough of a round: the others come before it in the next one.
+                if error.kind() == Kind::Deadline {
+                    let before = |next: &Named| failed.iter().find(|one| one.interface == next.interface.as_str());
+                    missing.extend(wanted.as_slice().iter().filter_map(before).cloned());
+                    missing.push(refused);
+                    break;
+                }
+                missing.push(refused);
             }
         }
         Some(missing)
@@ -425,12 +478,24 @@ impl Follower {
         netns: &Netns,
         called_off: &CancellationToken,
     ) -> Result<(), (Named, Error)> {
+        // A place for one attachment, not for all that a pod asks for; of a namespace's pods half of the places at most.
+        let share = self.share_of(&found.key.namespace);
+        let (Ok(_share), Ok(_place)) = (share.acquire().await, self.places.acquire().await) else {
+            return Err((wanted, Error::new(Kind::Unavailable, "the agent is ending")));
+        };
         let (deadline, began) = (Instant::now() + ATTACHING, Instant::now());
         let made = self.engine.add(spec.spec(wanted.clone()), netns.clone(), deadline, called_off).await;
         let made = made.map_err(|error| (wanted, error))?;
         let (service, duration_ms) = (made.attachment.network_service, crate::cni::milliseconds(began.elapsed()));
         tracing::info!(pod = %found.key, ifname = %made.attachment.interface, service, duration_ms, "attached");
         Ok(())
+    }
+
+    /// The places of a namespace's pods.
+    fn share_of(&self, namespace: &Arc<str>) -> Arc<Semaphore> {
+        let mut state = self.state();
+        state.shares.retain(|_, share| Arc::strong_count(share) > 1);
+        state.shares.entry(namespace.clone()).or_insert_with(|| Arc::new(Semaphore::new(SHARE))).clone()
     }
 
     fn moved(&self) {

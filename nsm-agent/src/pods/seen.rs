@@ -7,12 +7,14 @@ use std::{
 
 use nsm_cni_types::pods::Annotations;
 
-use crate::state::Pod;
+use crate::{annotations::LONGEST, state::Pod};
 
 /// What became of the wishes, as the agent writes it.
 pub(super) const STATUS: &str = "networkservicemesh.io/status";
 /// The interfaces of a pod, as all CNI meta-plugins write them.
 pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+/// Longest text of a status that is compared with what is to be there, in bytes: another one is not what this agent wrote.
+const LONGEST_STATUS: usize = 128 << 10;
 /// What runtimes know a static pod by, instead of its uid.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// What the kubelet marks the object of a static pod with. Nobody can add it to an object that there is.
@@ -48,12 +50,22 @@ pub(super) struct Found {
     pub(super) ending: bool,
 }
 
+/// What annotations ask for, of a pod or a namespace, cut where it is too long to be followed.
+pub(super) fn asked<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Annotations {
+    Annotations::of(|key| get(key).map(|text| cut(text, LONGEST)))
+}
+
+/// One byte more than is allowed shows that there is more; a text of several values cut there is none of them.
+fn cut(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest + 4)]
+}
+
 impl Found {
-    /// With what the annotations say.
+    /// With what the annotations say, as far as it is read.
     pub(super) fn annotated<'a>(self, get: impl Fn(&str) -> Option<&'a str>) -> Self {
-        let text = |key: &str| get(key).map(Into::into);
+        let text = |key: &str| get(key).map(|text| cut(text, LONGEST_STATUS).into());
         Self {
-            annotations: Annotations::of(&get),
+            annotations: asked(&get),
             status: text(STATUS),
             network_status: text(NETWORK_STATUS),
             // Anybody may write a hash on a pod of their own.
@@ -128,6 +140,14 @@ impl Seen {
             listed.insert(found.key.clone());
         }
         if !self.pods.get(&found.key).is_some_and(|known| found.is_older_than(known)) {
+            self.pods.insert(found.key.clone(), Arc::new(found));
+        }
+    }
+
+    /// An answer about a pod: it counts while the pod is there.
+    pub(super) fn renew_pod(&mut self, found: Found) {
+        let newer = |known: &Arc<Found>| known.uid == found.uid && !found.is_older_than(known);
+        if self.pods.get(&found.key).is_some_and(newer) {
             self.pods.insert(found.key.clone(), Arc::new(found));
         }
     }
@@ -242,6 +262,30 @@ pub(super) mod tests {
         assert_eq!(&*seen.pod(&found("a", "1").key).unwrap().version, "10");
         seen.put_pod(of("2", "9"));
         assert_eq!(&*seen.pod(&found("a", "1").key).unwrap().uid, "2");
+    }
+
+    #[test]
+    fn an_answer_makes_no_pod() {
+        let mut seen = Seen::default();
+        let of = |uid: &str, version: &str| Found { version: version.into(), ..found("a", uid) };
+        let key = found("a", "1").key;
+        seen.renew_pod(of("1", "10"));
+        assert!(seen.pod(&key).is_none());
+        seen.put_pod(of("2", "11"));
+        seen.renew_pod(of("1", "12"));
+        seen.renew_pod(of("2", "10"));
+        assert_eq!((&*seen.pod(&key).unwrap().uid, &*seen.pod(&key).unwrap().version), ("2", "11"));
+        seen.renew_pod(of("2", "12"));
+        assert_eq!(&*seen.pod(&key).unwrap().version, "12");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_read() {
+        let long = "é".repeat(1 << 20);
+        let pod = found("p", "u").annotated(|_| Some(&long));
+        let kept = pod.annotations.services.as_deref().unwrap().len();
+        assert!(kept > LONGEST && kept < LONGEST + 8, "{kept}");
+        assert!(pod.network_status.unwrap().len() < LONGEST_STATUS + 8);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -46,6 +46,11 @@ const TRIES: u32 = 6;
 /// First pause after a failure; each is twice the one before.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Longest pause after the API server did not take a status.
+const LONGEST: Duration = Duration::from_mins(5);
+/// Most reasons that are told in the log.
+const REASONS: usize = 32;
+
 /// What the status follows.
 pub(super) struct Status {
     pub(super) pods: Arc<Pods>,
@@ -70,6 +75,18 @@ struct Written {
     running: HashMap<Key, bool>,
     /// Failures to heal that have been told, by connection.
     told: HashMap<ConnectionId, u32>,
+    /// Pods that have all that is to be said of them, by the object's version and what that was.
+    judged: HashMap<Key, (Box<str>, Vec<Entry>)>,
+    /// Pods whose status the API server did not take.
+    refused: HashMap<Key, Refused>,
+    /// Why it did not, as far as the log has it.
+    reasons: BTreeSet<String>,
+}
+
+/// When a pod is tried again.
+struct Refused {
+    until: Instant,
+    times: u32,
 }
 
 /// What a pod is to have.
@@ -94,6 +111,7 @@ pub(super) async fn run(of: Status) {
             moved = health.changed() => moved,
             moved = followed.changed() => moved,
             moved = seen.changed() => moved,
+            () = writer.again() => Ok(()),
         };
         if moved.is_err() {
             return;
@@ -106,6 +124,15 @@ pub(super) async fn run(of: Status) {
 }
 
 impl Writer {
+    /// Waits until a pod whose status was not taken is to be tried again.
+    async fn again(&self) {
+        let next = self.state().refused.values().map(|refused| refused.until).min();
+        match next {
+            Some(until) => tokio::time::sleep_until(until.max(Instant::now() + AGAIN)).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Looks at every pod that has, or had, something.
     fn look(self: &Arc<Self>) {
         let attached = self.attached();
@@ -121,7 +148,13 @@ impl Writer {
             self.tell_losses(found, of_pod, &mut ailing);
             all.insert(found.key.clone());
         }
-        self.state().told.retain(|id, _| ailing.contains(id));
+        let mut state = self.state();
+        state.told.retain(|id, _| ailing.contains(id));
+        state.judged.retain(|key, _| all.contains(key));
+        state.refused.retain(|key, _| all.contains(key));
+        let now = Instant::now();
+        all.retain(|key| state.refused.get(key).is_none_or(|refused| refused.until <= now));
+        drop(state);
         for key in all {
             let attached = attached.get(&key).map(Vec::as_slice).unwrap_or_default();
             if self.outstanding(&key, attached).is_some() {
@@ -157,6 +190,11 @@ impl Writer {
             entries.push(Entry::missing(missing));
         }
         entries.sort_by(|a, b| a.interface.cmp(&b.interface));
+        // What others wrote may be long: it is read once.
+        let as_judged = |(version, judged): &(Box<str>, Vec<Entry>)| *version == found.version && *judged == entries;
+        if self.state().judged.get(key).is_some_and(as_judged) {
+            return None;
+        }
         let status = (!entries.is_empty()).then(|| serde_json::to_string(&entries).unwrap_or_default());
         let (unchanged, network_status) = match joined(found.network_status.as_deref(), &entries) {
             Joined::AsItIs => (true, found.network_status.as_deref().map(str::to_owned)),
@@ -164,7 +202,16 @@ impl Writer {
             Joined::Text(text) => (false, Some(text)),
         };
         let same = unchanged && status.as_deref() == found.status.as_deref();
-        (!same).then_some((found, Wanted { status, network_status }))
+        if same {
+            self.judge(key, &found, entries);
+            return None;
+        }
+        Some((found, Wanted { status, network_status }))
+    }
+
+    /// Nothing is to be written until the pod, or what it has, is another one.
+    fn judge(&self, key: &Key, found: &Found, entries: Vec<Entry>) {
+        self.state().judged.insert(key.clone(), (found.version.clone(), entries));
     }
 
     fn entry(&self, attachment: &Attachment) -> Entry {
@@ -253,6 +300,7 @@ impl Writer {
                 // Between two sandboxes a pod has nothing, and so has one that is about to be deleted.
                 tokio::time::sleep(REMADE).await;
                 if !self.has_sandbox(&found).await {
+                    self.judge(key, &found, Vec::new());
                     return;
                 }
                 calm = true;
@@ -272,8 +320,9 @@ impl Writer {
             };
             match written {
                 Ok((pod, done)) => {
-                    self.of.pods.seen().put_pod(watches::found(&pod));
+                    self.of.pods.seen().renew_pod(watches::found(&pod));
                     if done {
+                        self.state().refused.remove(key);
                         return;
                     }
                 }
@@ -281,14 +330,31 @@ impl Writer {
                     tracing::debug!(pod = %key, error, "the status of a pod is not written yet");
                     tokio::time::sleep(jitter(AGAIN * 2_u32.pow(tries))).await;
                 }
-                Err(Failure::Missing(_)) => return,
+                Err(Failure::Missing(_)) => {
+                    self.of.pods.seen().remove_pod(key, &found.uid);
+                    self.of.pods.moved(vec![key.clone()]);
+                    return;
+                }
                 Err(error) => {
-                    tracing::warn!(pod = %key, %error, "the status of a pod cannot be written");
+                    self.refused(key, &error.to_string());
                     return;
                 }
             }
         }
         tracing::warn!(pod = %key, "the status of a pod is not written: when something changes it is tried again");
+    }
+
+    /// The API server does not take it: neither this pod nor the log is to be filled with trying.
+    fn refused(&self, key: &Key, why: &str) {
+        let mut state = self.state();
+        let times = state.refused.get(key).map_or(0, |refused| refused.times);
+        let until = Instant::now() + jitter((AGAIN * 2_u32.pow(times.min(16))).min(LONGEST));
+        state.refused.insert(key.clone(), Refused { until, times: times + 1 });
+        if state.reasons.len() < REASONS && state.reasons.insert(why.to_owned()) {
+            tracing::warn!(pod = %key, error = why, "the status of a pod cannot be written, and neither may that of others: it is tried again");
+        } else {
+            tracing::debug!(pod = %key, error = why, "the status of a pod cannot be written");
+        }
     }
 
     async fn has_sandbox(&self, found: &Arc<Found>) -> bool {

@@ -23,14 +23,16 @@ use serde::Deserialize;
 
 use super::{
     Pods,
-    seen::{Found, Key},
+    seen::{self, Found, Key},
 };
 use crate::kubernetes::{Way, chain};
 
 /// Pods of one page: they are big.
-const PODS: u32 = 100;
-/// Namespaces of one page.
-const NAMESPACES: u32 = 500;
+const PODS: u32 = 20;
+/// Namespaces of one page: anybody's annotations make them big too.
+const NAMESPACES: u32 = 50;
+/// Of pods that have ended nothing is read: a node can have thousands.
+const LIVING: &str = "status.phase!=Failed,status.phase!=Succeeded";
 /// Shortest time between two lines of the log about a watch that does not work.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -66,7 +68,7 @@ pub(super) fn kind() -> ApiResource {
 /// Follows the cluster until the end.
 pub(super) async fn run(pods: Arc<Pods>, way: Way, node: String) {
     let of_pods: Api<Trimmed> = Api::all_with(way.client.clone(), &kind());
-    let config = Config::default().page_size(PODS).fields(&format!("spec.nodeName={node}"));
+    let config = Config::default().page_size(PODS).fields(&format!("spec.nodeName={node},{LIVING}"));
     let of_pods = watcher::watcher(of_pods, config).default_backoff();
     let of_namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(way.client);
     let of_namespaces = watcher::watcher(of_namespaces, Config::default().page_size(NAMESPACES)).default_backoff();
@@ -122,24 +124,39 @@ fn take_pod(pods: &Pods, event: Event<Trimmed>) {
 }
 
 fn take_namespace(pods: &Pods, event: Event<PartialObjectMeta<Namespace>>) {
-    let mut seen = pods.seen();
-    match event {
-        Event::Init => seen.begin_namespaces(),
-        Event::InitApply(object) | Event::Apply(object) => {
-            let annotations = Annotations::of(|key| object.annotations().get(key).map(String::as_str));
-            seen.put_namespace(object.name_any().into(), annotations);
-        }
-        Event::InitDone => seen.end_namespaces(),
-        Event::Delete(object) => seen.remove_namespace(&object.name_any()),
-    }
-    let asking = seen.asking();
-    drop(seen);
-    if let Some(asking) = asking {
+    let one = |name: Arc<str>, asks: Annotations| {
         pods.asking.send_if_modified(|known| {
-            let changed = known.as_ref() != Some(&asking);
-            *known = Some(asking);
-            changed
+            let Some(known) = known else { return false };
+            if asks.is_empty() {
+                known.remove(&name).is_some()
+            } else {
+                known.insert(name, asks.clone()).as_ref() != Some(&asks)
+            }
         });
+    };
+    match event {
+        Event::Init => pods.seen().begin_namespaces(),
+        Event::InitApply(object) | Event::Apply(object) => {
+            let annotations = seen::asked(|key| object.annotations().get(key).map(String::as_str));
+            let name: Arc<str> = object.name_any().into();
+            pods.seen().put_namespace(name.clone(), annotations.clone());
+            one(name, annotations);
+        }
+        Event::InitDone => {
+            let mut seen = pods.seen();
+            seen.end_namespaces();
+            let asking = seen.asking();
+            drop(seen);
+            pods.asking.send_if_modified(|known| {
+                let changed = *known != asking;
+                *known = asking;
+                changed
+            });
+        }
+        Event::Delete(object) => {
+            pods.seen().remove_namespace(&object.name_any());
+            one(object.name_any().into(), Annotations::default());
+        }
     }
     pods.moved(Vec::new());
 }

@@ -284,6 +284,9 @@ pub(crate) fn a_del_calls_off_the_add() -> anyhow::Result<()> {
     thread::scope(|scope| -> anyhow::Result<()> {
         let adding = scope.spawn(|| sandbox.call("ADD"));
         eventually("two records", SOON, || Ok(node.connections()?.len()), |count| *count == 2)?;
+        // GC does not wait for what may take a minute.
+        let collected = node.cni().gc(&sandbox.conf, Some(&[]))?;
+        ensure!(collected.exit != 0 && collected.took < Duration::from_secs(9), "{collected:?}");
         let deleted = sandbox.call("DEL")?.ok()?;
         ensure!(deleted.took < SECOND, "DEL took {:?}", deleted.took);
         let added = adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             running::a_hash_gives_nobody_another_pod,
             running::a_sandbox_made_again_is_looked_at_again,
             running::a_namespace_that_was_not_known_is_inherited_later,
+            running::one_namespace_keeps_no_other_waiting,
             measured::edits_and_status,
             measured::memory_and_calls_at_rest,
             scenarios::payload_ethernet,

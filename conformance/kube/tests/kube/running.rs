@@ -387,3 +387,29 @@ pub(crate) fn a_namespace_that_was_not_known_is_inherited_later() -> anyhow::Res
     ensure!(a.node.connections()?.is_empty());
     Ok(())
 }
+
+pub(crate) fn one_namespace_keeps_no_other_waiting() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.make_namespace("greedy")?;
+    let a = cluster.started("node-a")?;
+    let node = &a.node;
+    let _one = Endpoint::of("one").start(node)?;
+    let _hangs = Endpoint::of("hangs").program("nsm-hostile").set("NSM_MISBEHAVIOUR", "hang").start(node)?;
+    let mut greedy = Vec::new();
+    for number in 0..9 {
+        let pod = Asking::create(&cluster, node, "greedy", &format!("greedy-{number}"), None)?;
+        pod.add()?.ok()?;
+        pod.edit(Some("kernel://hangs/a,kernel://hangs/b"))?;
+        greedy.push(pod);
+    }
+    eventually("they wait", SOON, || Ok(node.connections()?.len()), |count| *count >= 4)?;
+    let pod = Asking::create(&cluster, node, "default", "web", None)?;
+    pod.add()?.ok()?;
+    pod.edit(Some("kernel://one/first"))?;
+    let took = with_log(node, pod.waits_for("first", true, SOON))?;
+    ensure!(took < Duration::from_secs(5), "{took:?}");
+    // What does not answer keeps the pod's own others waiting for one round.
+    pod.edit(Some("kernel://one/first,kernel://hangs/a,kernel://hangs/b,kernel://one/c"))?;
+    with_log(node, pod.waits_for("c", true, Duration::from_secs(75)))?;
+    Ok(())
+}
