@@ -3,7 +3,8 @@
 //! Guarantees:
 //! - Reading never calls the API server: what was seen last is served, also while it is away. Then writes fail with
 //!   [`Error::Away`], and withdrawals wait for it.
-//! - Of several objects of one name the oldest that lives counts, on every node the same one.
+//! - Of several objects of one name the oldest that lives counts, on every node the same one; but that of a living endpoint of this node
+//!   gives way to older ones of its own namespace only.
 //! - An endpoint of this node is one object, written when it appears or changes and deleted when it goes, whose life is the
 //!   node's lease: no write per renewal. It belongs to its pod where that is known.
 //! - An endpoint of another node is gone when that node's lease is lost (`nodes.rs`), any other when its `expiration_time` is over.

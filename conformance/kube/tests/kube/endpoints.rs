@@ -151,6 +151,34 @@ pub(crate) fn edited_and_deleted_by_hand() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(crate) fn outlive_older_objects_of_other_namespaces() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.make_namespace("elsewhere")?;
+    let decoy = json!({
+        "apiVersion": "networkservicemesh.io/v1", "kind": "NetworkServiceEndpoint",
+        "metadata": { "name": "decoy", "namespace": "elsewhere" },
+        "spec": { "name": "decoy", "network_service_names": ["icmp"], "url": "tcp://10.0.0.7:5001" },
+    });
+    cluster.create(&decoy)?.map_err(anyhow::Error::msg)?;
+    let member = cluster.started("node-a")?;
+    let node = &member.node;
+    let _endpoint = Endpoint::of("icmp").name("one").start(node)?;
+    // The older object takes the name of the one that lives.
+    let path = "/apis/networkservicemesh.io/v1/namespaces/elsewhere/networkserviceendpoints/decoy";
+    cluster.patch(path, &json!({ "spec": { "name": "one" } }))?;
+    let ours = || {
+        let all = cluster.endpoints()?;
+        Ok(all.into_iter().find(|object| object["metadata"]["namespace"] == "nsm-system").unwrap_or_default())
+    };
+    let told = |object: &Value| object["status"]["conditions"][0]["reason"] == "NameTaken";
+    eventually("the word about the name", SOON, ours, told)?;
+    ensure!(registered(node)? == ["one"] && caller::known(node)? == ["one"]);
+    let pod = node.pod("client")?;
+    let added = node.cni().add(&pod, "nsm-1", &node.conf("icmp"))?.ok()?;
+    pod.ping(added.peer(false)?)?;
+    Ok(())
+}
+
 pub(crate) fn that_do_not_count_are_told() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let service = json!({

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             endpoints::belong_to_their_pod,
             endpoints::of_go_programs,
             endpoints::that_do_not_count_are_told,
+            endpoints::outlive_older_objects_of_other_namespaces,
             endpoints::edited_and_deleted_by_hand,
             excluded::are_those_of_pods_and_services,
             nodes::see_each_others_endpoints,

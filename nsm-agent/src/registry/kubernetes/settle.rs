@@ -158,8 +158,13 @@ impl Kubernetes {
             let is_ours =
                 |found: &Arc<Found<NetworkServiceEndpoint>>| ours.as_ref().is_some_and(|ours| ours.key == found.key);
             let mine = |found: &Arc<Found<_>>| self.is_of_this_node(found.node.as_deref());
+            // Whoever writes objects of another namespace can give an old one any name: that ends nothing that lives here.
+            let rivals = |found: &Arc<Found<NetworkServiceEndpoint>>| {
+                let elsewhere = |ours: &Ours| ours.key.namespace != found.key.namespace;
+                lives(&seen, found) && !ours.as_ref().is_some_and(elsewhere)
+            };
             let first =
-                seen.endpoints.named(name).find(|found| if mine(found) { is_ours(found) } else { lives(&seen, found) });
+                seen.endpoints.named(name).find(|found| if mine(found) { is_ours(found) } else { rivals(found) });
             let orphans = seen.endpoints.named(name).filter(|found| mine(found) && !is_ours(found));
             (ours.clone(), first.cloned(), orphans.map(|found| found.key.clone()).collect::<Vec<_>>())
         };
