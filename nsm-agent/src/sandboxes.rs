@@ -165,10 +165,10 @@ impl Sandboxes {
     /// Tells of changes, and removes what is left of pods that ended without DEL, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut changes = match self.watched() {
-            Ok(changes) => changes,
+            Ok(changes) => changes.map(drop).boxed(),
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "the records of sandboxes are not watched: a running pod gets its network services when its annotation is edited the next time");
-                return;
+                futures::stream::pending().boxed()
             }
         };
         let mut prune = tokio::time::interval(PRUNED);
@@ -181,7 +181,7 @@ impl Sandboxes {
                 }
                 change = changes.next() => {
                     if change.is_none() {
-                        return;
+                        changes = futures::stream::pending().boxed();
                     }
                     self.changes.send_modify(|count| *count = count.wrapping_add(1));
                 }
@@ -197,7 +197,10 @@ impl Sandboxes {
 
     fn prune(&self) {
         for sandbox in self.all().unwrap_or_default() {
-            if sandbox.is_gone() {
+            // What was written since the look is another sandbox's.
+            let same = |written: SystemTime| written == sandbox.since;
+            let path = self.path.join(pods::file_name(sandbox.netns.dev, sandbox.netns.ino));
+            if sandbox.is_gone() && std::fs::metadata(path).and_then(|now| now.modified()).is_ok_and(same) {
                 let NetnsId { dev, ino } = sandbox.netns;
                 let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));
                 let removed = std::fs::remove_file(self.path.join(pods::file_name(dev, ino)));

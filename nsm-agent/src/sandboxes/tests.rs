@@ -136,3 +136,18 @@ async fn an_attachments_word_counts_while_its_path_names_the_namespace_and_after
     leave(&sandboxes, "recorded", &lives);
     assert_eq!(pod_of(lives.1).await.as_deref(), Some("ns/p"));
 }
+
+#[test]
+fn a_record_that_was_written_anew_is_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandboxes = open(dir.path());
+    let gone = netns(dir.path(), "gone");
+    leave(&sandboxes, "a", &gone);
+    assert_eq!(sandboxes.all().unwrap().len(), 1);
+    std::fs::remove_file(&gone.0).unwrap();
+    let record = sandboxes.path.join(pods::file_name(gone.1.dev, gone.1.ino));
+    let since = SystemTime::now() + Duration::from_secs(9);
+    std::fs::File::options().write(true).open(&record).unwrap().set_modified(since).unwrap();
+    sandboxes.prune();
+    assert!(record.exists());
+}
