@@ -5,7 +5,7 @@
 //! and every call is in the API server's audit log, so that a test can tell what was asked.
 //!
 //! A [`Mesh`] has machines: each a network and mounts of its own in the lab, whose containers are ordinary ones. Nothing of them is
-//! left when the lab ends, except control groups, which [`scenarios`] removes.
+//! left when the lab ends, except control groups, which [`mod@scenarios`] removes.
 //!
 //! Assumption: inside a lab's sandbox (`nsm_lab::runner`).
 #![forbid(unsafe_code)]
