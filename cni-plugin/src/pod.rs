@@ -162,11 +162,11 @@ pub(crate) fn del(call: &Call, socket: &Path, pod: &OfPod) -> Result<(), Error> 
     })
 }
 
-/// Whether the agent may have made something for the pod.
+/// Whether the agent was asked about the pod: without a record only the pod's own word, or its namespace's, says so.
 pub(crate) fn is_asked_for(call: &Call, socket: &Path, pod: &OfPod) -> bool {
     match sandbox::find(socket, &call.env) {
         Some(found) => found.is_asked(),
-        None => !matches!(asks_of(call, socket, pod), Asks::Nothing),
+        None => matches!(asks_of(call, socket, pod), Asks::Something(_)),
     }
 }
 

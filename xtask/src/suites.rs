@@ -42,7 +42,7 @@ pub(crate) const LINTS: &[Suite] = &[
         needs: &[Tool::Clippy],
         bound: Duration::from_hours(1),
         counts: Counts::Whole,
-        command: || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        command: || cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
     },
     Suite {
         name: "docs",
@@ -151,7 +151,7 @@ pub(crate) const TESTS: &[Suite] = &[
         needs: &[Tool::Go, Tool::Helm],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
-        command: || with_tools(&["test", "-p", "nsm-manifests", "--test", "helm", "--", "--ignored"]),
+        command: || with_tools(&["test", "-p", "nsm-manifests", "--test", "helm", "--features", "helm"]),
     },
     Suite {
         name: "image",

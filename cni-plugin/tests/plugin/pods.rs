@@ -1,6 +1,6 @@
 //! Pods that may ask by annotation: the plugin behind another one of the list.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use tonic::Code;
@@ -39,6 +39,14 @@ fn asks() -> Value {
     json!({"networkservicemesh.io": "kernel://s,kernel://t", "other": "x"})
 }
 
+/// An agent has been here, and has said which namespaces ask.
+fn told_of_namespaces(place: &Place) -> PathBuf {
+    let folder = place.folder.path().join("cni.sock.namespaces");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(".complete"), "").unwrap();
+    folder
+}
+
 fn call(command: &str, conf: &Value) -> Outcome {
     run(command, &[("CNI_IFNAME", "eth0"), ("CNI_ARGS", ARGS)], &conf.to_string())
 }
@@ -62,6 +70,7 @@ fn record(place: &Place) -> Value {
 fn a_pod_that_asks_nothing_needs_nobody() {
     for annotations in [Value::Null, json!({}), json!({"other": "x", "networkservicemesh.io": " "})] {
         let place = Place::new();
+        told_of_namespaces(&place);
         let conf = conf(&place, &annotations);
         let added = call("ADD", &conf);
         assert_eq!((added.exit, &added.json, added.stderr.as_str()), (0, &before(), ""), "{}", added.stdout);
@@ -103,7 +112,7 @@ fn nor_folders_that_can_be_written() {
     let conf = without_annotations(&place);
     let added = call("ADD", &conf);
     assert_eq!((added.exit, &added.json), (0, &before()), "{}", added.stdout);
-    assert!(added.stderr.contains("the agent cannot be asked"), "{}", added.stderr);
+    assert!(added.stderr.contains("it is not known whether the pod asks"), "{}", added.stderr);
     assert_eq!(call("DEL", &conf).exit, 0);
 }
 
@@ -143,8 +152,7 @@ fn what_a_pod_asks_for_is_made_in_one_call() {
 fn a_namespace_asks_for_its_pods() {
     let place = Place::new();
     let agent = Agent::start(&place.socket(), Script::default());
-    let folder = place.folder.path().join("cni.sock.namespaces");
-    fs::create_dir(&folder).unwrap();
+    let folder = told_of_namespaces(&place);
     assert_eq!(call("ADD", &conf(&place, &json!({}))).json, before());
     fs::write(folder.join("team"), "{}").unwrap();
     assert_eq!(call("ADD", &conf(&place, &json!({}))).exit, 0);

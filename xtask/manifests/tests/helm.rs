@@ -49,7 +49,6 @@ fn arguments(objects: &[Value]) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs Helm: cargo xtask test helm"]
 fn helm_renders_the_manifest() {
     let mut manifest = objects(&fs::read_to_string(root().join("deploy/nsm.yaml")).unwrap());
     // A release's namespace is its user's to make.
@@ -66,7 +65,6 @@ fn helm_renders_the_manifest() {
 }
 
 #[test]
-#[ignore = "needs Helm: cargo xtask test helm"]
 fn values_become_what_they_say() {
     let set = "agent.serviceAccess=own-namespace,agent.excludedPrefixes={192.0.2.0/24,2001:db8::/32},\
                agent.extraArgs={--log-format=json},agent.clusterName=east,admissionPolicy=false";
@@ -84,7 +82,6 @@ fn values_become_what_they_say() {
 }
 
 #[test]
-#[ignore = "needs Helm: cargo xtask test helm"]
 fn every_file_of_values_is_taken() {
     let mut seen = 0;
     for entry in fs::read_dir(root().join("deploy/chart")).unwrap() {
