@@ -23,6 +23,9 @@ use crate::{
 const MOST: usize = 16;
 /// How long a Request waits for endpoints that a restart of the agent has cut off and that are on their way back.
 const RETURN: Duration = Duration::from_secs(3);
+/// How long a Request waits for what is registered to be read: an agent that has just started serves before it has, and a pod that
+/// is refused waits much longer until it is tried again.
+const READING: Duration = Duration::from_secs(5);
 
 /// An endpoint that can be asked: a note for the elements that follow.
 #[derive(Debug, Clone)]
@@ -79,6 +82,17 @@ impl Endpoints {
     /// What is registered.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// Waits until what is registered has been read, for a while: then what is there decides.
+    pub async fn read(&self, deadline: Instant) {
+        let patience = deadline.min(Instant::now() + READING);
+        let mut changes = self.directory.changes();
+        while self.directory.is_reading() {
+            if tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The network service of that name.
@@ -220,4 +234,32 @@ fn candidate(entry: &Arc<Entry>) -> Result<Candidate, Error> {
         netns: entry.netns.clone(),
         trusted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_read_is_waited_for() {
+        let directory = testing::directory([], []);
+        testing::begin(&directory);
+        let endpoints = Endpoints::new(directory.clone(), Peers::new(), "agent".into());
+        let (began, far) = (Instant::now(), Instant::now() + Duration::from_mins(1));
+        endpoints.read(began + Duration::from_secs(1)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1), "not longer than the caller");
+        let read = async {
+            endpoints.read(far).await;
+            Instant::now()
+        };
+        let completes = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            testing::complete(&directory);
+        };
+        let (read, ()) = tokio::join!(read, completes);
+        assert_eq!(read - began, Duration::from_secs(3), "no longer than it takes");
+        endpoints.read(far).await;
+        assert_eq!(Instant::now(), read, "and not at all afterwards");
+    }
 }

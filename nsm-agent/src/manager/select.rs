@@ -37,6 +37,7 @@ impl Element for Select {
         let moves = request.connection.state() == State::ReselectRequested;
         let known = self.wires.connections.get(&request.connection.id);
         let known = known.filter(|known| known.phase == Phase::Up && !moves && !self.wires.is_left(known));
+        unless_called_off(&request.call, self.endpoints.read(request.call.deadline)).await?;
         let service = self.endpoints.service(&request.connection.network_service)?;
         if request.connection.payload.is_empty() {
             request.connection.payload.clone_from(&service.payload);

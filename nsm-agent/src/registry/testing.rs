@@ -50,6 +50,16 @@ pub(crate) fn take_service(directory: &Directory, name: &str) {
     directory.take_service(name);
 }
 
+/// What is registered has yet to be read.
+pub(crate) fn begin(directory: &Directory) {
+    directory.begin();
+}
+
+/// Everything has been read.
+pub(crate) fn complete(directory: &Directory) {
+    directory.complete();
+}
+
 /// A service for everybody.
 pub(crate) fn open(service: NetworkService) -> Service {
     Service { message: service.into(), owner: Owner::Operator, access: Access::default(), namespace: None }
