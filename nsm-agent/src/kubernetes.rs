@@ -1,6 +1,6 @@
 //! The way to a Kubernetes API server: who is asked, as whom, and what its refusals mean.
 //!
-//! Guarantees: every call has a bound ([`bounded`]). That the API server is away is no error of [`connect`].
+//! Guarantees: every call has a bound (`bounded`). That the API server is away is no error of [`connect`].
 
 use std::{
     path::{Path, PathBuf},
