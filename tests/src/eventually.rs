@@ -15,6 +15,17 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub fn eventually<T: Debug>(
     what: &str,
     bound: Duration,
+    look: impl FnMut() -> anyhow::Result<T>,
+    condition: impl Fn(&T) -> bool,
+) -> anyhow::Result<T> {
+    eventually_at(PAUSE, what, bound, look, condition)
+}
+
+/// The same with another pause between two looks, where looking costs others something.
+pub fn eventually_at<T: Debug>(
+    pause: Duration,
+    what: &str,
+    bound: Duration,
     mut look: impl FnMut() -> anyhow::Result<T>,
     condition: impl Fn(&T) -> bool,
 ) -> anyhow::Result<T> {
@@ -28,6 +39,6 @@ pub fn eventually<T: Debug>(
         if Instant::now() >= end {
             bail!("{what}: not within {bound:?}; last seen: {seen}");
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
 }

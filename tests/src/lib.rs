@@ -42,7 +42,7 @@ pub mod sandbox;
 
 pub use cni::{Call, Cni, Outcome};
 pub use endpoint::{Endpoint, EndpointPlan, registered};
-pub use eventually::eventually;
+pub use eventually::{eventually, eventually_at};
 pub use exchange::{tcp_exchange, udp_exchange};
 pub use leftovers::Leftovers;
 pub use netns::Namespace;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -160,6 +160,22 @@ fn report(name: &str, outcome: &Outcome, took: Duration, counts: &Mutex<[u32; 3]
     io::stdout().write_all(line.as_bytes()).ok();
 }
 
+/// Waits for the end of a process; none: it was killed at `bound`.
+pub fn ended(child: &mut Child, bound: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let end = Instant::now() + bound;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs one test in a process of its own, ended at `bound`.
 fn run_apart(test: Test, bound: Duration, show: bool) -> anyhow::Result<Outcome> {
     let mut output = tempfile::tempfile()?;
@@ -169,19 +185,8 @@ fn run_apart(test: Test, bound: Duration, show: bool) -> anyhow::Result<Outcome>
         command.stdout(output.try_clone()?).stderr(output.try_clone()?);
     }
     let mut child = command.spawn()?;
-    let end = Instant::now() + bound;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() > end {
-            // Its sandbox dies with it.
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
+    // Its sandbox dies with it.
+    let status = ended(&mut child, bound)?;
     Ok(match status.map(|status| status.code()) {
         Some(Some(0)) => Outcome::Passed,
         Some(Some(code)) if code == i32::from(SKIPPED) => Outcome::Skipped(last_line(&read(&mut output)?)),

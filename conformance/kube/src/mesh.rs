@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nsm_lab::{Namespace, Program};
+use nsm_lab::{Namespace, Program, eventually_at};
 use serde_json::{Value, json};
 
 use crate::cluster::{Audience, Cluster, command};
@@ -36,21 +35,10 @@ pub struct Mesh {
 pub fn patiently<T: std::fmt::Debug>(
     what: &str,
     bound: Duration,
-    mut look: impl FnMut() -> anyhow::Result<T>,
+    look: impl FnMut() -> anyhow::Result<T>,
     condition: impl Fn(&T) -> bool,
 ) -> anyhow::Result<T> {
-    let end = Instant::now() + bound;
-    loop {
-        let seen = match look() {
-            Ok(value) if condition(&value) => return Ok(value),
-            Ok(value) => format!("{value:#?}"),
-            Err(error) => format!("error: {error:#}"),
-        };
-        if Instant::now() >= end {
-            bail!("{what}: not within {bound:?}; last seen: {seen}");
-        }
-        thread::sleep(PAUSE);
-    }
+    eventually_at(PAUSE, what, bound, look, condition)
 }
 
 impl Mesh {

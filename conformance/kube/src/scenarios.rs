@@ -5,12 +5,11 @@
 
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::unistd::geteuid;
-use nsm_lab::runner::Skip;
+use nsm_lab::runner::{Skip, ended};
 use nsm_lab::sandbox;
 
 use crate::cgroups::sweep;
@@ -76,18 +75,7 @@ fn apart(bound: Duration) -> anyhow::Result<ExitCode> {
     let mut child = command.args(std::env::args_os().skip(1)).env(INSIDE, "1").stdin(Stdio::null()).spawn()?;
     let owner = child.id().to_string();
     sweep(&owner);
-    let end = Instant::now() + bound;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() > end {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
+    let status = ended(&mut child, bound)?;
     sweep(&owner);
     match status {
         Some(status) if status.success() => Ok(ExitCode::SUCCESS),
