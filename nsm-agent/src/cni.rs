@@ -216,6 +216,14 @@ impl cni_server::Cni for Server {
         done.map(|findings| Response::new(cni::CheckResponse { findings }))
     }
 
+    async fn plan(&self, _: Request<cni::PlanRequest>) -> Result<Response<cni::PlanResponse>, Status> {
+        Err(Status::unimplemented("this agent plans no networks"))
+    }
+
+    async fn settled(&self, _: Request<cni::SettledRequest>) -> Result<Response<cni::SettledResponse>, Status> {
+        Err(Status::unimplemented("this agent plans no networks"))
+    }
+
     async fn gc(&self, request: Request<cni::GcRequest>) -> Result<Response<cni::GcResponse>, Status> {
         let started = Instant::now();
         let server = self.clone();

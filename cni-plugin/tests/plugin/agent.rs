@@ -8,7 +8,8 @@ use std::{
 use nsm_fdpass::{Connection, InodeId, Permissions, bind};
 use nsm_proto::cni::{
     AddPodRequest, AddRequest, AddResponse, CheckRequest, CheckResponse, DelRequest, DelResponse, Dns, GcRequest,
-    GcResponse, Interface, Ip, StatusRequest, StatusResponse,
+    GcResponse, Interface, Ip, PlanRequest, PlanResponse, SettledRequest, SettledResponse, StatusRequest,
+    StatusResponse,
     cni_server::{Cni, CniServer},
 };
 use tonic::{Code, Request, Response, Status};
@@ -135,6 +136,14 @@ impl Cni for Service {
     async fn gc(&self, request: Request<GcRequest>) -> Result<Response<GcResponse>, Status> {
         self.seen.lock().unwrap().gcs.push(request.into_inner());
         self.say(GcResponse::default()).await
+    }
+
+    async fn plan(&self, _: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        Err(Status::unimplemented("no plan"))
+    }
+
+    async fn settled(&self, _: Request<SettledRequest>) -> Result<Response<SettledResponse>, Status> {
+        Err(Status::unimplemented("no status"))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

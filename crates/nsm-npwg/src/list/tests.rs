@@ -1,0 +1,107 @@
+//! Vectors of NPWG sections 3.2 to 3.4 and of what is refused.
+
+use super::*;
+
+fn definition(config: &Value) -> Result<List, String> {
+    List::of_definition("ns/net", "net", &config.to_string()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn one_plugin_becomes_a_list_with_a_name_3_4_2() {
+    let one = definition(&json!({"cniVersion": "0.3.1", "type": "bridge", "ipam": {"type": "host-local"}})).unwrap();
+    assert_eq!(
+        one.to_json(),
+        json!({"cniVersion": "0.3.1", "name": "net", "plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]})
+    );
+    assert_eq!(one.version(), Version::V0_3_1);
+    let empty =
+        definition(&json!({"name": "", "plugins": [{"type": "a"}, {"type": "b", "ipam": {"type": ""}}]})).unwrap();
+    assert_eq!((empty.name(), empty.version(), empty.plugins().len()), ("net", Version::V0_1_0, 2));
+    let named = definition(&json!({"name": "own", "disableCheck": true, "plugins": [{"type": "a"}]})).unwrap();
+    assert_eq!((named.name(), named.key("disableCheck")), ("own", Some(&json!(true))));
+}
+
+#[test]
+fn the_newest_known_version_counts() {
+    let of = |keys: Value| {
+        let mut keys = keys;
+        keys["plugins"] = json!([{"type": "a"}]);
+        definition(&keys).map(|list| list.version())
+    };
+    assert_eq!(of(json!({"cniVersions": ["0.4.0", "1.0.0", "9.0.0"]})), Ok(Version::V1_0_0));
+    assert_eq!(of(json!({"cniVersion": "1.1.0", "cniVersions": ["1.0.0"]})), Ok(Version::V1_1_0));
+    for wrong in [json!({"cniVersion": "9.0.0"}), json!({"cniVersion": 1}), json!({"cniVersions": ["x"]})] {
+        assert!(of(wrong).unwrap_err().contains("expected a version from 0.1.0 to 1.1.0"));
+    }
+}
+
+#[test]
+fn what_is_no_network_is_refused_by_name() {
+    for (wrong, word) in [
+        (json!({"plugins": []}), "plugins []: expected at least one plugin"),
+        (json!({"plugins": {}}), "a list of objects"),
+        (json!({"plugins": [1]}), "objects with type"),
+        (json!({}), "type null: expected the name of a plugin"),
+        (json!({"type": "../../bin/sh"}), "expected the name of a plugin"),
+        (json!({"type": ".."}), "expected the name of a plugin"),
+        (json!({"type": "a", "name": "a/b"}), "name \"a/b\""),
+        (json!({"type": "a", "name": 1}), "name 1"),
+        (json!([]), "expected an object"),
+    ] {
+        let why = definition(&wrong).expect_err(&wrong.to_string());
+        assert!(why.starts_with("network \"ns/net\": ") && why.contains(word), "{wrong}: {why}");
+    }
+    assert!(List::of_definition("n", "n", "{").unwrap_err().to_string().contains("no JSON"));
+    let long = format!("{{\"type\":\"a\",\"x\":\"{}\"}}", "x".repeat(LONGEST));
+    assert!(List::of_definition("n", "n", &long).unwrap_err().to_string().contains("expected at most"));
+}
+
+#[test]
+fn no_network_calls_a_meta_plugin() {
+    for wrong in [
+        json!({"type": "multus"}),
+        json!({"plugins": [{"type": "bridge"}, {"type": "multus-shim"}]}),
+        json!({"type": "nsm-cni", "clusterNetwork": "x"}),
+        json!({"type": "nsm-cni", "networkService": "s", "delegates": []}),
+        json!({"type": "flannel", "delegate": {"type": "multus"}}),
+        json!({"type": "bridge", "ipam": {"type": "nsm-cni"}}),
+    ] {
+        for why in [
+            definition(&wrong).unwrap_err(),
+            List::of_host("ns/net", "net", &wrong.to_string()).unwrap_err().to_string(),
+        ] {
+            assert!(why.contains("meta-plugin"), "{wrong}: {why}");
+        }
+    }
+    assert!(definition(&json!({"type": "nsm-cni"})).unwrap_err().contains("without networkService"));
+    assert!(definition(&json!({"type": "nsm-cni", "networkService": "s", "timeoutSeconds": 3})).is_ok());
+}
+
+#[test]
+fn no_definition_reaches_into_the_host() {
+    for key in REACHING {
+        let plugin = json!({"type": "nsm-cni", "networkService": "s", key: "/x"});
+        for wrong in [
+            plugin.clone(),
+            json!({"plugins": [{"type": "a"}, plugin]}),
+            json!({"plugins": [{"type": "a"}], key: "/x"}),
+        ] {
+            let why = definition(&wrong).expect_err(&wrong.to_string());
+            assert!(why.contains(key) || why.contains("meta-plugin"), "{wrong}: {why}");
+        }
+    }
+    // The node's own may.
+    assert!(List::of_host("n", "n", r#"{"type": "sriov", "logFile": "/var/log/sriov"}"#).is_ok());
+    // What is further down is the plugin's own affair.
+    assert!(
+        definition(&json!({"type": "macvlan", "ipam": {"type": "whereabouts", "kubernetes": {"kubeconfig": "/x"}}}))
+            .is_ok()
+    );
+}
+
+#[test]
+fn what_only_runtimes_say_is_left_out_of_the_list() {
+    let list =
+        definition(&json!({"plugins": [{"type": "a"}], "prevResult": {}, "runtimeConfig": {}, "other": 1})).unwrap();
+    assert_eq!(list.to_json(), json!({"name": "net", "plugins": [{"type": "a"}], "other": 1}));
+}

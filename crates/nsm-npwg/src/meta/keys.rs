@@ -1,0 +1,122 @@
+//! What becomes of each key.
+
+use serde_json::{Map, Value};
+
+use crate::mistakes::Mistakes;
+
+/// What becomes of a key of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// It does what Multus's documentation says, or ours.
+    Honoured,
+    /// It is taken and does nothing; the text says why.
+    WithoutEffect(&'static str),
+    /// It is an error; the text says what to do instead.
+    Refused(&'static str),
+}
+
+/// A key, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What becomes of it.
+    pub treatment: Treatment,
+}
+
+const fn honoured(name: &'static str) -> Key {
+    Key { name, treatment: Treatment::Honoured }
+}
+
+const fn idle(name: &'static str, why: &'static str) -> Key {
+    Key { name, treatment: Treatment::WithoutEffect(why) }
+}
+
+const fn refused(name: &'static str, instead: &'static str) -> Key {
+    Key { name, treatment: Treatment::Refused(instead) }
+}
+
+const NO_CREDENTIAL: &str = "the plugin makes no call to the API server and needs no credential";
+const STDERR: &str = "the plugin logs to stderr, which the runtime keeps";
+const NO_DAEMON: &str = "there is no daemon beside nsm-agent, whose settings are its own";
+
+/// Every key of Multus, thin and daemon, and of this project.
+pub const KEYS: &[Key] = &[
+    honoured("cniVersion"),
+    honoured("name"),
+    honoured("type"),
+    honoured("capabilities"),
+    honoured("runtimeConfig"),
+    honoured("prevResult"),
+    honoured("clusterNetwork"),
+    honoured("delegates"),
+    honoured("defaultNetworks"),
+    honoured("systemNamespaces"),
+    honoured("multusNamespace"),
+    honoured("namespaceIsolation"),
+    honoured("globalNamespaces"),
+    honoured("confDir"),
+    honoured("cniDir"),
+    honoured("binDir"),
+    honoured("readinessindicatorfile"),
+    honoured("auxiliaryCNIChainName"),
+    honoured("cniSocket"),
+    honoured("timeoutSeconds"),
+    honoured("agentWaitSeconds"),
+    honoured("allowDefaultRoute"),
+    honoured("allowRouteOverlap"),
+    honoured("allowDns"),
+    idle("retryDeleteOnError", "a record is always kept until every network's DEL has succeeded"),
+    idle("kubeconfig", NO_CREDENTIAL),
+    idle("perNodeCertificate", NO_CREDENTIAL),
+    idle("logFile", STDERR),
+    idle("logLevel", STDERR),
+    idle("logToStderr", STDERR),
+    idle("logOptions", STDERR),
+    idle("args", "networks have arguments of their own"),
+    idle("dns", "networks answer their own"),
+    idle("ipam", "networks have their own"),
+    idle("socketDir", NO_DAEMON),
+    idle("daemonSocketDir", NO_DAEMON),
+    idle("chrootDir", NO_DAEMON),
+    idle("connectionLimit", NO_DAEMON),
+    idle("metricsPort", NO_DAEMON),
+    idle("enablePprof", NO_DAEMON),
+    idle("multusConfigFile", NO_DAEMON),
+    idle("multusAutoconfigDir", NO_DAEMON),
+    idle("multusMasterCNI", NO_DAEMON),
+    idle("cniConfigDir", NO_DAEMON),
+    idle("forceCNIVersion", NO_DAEMON),
+    idle("overrideNetworkName", NO_DAEMON),
+    refused(
+        "networkService",
+        "expected it alone, or clusterNetwork or delegates alone: the pod's annotations ask for services",
+    ),
+    refused("labels", "expected none: a pod's annotations say it"),
+    refused("mechanism", "expected none: a pod's annotations say it"),
+    refused("interface", "expected none: a pod's annotations say it"),
+    refused("mtu", "expected none: each network says its own"),
+];
+
+/// Judges all keys; answers those that have no effect.
+pub(super) fn judge(keys: &Map<String, Value>, mistakes: &mut Mistakes) -> Vec<String> {
+    let mut without_effect = Vec::new();
+    for (name, value) in keys {
+        match KEYS.iter().find(|key| key.name == name).map(|key| key.treatment) {
+            Some(Treatment::Honoured) => {}
+            // As libcni leaves them.
+            Some(Treatment::WithoutEffect(_))
+                if value.is_null() || (name == "dns" && value == &Value::Object(Map::new())) => {}
+            Some(Treatment::WithoutEffect(why)) => without_effect.push(format!("{name} has no effect: {why}")),
+            Some(Treatment::Refused(instead)) => {
+                mistakes.add(format!("{name} beside clusterNetwork or delegates: {instead}"));
+            }
+            None if name.starts_with("cni.dev/") => {}
+            None => {
+                let known = KEYS.iter().filter(|key| key.treatment == Treatment::Honoured).map(|key| key.name);
+                mistakes.unknown(name, &known.collect::<Vec<_>>().join(", "));
+            }
+        }
+    }
+    without_effect
+}

@@ -1,0 +1,243 @@
+//! From configuration, annotations and definitions to the ordered networks of a pod.
+//!
+//! Guarantees: the default network is the first; the others are in the order of `defaultNetworks` and of the annotation. No name of
+//! an interface is given twice. What a pod's namespace may not use is refused, also as default network. The plan does not depend on
+//! what is attached already.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{Completion, Error, List, Meta, Selection, meta::Chosen, names::is_object, selection::Annotations};
+
+/// What is kept of a NetworkAttachmentDefinition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Definition {
+    /// `spec.config`; empty: a file of the host has it.
+    pub config: String,
+    /// The device plugin's resource, from the annotation.
+    pub resource_name: Option<String>,
+}
+
+/// What a plan needs to know of the cluster.
+pub trait Lookup {
+    /// The definition of that name; none: there is none.
+    fn definition(&mut self, namespace: &str, name: &str) -> Option<Definition>;
+
+    /// A device of that resource that the pod got, another one at each call.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn device(&mut self, resource: &str) -> Result<String, String>;
+}
+
+/// One network of a pod, ready to be attached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// As the status names it: `namespace/name`, or the configuration's own name.
+    pub name: String,
+    /// The interface's name.
+    pub ifname: String,
+    /// Its plugins, or where to find them.
+    pub network: Network,
+    /// What was asked of it, and, where the network is [`Network::File`], is yet to be applied.
+    pub completion: Completion,
+    /// Gateways of the pod's default route, which is then this network's; empty: none.
+    pub default_route: Option<Vec<IpAddr>>,
+    /// Addresses that the annotation asks for: the result must have them.
+    pub ips: Vec<String>,
+    /// The hardware address that the annotation asks for: the result must have it.
+    pub mac: Option<String>,
+    /// The device plugin's resource that the device came of.
+    pub resource_name: Option<String>,
+}
+
+/// Where a network's configuration is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Network {
+    /// Here, with what was asked applied.
+    List(List),
+    /// In a file of the host: the name of a network, or a path, as Multus resolves them.
+    File(String),
+}
+
+/// Plans the networks of a pod in `pod_namespace` whose first interface is `ifname`.
+///
+/// # Errors
+/// Why the pod cannot have what its annotations, or the configuration, ask for.
+pub fn plan(
+    meta: &Meta,
+    ifname: &str,
+    pod_namespace: &str,
+    asked: &Annotations,
+    lookup: &mut impl Lookup,
+) -> Result<Vec<Planned>, Error> {
+    let added = asked.added()?;
+    let mut all = Vec::new();
+    match asked.default_one()? {
+        Some(mut one) => {
+            let namespace = one.namespace.get_or_insert_with(|| meta.multus_namespace.clone()).clone();
+            if namespace != meta.multus_namespace {
+                isolated(meta, &namespace, &one.name, pod_namespace)?;
+            }
+            all.push(selected(&one, &namespace, lookup)?);
+        }
+        None => all.extend(of_configuration(meta, lookup)?),
+    }
+    if !meta.system_namespaces.iter().any(|system| system == pod_namespace) {
+        for name in &meta.default_networks {
+            all.push(named(meta, name, Title::Qualified, lookup)?);
+        }
+    }
+    for one in &added {
+        let namespace = one.namespace.as_deref().unwrap_or(pod_namespace);
+        isolated(meta, namespace, &one.name, pod_namespace)?;
+        all.push(selected(one, namespace, lookup)?);
+    }
+    name_interfaces(&mut all, ifname)?;
+    Ok(all)
+}
+
+/// Interfaces' names for selections beside those that a pod has: the asked ones, else the first `net<n>` that is free. None where a
+/// name that is asked for is taken.
+pub fn names_for<'a>(
+    selections: impl IntoIterator<Item = &'a Selection>,
+    taken: &BTreeSet<String>,
+) -> Vec<Option<String>> {
+    let all: Vec<&Selection> = selections.into_iter().collect();
+    let mut taken = taken.clone();
+    let asked: Vec<Option<bool>> =
+        all.iter().map(|one| one.interface.as_ref().map(|name| taken.insert(name.clone()))).collect();
+    let mut free = 1;
+    all.iter()
+        .zip(asked)
+        .map(|(one, free_name)| match free_name {
+            Some(true) => one.interface.clone(),
+            Some(false) => None,
+            None => Some(next(&mut free, &mut taken)),
+        })
+        .collect()
+}
+
+fn next(place: &mut usize, taken: &mut BTreeSet<String>) -> String {
+    loop {
+        let name = format!("net{place}");
+        *place += 1;
+        if taken.insert(name.clone()) {
+            return name;
+        }
+    }
+}
+
+/// How a network is named in the status.
+#[derive(Clone, Copy)]
+enum Title {
+    /// As its plugins are told.
+    Own,
+    /// With its namespace.
+    Qualified,
+}
+
+fn of_configuration(meta: &Meta, lookup: &mut impl Lookup) -> Result<Vec<Planned>, Error> {
+    match &meta.default {
+        Chosen::ClusterNetwork(name) => Ok(vec![named(meta, name, Title::Own, lookup)?]),
+        Chosen::Delegates(lists) => {
+            let planned = |list: &List| bare(list.name(), Network::List(list.clone()));
+            Ok(lists.iter().map(planned).collect())
+        }
+    }
+}
+
+/// A network that the configuration names: a definition in `multusNamespace`, else whatever the host has under that name.
+fn named(meta: &Meta, name: &str, title: Title, lookup: &mut impl Lookup) -> Result<Planned, Error> {
+    let namespace = &meta.multus_namespace;
+    let found = if is_object(name) { lookup.definition(namespace, name) } else { None };
+    let Some(found) = found else { return Ok(bare(name, Network::File(name.to_owned()))) };
+    let selection = Selection { name: name.to_owned(), ..Selection::default() };
+    let mut planned = defined(&selection, namespace, found, lookup)?;
+    if let (Title::Own, Network::List(list)) = (title, &planned.network) {
+        list.name().clone_into(&mut planned.name);
+    }
+    Ok(planned)
+}
+
+/// A network that an annotation names.
+fn selected(one: &Selection, namespace: &str, lookup: &mut impl Lookup) -> Result<Planned, Error> {
+    let found = lookup.definition(namespace, &one.name);
+    let found = found.ok_or_else(|| Error::NoDefinition { namespace: namespace.to_owned(), name: one.name.clone() })?;
+    defined(one, namespace, found, lookup)
+}
+
+fn defined(one: &Selection, namespace: &str, found: Definition, lookup: &mut impl Lookup) -> Result<Planned, Error> {
+    let network = format!("{namespace}/{}", one.name);
+    let device = match (&one.device_id, &found.resource_name) {
+        (None, Some(resource)) => Some(lookup.device(resource).map_err(|why| Error::NoDevice {
+            network: network.clone(),
+            resource: resource.clone(),
+            why,
+        })?),
+        _ => None,
+    };
+    let completion = Completion::of(one, device);
+    // Section 3.4.1: the object's configuration, else a file whose network has that name.
+    let of_file = found.config.trim().is_empty();
+    let of_list = |config: &str| completion.apply(&network, List::of_definition(&network, &one.name, config)?);
+    Ok(Planned {
+        ifname: one.interface.clone().unwrap_or_default(),
+        network: if of_file { Network::File(one.name.clone()) } else { Network::List(of_list(&found.config)?) },
+        completion,
+        default_route: one.default_route.clone(),
+        ips: one.ips.clone(),
+        mac: one.mac.clone(),
+        resource_name: found.resource_name,
+        name: network,
+    })
+}
+
+/// A network of which nothing is asked.
+fn bare(name: &str, network: Network) -> Planned {
+    Planned {
+        name: name.to_owned(),
+        ifname: String::new(),
+        network,
+        completion: Completion::default(),
+        default_route: None,
+        ips: Vec::new(),
+        mac: None,
+        resource_name: None,
+    }
+}
+
+fn isolated(meta: &Meta, namespace: &str, name: &str, pod: &str) -> Result<(), Error> {
+    let open = |known: &String| known == namespace;
+    if !meta.namespace_isolation || namespace == pod || meta.global_namespaces.iter().any(open) {
+        return Ok(());
+    }
+    Err(Error::Isolated {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        pod: pod.to_owned(),
+        global: meta.global_namespaces.join(","),
+    })
+}
+
+/// The first gets the runtime's name, the others what they ask for, else `net` and their place (section 4.1.1).
+fn name_interfaces(all: &mut [Planned], ifname: &str) -> Result<(), Error> {
+    let mut taken = BTreeSet::from([ifname.to_owned()]);
+    for one in all.iter().filter(|one| !one.ifname.is_empty()) {
+        if !taken.insert(one.ifname.clone()) {
+            let why =
+                format!("interface {:?} is the pod's first one, or another network's: name another one", one.ifname);
+            return Err(Error::refused(&one.name, why));
+        }
+    }
+    for (place, one) in all.iter_mut().enumerate() {
+        if place == 0 {
+            ifname.clone_into(&mut one.ifname);
+        } else if one.ifname.is_empty() {
+            one.ifname = next(&mut { place }, &mut taken);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
