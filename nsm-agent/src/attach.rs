@@ -300,7 +300,7 @@ async fn in_turn<T>(
 
 /// Records what is asked. The answer is what the pod has already.
 fn record(attachments: &Records<Attachment>, attachment: Attachment, netns: &Netns) -> Result<Vec<String>, Error> {
-    let prefixes = look_into(netns, &attachment.interface)?;
+    let prefixes = look_into(netns, &attachment.interface, &attachment.aware_of(attachments))?;
     attachments
         .put_blocking(attachment)
         .map_err(|error| Error::new(if error.is_full() { Kind::Exhausted } else { Kind::Internal }, error))?;
@@ -308,8 +308,8 @@ fn record(attachments: &Records<Attachment>, attachment: Attachment, netns: &Net
     Ok(prefixes)
 }
 
-/// The prefixes that the pod has already. A taken name ends it here.
-fn look_into(netns: &Netns, name: &IfName) -> Result<Vec<String>, Error> {
+/// The prefixes that the pod has already, less those of the interfaces `aware` only. A taken name ends it here.
+fn look_into(netns: &Netns, name: &IfName, aware: &[IfName]) -> Result<Vec<String>, Error> {
     let internal = |error: nsm_netlink::Error| Error::new(Kind::Internal, error);
     let mut pod = NetnsSocket::open(netns).map_err(internal)?;
     if pod.link_by_name(name).map_err(internal)?.is_some() {
@@ -320,7 +320,7 @@ fn look_into(netns: &Netns, name: &IfName) -> Result<Vec<String>, Error> {
             ),
         ));
     }
-    let prefixes = kernel::present_prefixes(&mut pod).map_err(|error| Error::new(Kind::Internal, error))?;
+    let prefixes = kernel::present_prefixes(&mut pod, aware).map_err(|error| Error::new(Kind::Internal, error))?;
     Ok(prefixes.iter().map(ToString::to_string).collect())
 }
 

@@ -7,7 +7,7 @@
 pub mod kernel;
 pub mod relay;
 
-use nsm_netlink::{Mac, Netns};
+use nsm_netlink::{IfName, Mac, Netns};
 use nsm_proto::connection::{Connection, Mechanism};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ pub struct Agreement {
     pub endpoint: End,
     /// What the endpoint may do to the client's routes.
     pub routes: RoutePolicy,
+    /// Interfaces of the client's whose addresses and routes this one may have too.
+    pub aware: Vec<IfName>,
 }
 
 /// One end of a wire to be.

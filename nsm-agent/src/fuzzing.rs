@@ -21,6 +21,7 @@ pub fn planned(connection: &Connection) -> Option<[LinkConfig; 2]> {
         client: end(),
         endpoint: end(),
         routes: RoutePolicy { default_route: true, overlap: true },
+        aware: Vec::new(),
     };
     configurations(&agreement, [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]).ok()
 }

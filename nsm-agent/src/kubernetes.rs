@@ -1,4 +1,4 @@
-//! The way to a Kubernetes API server: who is asked, as whom, and what its refusals mean.
+//! The way to a Kubernetes API server: who is asked, and as whom.
 //!
 //! Guarantees: every call has a bound (`bounded`). That the API server is away is no error of [`connect`].
 
@@ -8,6 +8,7 @@ use std::{
 };
 
 use kube::{Client, config::Kubeconfig};
+pub(crate) use nsm_apiserver::{Failure, chain};
 
 /// Longest call.
 const CALL: Duration = Duration::from_secs(8);
@@ -66,60 +67,9 @@ pub(crate) fn reporting_instance(node: &str) -> String {
     node.chars().take(128).collect()
 }
 
-/// Why a call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failure {
-    /// Nobody answered, or with "not now".
-    #[error("{0}")]
-    Away(String),
-    /// Somebody else wrote at the same time.
-    #[error("{0}")]
-    Conflict(String),
-    /// What the call names is not there.
-    #[error("{0}")]
-    Missing(String),
-    /// The caller may not.
-    #[error("{0}")]
-    Forbidden(String),
-    /// The object is wrong.
-    #[error("{0}")]
-    Invalid(String),
-}
-
-impl From<kube::Error> for Failure {
-    fn from(error: kube::Error) -> Self {
-        let kube::Error::Api(status) = error else { return Self::Away(chain(&error)) };
-        let why = status.message.clone();
-        match status.code {
-            409 => Self::Conflict(why),
-            404 => Self::Missing(why),
-            401 | 403 => Self::Forbidden(why),
-            400 | 413 | 422 => Self::Invalid(why),
-            _ => Self::Away(format!("{} {why}", status.code)),
-        }
-    }
-}
-
 /// A call that ends within its bound.
 pub(crate) async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Failure::Away(format!("no answer within {CALL:?}"))),
-    }
-}
-
-/// An error with its causes, as far as they say something new.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
+    nsm_apiserver::bounded(CALL, call).await
 }
 
 /// Three quarters to five quarters of it: many nodes do not do the same at the same time.

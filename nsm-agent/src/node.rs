@@ -145,7 +145,7 @@ impl ThisNode {
             }
             let mut pod = NetnsSocket::open(&netns).map_err(|error| error.to_string())?;
             let taken = pod.link_by_name(&name).map_err(|error| error.to_string())?.is_some();
-            let prefixes = present_prefixes(&mut pod).map_err(|error| error.to_string())?;
+            let prefixes = present_prefixes(&mut pod, &[]).map_err(|error| error.to_string())?;
             Ok((taken, prefixes))
         })
         .await;

@@ -28,7 +28,7 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) 
     findings.push(paths::private_socket(&agent.socket));
     let (nsm_socket, state_dir, run_dir) = match &info {
         Some(info) => ((&info.nsm_socket).into(), (&info.state_dir).into(), (&info.run_dir).into()),
-        None => (args.nsm_socket.clone(), args.state_dir.clone(), args.run_dir.clone()),
+        None => (args.paths.nsm_socket.clone(), args.paths.state_dir.clone(), args.paths.run_dir.clone()),
     };
     findings.push(paths::socket("nsm socket", &nsm_socket));
     findings.push(cni::one_agent(&agent.socket, &nsm_socket));

@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, env = "NSM_CNI_SOCKET", default_value = "/run/nsm/cni.sock", value_name = "PATH")]
     pub(crate) cni_socket: PathBuf,
 
-    /// How long to wait for the agent.
+    /// How long to wait for the agent; of attach and detach, for each call of the API server, and with --wait for the agent to follow.
     #[arg(long, global = true, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) timeout: u64,
 
@@ -133,13 +133,27 @@ pub(crate) struct Plan {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// The agent's state directory, if the agent cannot be asked.
+    // As far as the agent cannot be asked.
+    #[command(flatten)]
+    pub(crate) paths: Paths,
+    /// The installed plugin, which is asked for its version.
+    #[arg(long, env = "NSM_CNI_PLUGIN", default_value = "/opt/cni/bin/nsm-cni", value_name = "PATH")]
+    pub(crate) cni_plugin: PathBuf,
+    /// How to write.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Where the agent and the runtime have their files.
+#[derive(Debug, Args)]
+pub(crate) struct Paths {
+    /// The agent's state directory.
     #[arg(long, env = "NSM_STATE_DIR", default_value = "/var/lib/nsm", value_name = "DIR")]
     pub(crate) state_dir: PathBuf,
-    /// The agent's per-boot directory, if the agent cannot be asked.
+    /// The agent's per-boot directory.
     #[arg(long, env = "NSM_RUN_DIR", default_value = "/run/nsm/state", value_name = "DIR")]
     pub(crate) run_dir: PathBuf,
-    /// The socket of clients and endpoints, if the agent cannot be asked.
+    /// The socket of clients and endpoints.
     #[arg(
         long,
         env = "NSM_NSM_SOCKET",
@@ -147,15 +161,9 @@ pub(crate) struct Check {
         value_name = "PATH"
     )]
     pub(crate) nsm_socket: PathBuf,
-    /// The installed plugin, which is asked for its version.
-    #[arg(long, env = "NSM_CNI_PLUGIN", default_value = "/opt/cni/bin/nsm-cni", value_name = "PATH")]
-    pub(crate) cni_plugin: PathBuf,
-    /// The runtime's configuration directory, if the agent does not tell it.
+    /// The runtime's configuration directory.
     #[arg(long, env = "NSM_INSTALL_CNI_CONF", default_value = "/etc/cni/net.d", value_name = "DIR")]
     pub(crate) cni_conf_dir: PathBuf,
-    /// How to write.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -198,29 +206,14 @@ pub(crate) struct OnPod {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
-    /// The runtime's configuration directory.
-    #[arg(long, env = "NSM_INSTALL_CNI_CONF", default_value = "/etc/cni/net.d", value_name = "DIR")]
-    pub(crate) cni_conf_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) paths: Paths,
     /// The runtime's plugin directory.
     #[arg(long, env = "NSM_INSTALL_PLUGIN", default_value = "/opt/cni/bin", value_name = "DIR")]
     pub(crate) cni_plugin_dir: PathBuf,
     /// Where the runtime remembers what it has started.
     #[arg(long, default_value = "/var/lib/cni", value_name = "DIR")]
     pub(crate) cni_cache: PathBuf,
-    /// The agent's state directory.
-    #[arg(long, env = "NSM_STATE_DIR", default_value = "/var/lib/nsm", value_name = "DIR")]
-    pub(crate) state_dir: PathBuf,
-    /// The agent's per-boot directory.
-    #[arg(long, env = "NSM_RUN_DIR", default_value = "/run/nsm/state", value_name = "DIR")]
-    pub(crate) run_dir: PathBuf,
-    /// The socket of clients and endpoints.
-    #[arg(
-        long,
-        env = "NSM_NSM_SOCKET",
-        default_value = "/var/lib/networkservicemesh/nsm.io.sock",
-        value_name = "PATH"
-    )]
-    pub(crate) nsm_socket: PathBuf,
     /// Go on although pods hold connections.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nsm_apiserver::Failure;
+
 use crate::kind::UnknownKind;
 
 /// Why a command failed.
@@ -82,6 +84,17 @@ impl Error {
             Self::Refused(_) | Self::UnknownCall(_) | Self::NotFound { .. } | Self::Findings | Self::Output(_) => 1,
             Self::Kind(_) | Self::Manifest { .. } | Self::Read { .. } | Self::Usage(_) | Self::Annotation(_) => 2,
             Self::Unreachable(_) | Self::Cluster(_) => 3,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Away(why) => Self::Cluster(format!("the API server cannot be reached: {why}")),
+            Failure::Conflict(why) | Failure::Missing(why) | Failure::Forbidden(why) | Failure::Invalid(why) => {
+                Self::Refused(format!("the API server refuses: {why}"))
+            }
         }
     }
 }

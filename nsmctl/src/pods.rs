@@ -7,8 +7,13 @@
 mod annotation;
 mod cluster;
 
-use std::{collections::BTreeMap, io::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    time::Duration,
+};
 
+use nsm_cni_types::pods::{NETWORK_STATUS, NETWORK_STATUS_PREFIX, STATUS};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -18,17 +23,18 @@ use cluster::{Cluster, Pod};
 
 use crate::{cli, error::Error, output};
 
-/// What the agent says of a pod's network services.
-const STATUS: &str = "networkservicemesh.io/status";
+/// The interface that runtimes give every pod first.
+const FIRST_INTERFACE: &str = "eth0";
 /// How often an edit is tried when somebody else writes at the same time.
 const TRIES: usize = 8;
 
 /// Adds network services to a pod.
 pub(crate) async fn attach(args: &cli::Attach, timeout: Duration, out: &mut impl Write) -> Result<(), Error> {
     let entries = args.services.iter().map(|service| Entry::of(service)).collect::<Result<Vec<_>, _>>()?;
-    let cluster = Cluster::connect(&args.on).await?;
+    let cluster = Cluster::connect(&args.on, timeout).await?;
     let name = &args.on.pod;
-    let edited = edit(&cluster, name, |pod| Ok(Annotations::of(pod.annotations()).with(&entries)?)).await?;
+    let edited =
+        edit(&cluster, name, |pod| Ok(Annotations::of(pod.annotations()).with(&entries, &others(pod))?)).await?;
     writeln!(out, "pod/{name} {}", if edited { "annotated" } else { "unchanged" })?;
     eprintln!(
         "warning: NetworkPolicy does not cover interfaces of network services: what reaches the pod through them is up to the services"
@@ -52,7 +58,7 @@ pub(crate) async fn attach(args: &cli::Attach, timeout: Duration, out: &mut impl
 
 /// Takes network services from a pod.
 pub(crate) async fn detach(args: &cli::Detach, timeout: Duration, out: &mut impl Write) -> Result<(), Error> {
-    let cluster = Cluster::connect(&args.on).await?;
+    let cluster = Cluster::connect(&args.on, timeout).await?;
     let name = &args.on.pod;
     let mut nothing = Vec::new();
     let mut given = BTreeMap::new();
@@ -126,9 +132,20 @@ async fn wait(
 }
 
 fn status(pod: &Pod) -> Vec<Value> {
-    let text = pod.annotations().and_then(|all| all.get(STATUS));
-    let status: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
-    status.and_then(|status| status.as_array().cloned()).unwrap_or_default()
+    list(pod, STATUS)
+}
+
+/// Interfaces of a pod that are not of its annotations, as far as meta-plugins write them down.
+fn others(pod: &Pod) -> BTreeSet<String> {
+    let networks = list(pod, NETWORK_STATUS);
+    let others = networks.iter().filter(|one| !text(one, "name").starts_with(NETWORK_STATUS_PREFIX));
+    others.map(|one| text(one, "interface")).chain([FIRST_INTERFACE.to_owned()]).collect()
+}
+
+fn list(pod: &Pod, key: &str) -> Vec<Value> {
+    let text = pod.annotations().and_then(|all| all.get(key));
+    let list: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+    list.and_then(|list| list.as_array().cloned()).unwrap_or_default()
 }
 
 fn text(one: &Value, key: &str) -> String {
@@ -136,8 +153,8 @@ fn text(one: &Value, key: &str) -> String {
 }
 
 fn stands_for(one: &Value, entry: &Entry) -> bool {
-    one["service"] == entry.url.service.as_str()
-        && entry.url.interface.as_ref().is_none_or(|name| one["interface"] == name.as_str())
+    one["service"] == entry.wish.service.as_str()
+        && entry.wish.interface.as_ref().is_none_or(|name| one["interface"] == name.as_str())
 }
 
 fn table(status: &[Value], out: &mut impl Write) -> Result<(), Error> {

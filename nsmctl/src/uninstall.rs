@@ -40,7 +40,7 @@ enum Step {
 /// Removes what the agent has installed and left.
 pub(crate) async fn run(agent: &Agent, args: &cli::Uninstall, out: &mut impl Write) -> Result<(), Error> {
     ended(agent).await?;
-    let holders = holders::read(&args.run_dir)?;
+    let holders = holders::read(&args.paths.run_dir)?;
     for holder in &holders {
         writeln!(out, "{holder}")?;
     }
@@ -82,23 +82,23 @@ async fn ended(agent: &Agent) -> Result<(), Error> {
 
 /// The derived configuration, if the runtime has another one.
 fn configuration(args: &cli::Uninstall) -> Result<Vec<Step>, Error> {
-    let files = configurations(&args.cni_conf_dir)?;
+    let files = configurations(&args.paths.cni_conf_dir)?;
     let (ours, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| chained::is_ours(&file.name));
     if !ours.is_empty() {
         original(&others).map_err(|why| {
             Error::Refused(format!(
                 "{}: {} stays, and so does everything else: {why}",
-                args.cni_conf_dir.display(),
+                args.paths.cni_conf_dir.display(),
                 ours[0].name
             ))
         })?;
     }
-    Ok(ours.iter().map(|file| Step::File(args.cni_conf_dir.join(&file.name))).collect())
+    Ok(ours.iter().map(|file| Step::File(args.paths.cni_conf_dir.join(&file.name))).collect())
 }
 
 /// The plugin, by what is in the directory once ours has gone.
 fn plugin(args: &cli::Uninstall) -> Result<Step, Error> {
-    let mut left = configurations(&args.cni_conf_dir)?;
+    let mut left = configurations(&args.paths.cni_conf_dir)?;
     // It stands for what it would remove; afterwards one of ours is there again.
     left.retain(|file| !(args.dry_run && chained::is_ours(&file.name)));
     let plugin = args.cni_plugin_dir.join(chained::TYPE);
@@ -116,9 +116,9 @@ fn rest(agent: &Agent, args: &cli::Uninstall) -> Vec<Step> {
         Step::Tree(path.into())
     });
     let mut steps = Vec::from(beside);
-    steps.extend([Step::File(agent.socket.clone()), Step::Tree(args.run_dir.clone())]);
-    steps.extend([Step::File(args.nsm_socket.clone()), Step::Tree(args.state_dir.clone())]);
-    for socket in [&agent.socket, &args.nsm_socket] {
+    steps.extend([Step::File(agent.socket.clone()), Step::Tree(args.paths.run_dir.clone())]);
+    steps.extend([Step::File(args.paths.nsm_socket.clone()), Step::Tree(args.paths.state_dir.clone())]);
+    for socket in [&agent.socket, &args.paths.nsm_socket] {
         steps.extend(socket.parent().map(|folder| Step::Folder(folder.to_owned())));
     }
     steps

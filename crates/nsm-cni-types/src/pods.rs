@@ -17,6 +17,14 @@ use crate::{Attachment, Error, code};
 pub const ANNOTATION: &str = "networkservicemesh.io";
 /// The annotation of 2019: `service?label=value`, separated by commas.
 pub const ANNOTATION_2019: &str = "ns.networkservicemesh.io";
+/// The label by which network services of one pod are a group whose endpoints may give it the same addresses and routes.
+pub const AWARENESS_GROUP: &str = "awarenessGroup";
+/// What became of what a pod asks for, as the agent writes it on the pod.
+pub const STATUS: &str = "networkservicemesh.io/status";
+/// The interfaces of a pod, as all CNI meta-plugins write them on the pod.
+pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+/// Begins the names of the agent's entries in [`NETWORK_STATUS`]; the service's name follows.
+pub const NETWORK_STATUS_PREFIX: &str = "networkservicemesh.io/";
 /// The capability by which a runtime passes the pod's annotations.
 pub const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 

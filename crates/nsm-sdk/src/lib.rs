@@ -58,7 +58,8 @@
 //!
 //! # The modules
 //!
-//! - **Clients and endpoints** in a few lines: [`client`], [`endpoint`]; how programs spell their settings: [`settings`].
+//! - **Clients and endpoints** in a few lines: [`client`], [`endpoint`]; how programs spell their settings: [`settings`],
+//!   and pods what they ask for: [`annotations`].
 //! - **Elements that say what a connection is**: [`ipam`], [`excluded`], [`routes`], [`policies`], [`neighbours`], [`dns`],
 //!   [`mtu`], [`kernel`].
 //! - **Elements that keep it whole**: [`begin`], [`path`], [`token`], [`refresh`], [`expiry`], [`monitor`], [`heal`],
@@ -66,6 +67,7 @@
 //! - **Edges**, where a chain meets gRPC: [`serve`], [`connect`], [`registry`], [`token_headers`].
 //! - **For tests and to copy**: [`fail_at`], [`null`]. What clients ask for, apart from what they get: [`asked`].
 
+pub mod annotations;
 pub mod asked;
 pub mod begin;
 mod call;

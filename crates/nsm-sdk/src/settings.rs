@@ -12,6 +12,7 @@
 //! assert_eq!(mistakes.none().unwrap_err().to_string(), "NSM_DIAL_TIMEOUT is \"5\": expected a duration such as 5s");
 //! ```
 
+mod awareness;
 mod service_url;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
@@ -20,6 +21,7 @@ use nsm_fdpass::ConnectError;
 
 use crate::Error;
 
+pub use self::awareness::awareness_groups;
 pub use self::service_url::{InvalidServiceUrl, ServiceUrl, Wire};
 
 /// What is wrong with the settings, one line each.

@@ -15,6 +15,7 @@ use nsm_sdk::{
     Error, Kind,
     client::{Client, Connection, Service},
     connect::Target,
+    excluded::InUse,
     recover::Recover,
     settings::{ServiceUrl, advice},
 };
@@ -41,6 +42,7 @@ async fn run(common: Common, settings: Settings, mut stop: Stop) -> anyhow::Resu
         .name(&settings.name)
         .token_lifetime(common.token_lifetime)
         .call_timeout(settings.request_timeout)
+        .element(in_use(&settings))
         .element(Recover::from_next_hop(Target::Unix(common.connect_to.clone())));
     if let Some((every, timeout)) = settings.liveness {
         builder = builder.liveness(Arc::new(Ping::default()), every, timeout);
@@ -60,14 +62,24 @@ async fn run(common: Common, settings: Settings, mut stop: Stop) -> anyhow::Resu
 /// Requests all services, each until it is there, and prints them.
 async fn connect(client: &Client, settings: &Settings) -> anyhow::Result<()> {
     for (at, url) in settings.services.iter().enumerate() {
-        // The same after a restart: that is how a connection is found again.
-        let id = format!("{}-{at}", settings.name);
+        let id = id(settings, at);
         let connection =
             insist(client, url, &id).await.with_context(|| format!("cannot connect to {}", url.service))?;
         println!("{}", line(&url.service, &connection));
     }
     tracing::info!(connections = settings.services.len(), "ready");
     Ok(())
+}
+
+/// What one connection has, the others are not given, except by endpoints that are aware of it.
+fn in_use(settings: &Settings) -> InUse {
+    let ids = |group: &Vec<usize>| group.iter().map(|at| id(settings, *at)).collect::<Vec<_>>();
+    settings.aware.iter().fold(InUse::new(), |in_use, group| in_use.aware(ids(group)))
+}
+
+/// The id of a service's connection, the same after a restart: that is how it is found again.
+fn id(settings: &Settings, at: usize) -> String {
+    format!("{}-{at}", settings.name)
 }
 
 async fn insist(client: &Client, url: &ServiceUrl, id: &str) -> Result<Connection, Error> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nsm_program::{Common, TRUTH, above_zero, name};
-use nsm_sdk::settings::{Mistakes, ServiceUrl, Wire, boolean};
+use nsm_sdk::settings::{Mistakes, ServiceUrl, Wire, awareness_groups, boolean};
 
 /// A client: connects the network namespace it runs in to network services, and keeps it connected.
 ///
@@ -18,6 +18,9 @@ pub(crate) struct Flags {
     /// What to connect to: `kernel://SERVICE[@DOMAIN]/INTERFACE?LABEL=VALUE&..`
     #[arg(long, env = "NSM_NETWORK_SERVICES", value_name = "URL,..")]
     network_services: Option<String>,
+    /// Services whose endpoints may give this client the same addresses, each written as in the services: `[URL,URL],[URL,..]`
+    #[arg(long, env = "NSM_AWARENESS_GROUPS", value_name = "GROUPS")]
+    awareness_groups: Option<String>,
     /// Most time of one call to the agent [default: 15s]
     #[arg(long, env = "NSM_REQUEST_TIMEOUT", value_name = "DURATION")]
     request_timeout: Option<String>,
@@ -39,6 +42,8 @@ pub(crate) struct Flags {
 pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) services: Vec<ServiceUrl>,
+    /// Places in `services` of those that are aware of each other.
+    pub(crate) aware: Vec<Vec<usize>>,
     pub(crate) request_timeout: Duration,
     /// How often, and for how long at most; `None`: off.
     pub(crate) liveness: Option<(Duration, Duration)>,
@@ -56,8 +61,10 @@ impl Settings {
         if texts.is_empty() {
             m.absent("NSM_NETWORK_SERVICES", SERVICES);
         }
-        let services =
+        let services: Vec<ServiceUrl> =
             texts.split(',').filter_map(|text| m.parse("NSM_NETWORK_SERVICES", Some(text), service)).collect();
+        let aware = m
+            .parse("NSM_AWARENESS_GROUPS", flags.awareness_groups.as_deref(), |text| awareness_groups(text, &services));
         let request_timeout = above_zero(&mut m, "NSM_REQUEST_TIMEOUT", flags.request_timeout.as_deref());
         let every = above_zero(&mut m, "NSM_LIVENESSCHECKINTERVAL", flags.liveness_check_interval.as_deref());
         let timeout = above_zero(&mut m, "NSM_LIVENESSCHECKTIMEOUT", flags.liveness_check_timeout.as_deref());
@@ -69,6 +76,7 @@ impl Settings {
             Self {
                 name: name.unwrap_or_else(|| "nsc".into()),
                 services,
+                aware: aware.unwrap_or_default(),
                 request_timeout: request_timeout.unwrap_or(Duration::from_secs(15)),
                 liveness: enabled.unwrap_or(true).then_some(liveness),
             },
@@ -100,6 +108,10 @@ mod tests {
         let flags = Flags { network_services: Some("kernel://a/nsm-1?x=y, kernel://b".into()), ..Flags::default() };
         let (_, settings) = Settings::check(&flags).unwrap();
         assert_eq!(settings.services.iter().map(|url| url.service.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(settings.aware.is_empty());
+        let groups = Some("[kernel://b, kernel://a/nsm-1?x=y]".into());
+        let (_, settings) = Settings::check(&Flags { awareness_groups: groups, ..flags }).unwrap();
+        assert_eq!(settings.aware, [[1, 0]]);
         assert_eq!(settings.liveness, Some((Duration::from_millis(200), Duration::from_secs(1))));
     }
 

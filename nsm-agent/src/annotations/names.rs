@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nsm_cni_types::RESERVED_LABELS;
 use nsm_netlink::IfName;
+use nsm_sdk::annotations::not_taken;
 
 use super::{Error, Wish};
 use crate::state::Attachment;
@@ -41,13 +42,11 @@ pub fn named<'a>(
     attached: impl IntoIterator<Item = &'a Attachment>,
     taken: &BTreeSet<IfName>,
 ) -> Result<Vec<Named>, Error> {
+    not_taken(wishes, |name| taken.iter().any(|taken| taken.as_str() == name))?;
     let mut used = taken.clone();
     for wish in wishes {
-        if let Some(name) = &wish.interface {
-            if taken.contains(name) {
-                return Err(Error::Taken { name: name.clone(), service: wish.service.clone() });
-            }
-            used.insert(name.clone());
+        if let Some(name) = own(wish) {
+            used.insert(name);
         }
     }
     let mut attached: Vec<&Attachment> = attached.into_iter().filter(|one| !used.contains(&one.interface)).collect();
@@ -71,10 +70,15 @@ pub fn named<'a>(
     let mut all = Vec::with_capacity(wishes.len());
     for (wish, kept) in wishes.iter().zip(kept) {
         // The numbers do not end before the wishes do.
-        let Some(interface) = wish.interface.clone().or(kept).or_else(&mut lowest) else { continue };
+        let Some(interface) = own(wish).or(kept).or_else(&mut lowest) else { continue };
         all.push(Named { interface, service: wish.service.clone(), labels: wish.labels.clone() });
     }
     Ok(all)
+}
+
+/// The name that a wish says. Both types have the same rule.
+fn own(wish: &Wish) -> Option<IfName> {
+    wish.interface.as_ref().and_then(|name| IfName::new(name.as_str()).ok())
 }
 
 fn same_labels(wished: &BTreeMap<String, String>, attachment: &Attachment) -> bool {

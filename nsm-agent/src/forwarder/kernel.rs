@@ -3,6 +3,7 @@
 //! Guarantees: a plan holds both hardware addresses and the alias, by which a half-made pair is known again; an end is
 //! configured completely before it is up; a failure takes the pair away; nothing that the plan does not describe is touched.
 
+mod beside;
 mod context;
 mod overlap;
 pub(crate) mod present;
@@ -196,7 +197,10 @@ impl Forwarder for Kernel {
         let client = netns(&agreement.client, "client", Fault::Client)?;
         let endpoint = netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?;
         let mut at_client = open(client, "client", Fault::Client)?;
-        overlap::check(&mut at_client, None, &wire.client.config, agreement.routes)?;
+        overlap::check(&mut at_client, None, &wire.client.config, agreement)?;
+        let mut made = wire.clone();
+        beside::place(&mut at_client, None, &[], &mut made.client.config)?;
+        let wire = &made;
         let mut at_endpoint = open(endpoint, "endpoint", Fault::Endpoint)?;
         // Before the pair is made: when the kernel's answer is lost it may be there all the same.
         let pair = Unfinished { kernel: self, wire };
@@ -205,7 +209,6 @@ impl Forwarder for Kernel {
         Self::configure(wire, &links, &mut at_client, &mut at_endpoint)?;
         std::mem::forget(pair);
         failpoint::hit("add.wire-configured");
-        let mut made = wire.clone();
         [made.client.index, made.endpoint.index] = links.map(|link| Some(link.index));
         Ok(super::Wire::Kernel(Box::new(made)))
     }
@@ -234,13 +237,16 @@ impl Forwarder for Kernel {
         // The pair keeps the hardware addresses that it has; only neighbours depend on them.
         let configs = configurations(agreement, [old.client.mac, old.endpoint.mac])?;
         for (side, config) in [&mut changed.client, &mut changed.endpoint].into_iter().zip(configs) {
-            side.config = LinkConfig { alias: side.config.alias.take(), ..config };
+            let mut config = LinkConfig { alias: side.config.alias.take(), ..config };
+            beside::keep(&side.config.routes, &mut config.routes);
+            side.config = config;
         }
         if changed == *old {
             return Ok(Some(wire.clone()));
         }
         let mut client = open(netns(&agreement.client, "client", Fault::Client)?, "client", Fault::Client)?;
-        overlap::check(&mut client, Some(at_client), &changed.client.config, agreement.routes)?;
+        overlap::check(&mut client, Some(at_client), &changed.client.config, agreement)?;
+        beside::place(&mut client, Some(at_client), &old.client.config.routes, &mut changed.client.config)?;
         let mut endpoint = open(netns(&agreement.endpoint, "endpoint", Fault::Endpoint)?, "endpoint", Fault::Endpoint)?;
         reconfigure(&mut endpoint, at_endpoint, &old.endpoint.config, &changed.endpoint.config)?;
         reconfigure(&mut client, at_client, &old.client.config, &changed.client.config).inspect_err(|_| {

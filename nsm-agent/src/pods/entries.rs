@@ -2,13 +2,11 @@
 //!
 //! Guarantee: what others wrote stays as it is, in its order.
 
+use nsm_cni_types::pods::NETWORK_STATUS_PREFIX;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::follow::Missing;
-
-/// Begins the names of our entries among the interfaces of a pod.
-const OURS: &str = "networkservicemesh.io/";
 
 /// How a network service of a pod is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -55,7 +53,7 @@ impl Entry {
     fn interface(&self) -> Value {
         let address = |text: &String| text.split('/').next().unwrap_or_default().to_owned();
         let mut entry = json!({
-            "name": format!("{OURS}{}", self.service),
+            "name": format!("{NETWORK_STATUS_PREFIX}{}", self.service),
             "interface": self.interface,
             "ips": self.ips.iter().map(address).collect::<Vec<_>>(),
             "mac": self.mac,
@@ -82,7 +80,7 @@ pub(super) enum Joined {
 /// Joins ours with what others say.
 pub(super) fn joined(there: Option<&str>, entries: &[Entry]) -> Joined {
     let Ok(before) = there.map_or(Ok(Vec::new()), serde_json::from_str::<Vec<Value>>) else { return Joined::AsItIs };
-    let is_ours = |entry: &Value| entry["name"].as_str().is_some_and(|name| name.starts_with(OURS));
+    let is_ours = |entry: &Value| entry["name"].as_str().is_some_and(|name| name.starts_with(NETWORK_STATUS_PREFIX));
     let ours = entries.iter().filter(|entry| !entry.mac.is_empty()).map(Entry::interface);
     let after: Vec<Value> = before.iter().filter(|entry| !is_ours(entry)).cloned().chain(ours).collect();
     if after == before {

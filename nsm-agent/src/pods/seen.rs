@@ -5,14 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use nsm_cni_types::pods::Annotations;
+use nsm_cni_types::pods::{Annotations, NETWORK_STATUS, STATUS};
 
 use crate::{annotations::LONGEST, state::Pod};
 
-/// What became of the wishes, as the agent writes it.
-pub(super) const STATUS: &str = "networkservicemesh.io/status";
-/// The interfaces of a pod, as all CNI meta-plugins write them.
-pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 /// Longest text of a status that is compared with what is to be there, in bytes: another one is not what this agent wrote.
 const LONGEST_STATUS: usize = 128 << 10;
 /// What runtimes know a static pod by, instead of its uid.

@@ -15,6 +15,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
+use nsm_cni_types::pods::{NETWORK_STATUS, STATUS};
 use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,7 +25,7 @@ use super::{
     entries::{Entry, Joined, State, joined},
     events::{About, Reason},
     follow::Follower,
-    seen::{Found, Key, NETWORK_STATUS, STATUS},
+    seen::{Found, Key},
     watches::{self, Trimmed},
 };
 use crate::{

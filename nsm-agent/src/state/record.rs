@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use nsm_cni_types::pods::Annotations;
+use nsm_cni_types::pods::{self, Annotations};
 use nsm_netlink::{IfName, Mac, Mtu, NetnsId};
 use nsm_proto::{cni, connection::Connection};
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::Record;
+use super::{Record, Records};
 use crate::forwarder::Wire;
 
 /// A connection's id at this agent: the id of the agent's path segment.
@@ -131,6 +131,15 @@ impl Attachment {
             Source::Configuration => false,
             Source::Annotation { ifname } => *ifname == call.ifname && self.key.container_id == call.container_id,
         }
+    }
+
+    /// The pod's other interfaces of the same awareness group: endpoints may give both the same.
+    pub fn aware_of(&self, attachments: &Records<Self>) -> Vec<IfName> {
+        let group = |one: &Self| one.labels.get(pods::AWARENESS_GROUP).filter(|group| !group.is_empty()).cloned();
+        let Some(own) = group(self) else { return Vec::new() };
+        let others = attachments
+            .select(|other| other.netns == self.netns && other.key != self.key && group(other).as_ref() == Some(&own));
+        others.iter().map(|other| other.interface.clone()).collect()
     }
 
     /// The key of the pod's CNI call, if an annotation asked.

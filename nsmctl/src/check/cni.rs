@@ -27,7 +27,7 @@ pub(super) fn plugin(args: &cli::Check, info: Option<&InfoResponse>) -> PathBuf 
 /// The configurations of the runtime. Without an agent that installs there may be others than ours, or none.
 pub(super) fn directory(args: &cli::Check, info: Option<&InfoResponse>, plugin: &Path) -> Finding {
     let told = info.map(|info| info.cni_conf_dir.as_str()).filter(|dir| !dir.is_empty());
-    let dir = told.map_or_else(|| args.cni_conf_dir.clone(), PathBuf::from);
+    let dir = told.map_or_else(|| args.paths.cni_conf_dir.clone(), PathBuf::from);
     let files = match configurations(&dir) {
         Ok(files) => files,
         Err(error) => return bad(CONFIGURATION, &error.to_string(), "run nsmctl check as root"),

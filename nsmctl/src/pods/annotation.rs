@@ -1,42 +1,30 @@
 //! The entries of a pod's annotations: added and taken away, the others' text kept as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use nsm_cni_types::RESERVED_LABELS;
+use nsm_cni_types::pods::{self, ANNOTATION, ANNOTATION_2019};
 use nsm_sdk::{
+    annotations::{self, Annotated, Asked, Form, Place, Wish, entries, not_taken},
     kernel::InterfaceName,
-    settings::{ServiceUrl, Wire},
 };
 use serde_json::{Map, Value, json};
-
-/// The annotation of NSM v1.
-pub(super) const ANNOTATION: &str = "networkservicemesh.io";
-/// The annotation of 2019.
-pub(super) const ANNOTATION_2019: &str = "ns.networkservicemesh.io";
 
 /// A network service that is asked for, as it is written and as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     text: String,
-    pub(super) url: ServiceUrl,
+    pub(super) wish: Wish,
 }
 
 /// Why an annotation cannot be changed as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// It is no entry.
-    #[error("{0}")]
-    Entry(String),
-    /// The interface is another service's.
-    #[error(
-        "interface {interface} is network service {service:?}'s already: name another one, or nsmctl detach POD {interface} first"
-    )]
-    Taken {
-        /// The interface.
-        interface: String,
-        /// The service that has it.
-        service: String,
-    },
+    /// More than one entry in one argument.
+    #[error("{0:?}: expected one network service for each argument, without commas")]
+    Comma(String),
+    /// The agent would refuse it.
+    #[error(transparent)]
+    Refused(#[from] annotations::Error),
     /// More than one entry may be meant.
     #[error(
         "network service {0:?} has more than one interface: name the one to detach; kubectl describe pod shows their names"
@@ -56,31 +44,12 @@ pub(super) struct Without<'n> {
 impl Entry {
     /// Reads one as the command line names it; `kernel://` may be left out.
     pub(super) fn of(argument: &str) -> Result<Self, Error> {
+        if argument.contains(',') {
+            return Err(Error::Comma(argument.to_owned()));
+        }
         let text = if argument.contains("://") { argument.to_owned() } else { format!("kernel://{argument}") };
-        if text.contains(',') {
-            return Err(Error::Entry(format!(
-                "{argument:?}: expected one network service for each argument, without commas"
-            )));
-        }
-        let url: ServiceUrl = text.parse().map_err(|error| Error::Entry(format!("{error}")))?;
-        match url.wire {
-            Wire::Kernel => {}
-            Wire::Memif => {
-                return Err(Error::Entry(format!(
-                    "{argument:?}: expected kernel://, which is all that an annotation can have"
-                )));
-            }
-        }
-        if let Some(label) = RESERVED_LABELS.into_iter().find(|label| url.labels.contains_key(*label)) {
-            return Err(Error::Entry(format!(
-                "{argument:?} sets label {label}, which the agent gives: expected another label"
-            )));
-        }
-        Ok(Self { text, url })
-    }
-
-    fn interface(&self) -> Option<&str> {
-        self.url.interface.as_ref().map(InterfaceName::as_str)
+        let wish = Wish::of_entry(Place { of: Annotated::Pod, form: Form::V1 }, &text)?;
+        Ok(Self { text, wish })
     }
 }
 
@@ -99,31 +68,34 @@ impl<'a> Annotations<'a> {
     }
 
     /// All entries, with what could be read of each.
-    fn entries(&self) -> Vec<(&'a str, Option<Entry>)> {
-        let v1 = entries(self.services).map(|text| (text, Entry::of(text).ok()));
-        v1.chain(entries(self.services_2019).map(|text| (text, Entry::of(&format!("kernel://{text}")).ok()))).collect()
+    fn entries(&self) -> Vec<(&'a str, Option<Wish>)> {
+        let read = |form, text| Wish::of_entry(Place { of: Annotated::Pod, form }, text).ok();
+        let v1 = entries(self.services).map(|text| (text, read(Form::V1, text)));
+        v1.chain(entries(self.services_2019).map(|text| (text, read(Form::V2019, text)))).collect()
     }
 
-    /// The change that adds an entry; none when it is there.
-    pub(super) fn with(&self, added: &[Entry]) -> Result<Option<Map<String, Value>>, Error> {
-        let mut known: Vec<Entry> = self.entries().into_iter().filter_map(|(_, entry)| entry).collect();
+    /// The change that adds entries; none when they are there. `taken`: interfaces of the pod that others made.
+    pub(super) fn with(&self, added: &[Entry], taken: &BTreeSet<String>) -> Result<Option<Map<String, Value>>, Error> {
+        let mut known: Vec<Wish> = self.entries().into_iter().filter_map(|(_, wish)| wish).collect();
         let mut services = self.services.trim().trim_end_matches(',').to_owned();
-        let before = services.clone();
+        let before = services.len();
         for entry in added {
-            if known.iter().any(|known| known.url == entry.url) {
+            if known.contains(&entry.wish) {
                 continue;
-            }
-            let same = |known: &&Entry| known.interface().is_some() && known.interface() == entry.interface();
-            if let (Some(other), Some(interface)) = (known.iter().find(same), entry.interface()) {
-                return Err(Error::Taken { interface: interface.to_owned(), service: other.url.service.clone() });
             }
             if !services.is_empty() {
                 services.push(',');
             }
             services.push_str(&entry.text);
-            known.push(entry.clone());
+            known.push(entry.wish.clone());
         }
-        Ok((services != before).then(|| Map::from_iter([(ANNOTATION.to_owned(), services.into())])))
+        if services.len() == before {
+            return Ok(None);
+        }
+        let text = |key: &str| if key == ANNOTATION { Some(services.as_str()) } else { Some(self.services_2019) };
+        let asked = Asked { pod: pods::Annotations::of(text), ..Asked::default() };
+        not_taken(&asked.wishes()?, |name| taken.contains(name))?;
+        Ok(Some(Map::from_iter([(ANNOTATION.to_owned(), services.into())])))
     }
 
     /// Without what the names mean: interfaces, network services or entries as they are written. `given`: the service of each interface, as the agent says in the pod's status.
@@ -162,34 +134,33 @@ impl<'a> Annotations<'a> {
 }
 
 /// The place of the entry that a name means.
-fn meant(all: &[(&str, Option<Entry>)], name: &str, given: &BTreeMap<String, String>) -> Result<Option<usize>, Error> {
-    let places = |is: &dyn Fn(&str, &Entry) -> bool| -> Vec<usize> {
-        let fits =
-            all.iter().enumerate().filter(|(_, (text, entry))| entry.as_ref().is_some_and(|entry| is(text, entry)));
+fn meant(all: &[(&str, Option<Wish>)], name: &str, given: &BTreeMap<String, String>) -> Result<Option<usize>, Error> {
+    let places = |is: &dyn Fn(&Wish) -> bool| -> Vec<usize> {
+        let fits = all.iter().enumerate().filter(|(_, (_, wish))| wish.as_ref().is_some_and(is));
         fits.map(|(place, _)| place).collect()
     };
     let written = all.iter().position(|(text, _)| *text == name);
-    if let Some(place) = written.or_else(|| places(&|_, entry| entry.interface() == Some(name)).first().copied()) {
+    if let Some(place) = written.or_else(|| places(&|wish| interface(wish) == Some(name)).first().copied()) {
         return Ok(Some(place));
     }
     // The agent named it.
     if let Some(service) = given.get(name) {
-        let unnamed = places(&|_, entry| entry.interface().is_none() && entry.url.service == *service);
+        let unnamed = places(&|wish| wish.interface.is_none() && wish.service == *service);
         return match unnamed[..] {
             [] => Ok(None),
             [place] => Ok(Some(place)),
             _ => Err(Error::Ambiguous(service.clone())),
         };
     }
-    match places(&|_, entry| entry.url.service == name)[..] {
+    match places(&|wish| wish.service == name)[..] {
         [] => Ok(None),
         [place] => Ok(Some(place)),
         _ => Err(Error::Ambiguous(name.to_owned())),
     }
 }
 
-fn entries(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+fn interface(wish: &Wish) -> Option<&str> {
+    wish.interface.as_ref().map(InterfaceName::as_str)
 }
 
 #[cfg(test)]
@@ -202,7 +173,7 @@ mod tests {
 
     fn added(services: &str, arguments: &[&str]) -> Result<Option<String>, Error> {
         let entries: Result<Vec<Entry>, Error> = arguments.iter().map(|argument| Entry::of(argument)).collect();
-        let change = of(services, "old?x=1").with(&entries?)?;
+        let change = of(services, "old/o?x=1").with(&entries?, &BTreeSet::from(["eth0".to_owned()]))?;
         Ok(change.map(|change| change[ANNOTATION].as_str().unwrap().to_owned()))
     }
 
@@ -210,13 +181,35 @@ mod tests {
     fn an_entry_is_added_once_and_the_others_keep_their_text() {
         let before = " kernel://a/x?l=%31 ,kernel://b,";
         assert_eq!(added(before, &["c/y"]).unwrap().unwrap(), "kernel://a/x?l=%31 ,kernel://b,kernel://c/y");
-        assert_eq!(added(before, &["kernel://a/x?l=1", "b", "old?x=1"]).unwrap(), None);
+        assert_eq!(added(before, &["kernel://a/x?l=1", "b", "old/o?x=1"]).unwrap(), None);
         assert_eq!(added("", &["c", "kernel://c"]).unwrap().unwrap(), "kernel://c");
-        let taken = added(before, &["c/x"]).unwrap_err().to_string();
-        assert!(taken.contains("interface x is network service \"a\"'s"), "{taken}");
         for wrong in ["memif://a", "a,b", "a?podName=x", "a/an-interface-name-too-long", ""] {
-            assert!(matches!(added("", &[wrong]), Err(Error::Entry(_))), "{wrong}");
+            assert!(added("", &[wrong]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_the_agent_would_refuse_is_refused_in_its_words() {
+        let many = "kernel://a,".repeat(31);
+        let long = format!("kernel://a?l={}", "x".repeat(annotations::LONGEST));
+        for (before, argument, refused) in [
+            ("kernel://a/x", "c/x", "interface x is asked for twice, for \"a\" and for \"c\": name another one"),
+            ("kernel://a/x", "c/o", "interface o is asked for twice, for \"c\" and for \"old\": name another one"),
+            (
+                "",
+                "c/eth0",
+                "interface eth0 of \"c\" is the pod's already, by another plugin or attachment: name another one",
+            ),
+            (&many, "c", "33 network services are asked for: expected at most 32"),
+            ("", &long, "annotation networkservicemesh.io of the pod has 65549 bytes: expected at most 65536"),
+            ("nonsense//", "c", "annotation networkservicemesh.io of the pod: \"nonsense//\" does not begin with"),
+            ("", "memif://c", "annotation networkservicemesh.io of the pod: \"memif://c\" asks for a shared memory"),
+        ] {
+            let error = added(before, &[argument]).unwrap_err().to_string();
+            assert!(error.starts_with(refused), "{error}");
+        }
+        // What is there already stays as it is, wrong or not.
+        assert_eq!(added("nonsense//,kernel://c", &["c"]).unwrap(), None);
     }
 
     fn removed(services: &str, names: &[&str]) -> Result<(Option<Value>, usize), Error> {

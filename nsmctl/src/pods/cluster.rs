@@ -1,4 +1,6 @@
 //! Pods of a cluster, with the user's own credentials.
+//!
+//! Guarantee: each call takes the time of `--timeout` at most.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,13 +11,12 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::PartialObjectMeta,
 };
+use nsm_apiserver::{Failure, bounded, chain};
 use serde_json::{Map, Value, json};
 use tokio_stream::StreamExt;
 
 use crate::{cli, error::Error};
 
-/// Longest call.
-const CALL: Duration = Duration::from_secs(10);
 /// Longest watch, in seconds; another follows.
 const WATCH: u32 = 60;
 
@@ -23,6 +24,7 @@ const WATCH: u32 = 60;
 pub(super) struct Cluster {
     pods: Api<v1::Pod>,
     namespace: String,
+    timeout: Duration,
 }
 
 /// A pod, as far as it matters.
@@ -36,7 +38,7 @@ impl Pod {
 
 impl Cluster {
     /// As kubectl finds it: `--kubeconfig`, `KUBECONFIG`, the file in the home directory, or the pod's own account.
-    pub(super) async fn connect(on: &cli::OnPod) -> Result<Self, Error> {
+    pub(super) async fn connect(on: &cli::OnPod, timeout: Duration) -> Result<Self, Error> {
         let options = KubeConfigOptions { context: on.context.clone(), ..KubeConfigOptions::default() };
         let wrong = |error: &dyn std::error::Error| Error::Cluster(format!("no way to a cluster: {}", chain(error)));
         let config = match &on.kubeconfig {
@@ -51,12 +53,12 @@ impl Cluster {
         };
         let namespace = on.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| wrong(&error))?;
-        Ok(Self { pods: Api::namespaced(client, &namespace), namespace })
+        Ok(Self { pods: Api::namespaced(client, &namespace), namespace, timeout })
     }
 
     /// The pod of that name.
     pub(super) async fn pod(&self, name: &str) -> Result<Pod, Error> {
-        match bounded(self.pods.get_metadata_opt(name)).await? {
+        match self.bounded(self.pods.get_metadata_opt(name)).await? {
             Some(pod) => Ok(Pod(pod)),
             None => Err(Error::Refused(format!(
                 "pod {name:?} is not in namespace {}: name its namespace with -n",
@@ -72,13 +74,17 @@ impl Cluster {
             "uid": metadata.uid, "resourceVersion": metadata.resource_version, "annotations": annotations,
         } });
         let name = metadata.name.as_deref().unwrap_or_default();
-        let written = bounded(async {
-            match self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(change)).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-                done => done.map(|_| true),
-            }
-        });
-        written.await
+        let patch = Patch::Merge(change);
+        let parameters = PatchParams::default();
+        match bounded(self.timeout, self.pods.patch_metadata(name, &parameters, &patch)).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Conflict(_)) => Ok(false),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        Ok(bounded(self.timeout, call).await?)
     }
 
     /// Looks at a pod with each of its changes, until `enough` says so. Without a bound.
@@ -90,7 +96,7 @@ impl Cluster {
             }
             let version = pod.0.metadata.resource_version.unwrap_or_default();
             let of_pod = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH);
-            let changes = bounded(self.pods.watch_metadata(&of_pod, &version)).await?;
+            let changes = self.bounded(self.pods.watch_metadata(&of_pod, &version)).await?;
             let mut changes = std::pin::pin!(changes);
             while let Some(change) = changes.next().await {
                 match change {
@@ -107,27 +113,4 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(kube::Error::Api(status))) => Err(Error::Refused(format!("the API server refuses: {}", status.message))),
-        Ok(Err(error)) => Err(Error::Cluster(format!("the API server cannot be reached: {}", chain(&error)))),
-        Err(_) => Err(Error::Cluster(format!("the API server does not answer within {CALL:?}"))),
-    }
-}
-
-/// An error with its causes, as far as they say something new.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

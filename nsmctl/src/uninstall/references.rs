@@ -19,7 +19,7 @@ pub(crate) fn configurations(dir: &Path) -> Result<Vec<File>, Error> {
 /// Why the plugin has to stay, with ours gone.
 pub(super) fn of_plugin(others: &[File], args: &cli::Uninstall) -> Option<String> {
     if let Some(file) = others.iter().find(|file| chained::mentions_us(file)) {
-        return Some(format!("{} runs it", args.cni_conf_dir.join(&file.name).display()));
+        return Some(format!("{} runs it", args.paths.cni_conf_dir.join(&file.name).display()));
     }
     let pods = if args.remove_plugin { 0 } else { cached(&args.cni_cache) };
     (pods > 0).then(|| {

@@ -55,7 +55,7 @@ pub fn annotations(data: &[u8]) {
     let mut names = taken;
     assert!(all.iter().all(|one| names.insert(one.interface.clone())), "{all:?}");
     for (wish, one) in wishes.iter().zip(&all) {
-        assert!(wish.interface.as_ref().is_none_or(|name| *name == one.interface), "{wish:?} {one:?}");
+        assert!(wish.interface.as_ref().is_none_or(|name| name.as_str() == one.interface.as_str()), "{wish:?} {one:?}");
     }
 }
 

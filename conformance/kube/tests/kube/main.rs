@@ -79,6 +79,7 @@ fn main() -> ExitCode {
             scenarios::moving::the_service_chooses_another_endpoint,
             scenarios::policies::choose_traffic_by_protocol_and_ports,
             scenarios::policies::endpoints_of_the_same_prefixes_share_the_traffic,
+            scenarios::policies::mutually_aware_endpoints_give_the_same_addresses,
             rights::without_the_right_to_services,
         ],
         BOUND,

@@ -61,7 +61,9 @@ pub(crate) fn are_edited_by_nsmctl() -> anyhow::Result<()> {
         ensure!(annotations()? == json!({ "networkservicemesh.io": both }), "{}", annotations()?);
     }
     let taken = nsmctl(&["attach", "web", "other/fw0"]).unwrap_err().to_string();
-    ensure!(taken.contains("interface fw0 is network service \"firewall\"'s already"), "{taken}");
+    ensure!(taken.contains("interface fw0 is asked for twice, for \"firewall\" and for \"other\""), "{taken}");
+    let first = nsmctl(&["attach", "web", "other/eth0"]).unwrap_err().to_string();
+    ensure!(first.contains("interface eth0 of \"other\" is the pod's already"), "{first}");
     let refused = nsmctl(&["attach", "web", "memif://x"]).unwrap_err().to_string();
     ensure!(refused.contains("expected kernel://"), "{refused}");
     let unknown = nsmctl(&["attach", "nobody", "x"]).unwrap_err().to_string();

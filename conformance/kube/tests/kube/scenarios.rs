@@ -10,7 +10,7 @@
 //! | composition of five endpoints | [`composition::of_five_endpoints`] |
 //! | endpoint changed under a client | [`moving::the_service_chooses_another_endpoint`] |
 //! | policy routes | [`policies::choose_traffic_by_protocol_and_ports`] |
-//! | mutually aware endpoints | [`policies::endpoints_of_the_same_prefixes_share_the_traffic`] |
+//! | mutually aware endpoints | [`policies::mutually_aware_endpoints_give_the_same_addresses`] |
 //! | excluded prefixes: the cluster's | `excluded::are_those_of_pods_and_services` |
 //! | excluded prefixes: the client's | [`policies::endpoints_of_the_same_prefixes_share_the_traffic`], end to end `contexts::what_the_pod_reaches_is_not_given_again` |
 //! | IPv6, dual stack | [`a_web_server_is_reached_by_both_families`], end to end `addressing` |

@@ -6,13 +6,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use nsm_netlink::{Family, IfIndex, IpNetwork, LinkConfig, NetnsSocket, Rule};
+use nsm_netlink::{Family, IfIndex, IfName, IpNetwork, LinkConfig, NetnsSocket, Rule};
 
-use super::super::{Error, Fault};
+use super::super::{Agreement, Error, Fault};
 use crate::state::RoutePolicy;
 
 /// RT_TABLE_MAIN of rtnetlink(7).
-const MAIN: u32 = 254;
+pub(super) const MAIN: u32 = 254;
 /// More than this of IPv4 is a default route, in whatever pieces it comes: as much as a prefix of 3 bits.
 const MOST_V4: u128 = 1 << (32 - 3);
 /// The same for IPv6's global unicast (RFC 4291 section 2.5.4), of which what is in use fits into a handful of prefixes of 12 bits.
@@ -30,25 +30,38 @@ pub(super) struct Present {
     tables: Vec<u32>,
 }
 
-/// Refuses what `policy` does not allow, and tables that another connection of the pod uses. Our own interface (`except`) is none
-/// of the pod's.
+/// The interfaces of these names that there are.
+pub(super) fn found(pod: &mut NetnsSocket, names: &[IfName]) -> Result<Vec<IfIndex>, Error> {
+    let failed = |error| Error::kernel(Fault::Node, "cannot look at the pod's interfaces", error);
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(pod.link_by_name(name).map_err(failed)?.map(|link| link.index));
+    }
+    Ok(found)
+}
+
+/// Refuses what the agreement's policy does not allow, and tables that another connection of the pod uses. Our own interface
+/// (`except`) is none of the pod's; what those have that are aware of it, it may have too.
 pub(super) fn check(
     pod: &mut NetnsSocket,
     except: Option<IfIndex>,
     config: &LinkConfig,
-    policy: RoutePolicy,
+    agreement: &Agreement,
 ) -> Result<(), Error> {
+    let policy = agreement.routes;
     // Who may do everything and shares no tables need not know what is there.
     if policy.default_route && policy.overlap && config.rules.is_empty() {
         return Ok(());
     }
-    Present::read(pod, except)?.allows(config, policy)
+    let aware = found(pod, &agreement.aware)?;
+    Present::read(pod, except, &aware)?.allows(config, policy)
 }
 
 impl Present {
-    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count.
-    pub(super) fn read(pod: &mut NetnsSocket, except: Option<IfIndex>) -> Result<Self, Error> {
+    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count, nor those of the interfaces `aware`.
+    pub(super) fn read(pod: &mut NetnsSocket, except: Option<IfIndex>, aware: &[IfIndex]) -> Result<Self, Error> {
         let of_another = |index: Option<IfIndex>| except.is_none() || index != except;
+        let counts = |index: Option<IfIndex>| of_another(index) && !index.is_some_and(|index| aware.contains(&index));
         let routes = pod.routes().map_err(|error| Error::kernel(Fault::Node, "cannot read the pod's routes", error))?;
         let addresses =
             pod.addresses().map_err(|error| Error::kernel(Fault::Node, "cannot read the pod's addresses", error))?;
@@ -57,11 +70,12 @@ impl Present {
             match entry.route.table.filter(|table| *table != MAIN) {
                 Some(table) => present.tables.push(table),
                 None if is_default(&entry.route.destination) => {}
-                None => present.routes.push(entry.route.destination),
+                None if counts(entry.index) => present.routes.push(entry.route.destination),
+                None => {}
             }
         }
         present.routes.retain(|destination| !is_everywhere(destination));
-        let others = addresses.into_iter().filter(|address| of_another(Some(address.index)));
+        let others = addresses.into_iter().filter(|address| counts(Some(address.index)));
         present.addresses =
             others.map(|address| address.network).filter(|n| !is_everywhere(n)).map(|n| n.ip()).collect();
         Ok(present)

@@ -6,16 +6,17 @@
 
 use std::net::IpAddr;
 
-use nsm_netlink::{IpNetwork, NetnsSocket};
+use nsm_netlink::{IfName, IpNetwork, NetnsSocket};
 
 use super::{super::Error, overlap};
 
 /// Most prefixes that a Request names: half of what it may carry, for endpoint and client to add theirs.
 const MOST: usize = nsm_sdk::limits::ROUTES / 2;
 
-/// The prefixes that a pod reaches already: no endpoint should hand them out again.
-pub fn present_prefixes(pod: &mut NetnsSocket) -> Result<Vec<IpNetwork>, Error> {
-    Ok(in_few_words(&overlap::Present::read(pod, None)?.prefixes(), MOST))
+/// The prefixes that a pod reaches already, less those of the interfaces `aware` only: no endpoint should hand them out again.
+pub fn present_prefixes(pod: &mut NetnsSocket, aware: &[IfName]) -> Result<Vec<IpNetwork>, Error> {
+    let aware = overlap::found(pod, aware)?;
+    Ok(in_few_words(&overlap::Present::read(pod, None, &aware)?.prefixes(), MOST))
 }
 
 fn in_few_words(prefixes: &[IpNetwork], most: usize) -> Vec<IpNetwork> {

@@ -43,15 +43,17 @@ impl Wires {
             KERNEL => self.endpoint_netns(request, candidate, &answered).await?,
             _ => None,
         };
+        let attachment = self.attachment(owner);
+        let aware = attachment.as_ref().map(|attachment| attachment.aware_of(&self.attachments));
         Ok(Agreement {
             id: request.connection.id.clone(),
             connection: answer.clone(),
             client,
             endpoint: End { mechanism: answered, netns, mac: None },
             // Who negotiates for itself sees what it is given; a pod behind the CNI is asked by its configuration.
-            routes: self
-                .attachment(owner)
+            routes: attachment
                 .map_or(RoutePolicy { default_route: true, overlap: true }, |attachment| attachment.routes),
+            aware: aware.unwrap_or_default(),
         })
     }
 

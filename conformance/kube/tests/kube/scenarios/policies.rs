@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
-use nsm_lab::{Endpoint, Namespace};
-use nsm_netlink::{IfName, LinkConfig, Netns, NetnsSocket};
+use nsm_lab::{Endpoint, Namespace, Program, binary, eventually};
+use nsm_netlink::{Address, IfName, LinkConfig, Netns, NetnsSocket};
 use serde_json::json;
 
 use super::{ANSWER, address, make_service, page, serve, web_server};
@@ -143,5 +144,75 @@ pub(crate) fn endpoints_of_the_same_prefixes_share_the_traffic() -> anyhow::Resu
     with_log(node, client.waits_for("nsm-1", false, SOON))?;
     ensure!(is_unreachable_page(page(pod, web)), "without red");
     ensure!(asked(pod, 0, words)?? == "blue");
+    Ok(())
+}
+
+/// What tells the traffic of one address apart, as seen from a pod: protocol and port.
+fn is_shared(pod: &Namespace) -> anyhow::Result<()> {
+    let ours = address(OURS)?;
+    let addresses = || Ok(NetnsSocket::open(&Netns::open(pod.path())?)?.addresses()?);
+    let twice = |found: &Vec<Address>| found.iter().filter(|found| found.network.ip() == ours).count() == 2;
+    eventually("both addresses", SOON, addresses, twice)?;
+    let (web, words) = (SocketAddr::new(address(THEIRS)?, 6666), SocketAddr::new(address(THEIRS)?, 5555));
+    // A moment ago it may have been another endpoint's.
+    eventually("red's page", SOON, || page(pod, web), |page| page == "red")?;
+    let answered = || Ok(asked(pod, 0, words)?.unwrap_or_default());
+    eventually("blue's word", SOON, answered, |word| word == "blue")?;
+    Ok(())
+}
+
+/// The client's address, from both endpoints.
+const OURS: &str = "172.16.1.101";
+/// The address of both endpoints.
+const THEIRS: &str = "172.16.1.100";
+
+pub(crate) fn mutually_aware_endpoints_give_the_same_addresses() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.make_namespace("mesh")?;
+    let a = cluster.started("node-a")?;
+    let node = &a.node;
+    // One pair of addresses each, and it is the same one.
+    let mut endpoints = Vec::new();
+    for (name, traffic) in [("red", "proto 6 dport 6666"), ("blue", "proto 17 dport 5555")] {
+        make_service(&cluster, "mesh", name, &json!({ "payload": "ETHERNET" }))?;
+        let policy = format!("from {OURS}/32 {traffic} to {THEIRS}/32");
+        let plan = Endpoint::of(name).program("nsm-routing").cidr("172.16.1.100/31").set("NSM_POLICIES", &policy);
+        let endpoint = serve(&cluster, node, name, None, &plan)?;
+        web_server(endpoint.pod().namespace(), "0.0.0.0:6666", name)?;
+        says(endpoint.pod().namespace(), "0.0.0.0:5555", name)?;
+        endpoints.push(endpoint);
+    }
+    let (red, blue) = ("kernel://red/nsm-1?awarenessGroup=one", "kernel://blue/nsm-2?awarenessGroup=one");
+    let both = format!("{red},{blue}");
+    let client = Asking::create(&cluster, node, "default", "client", Some(&both))?;
+    with_log(node, client.add()?.ok())?;
+    let pod = client.sandbox.namespace();
+    is_shared(pod)?;
+    // One goes: the other's route and address are its own, and lead everything to it now.
+    client.edit(Some(blue))?;
+    with_log(node, client.waits_for("nsm-1", false, SOON))?;
+    let web = SocketAddr::new(address(THEIRS)?, 6666);
+    ensure!(page(pod, web)? == "blue");
+    client.edit(Some(&both))?;
+    with_log(node, client.waits_for("nsm-1", true, SOON))?;
+    is_shared(pod)?;
+    client.edit(Some(red))?;
+    with_log(node, client.waits_for("nsm-2", false, SOON))?;
+    ensure!(page(pod, web)? == "red");
+    client.del()?.ok()?;
+    let rules = NetnsSocket::open(&Netns::open(pod.path())?)?.rules()?;
+    ensure!(rules.iter().all(|rule| rule.protocol.is_none() && rule.from.is_none()), "{rules:?}");
+
+    // A program says it in upstream's form.
+    let program = node.pod("program")?;
+    let services = "kernel://red/nsm-1?color=red,kernel://blue/nsm-2?color=red";
+    let mut command = Command::new(binary("nsc")?);
+    command
+        .env("NSM_CONNECT_TO", format!("unix://{}", node.nsm_socket().display()))
+        .env("NSM_NETWORK_SERVICES", services)
+        .env("NSM_AWARENESS_GROUPS", format!("[{services}]"));
+    let nsc = Program::start("nsc", &mut command, program.namespace(), &node.dir().join("nsc.log"))?;
+    with_log(node, is_shared(program.namespace()))?;
+    nsc.stop()?;
     Ok(())
 }
