@@ -248,7 +248,10 @@ fn subjects_of_check() {
 fn flags_of_check_and_uninstall() {
     let (document, source) = (read("docs/nsmctl.md"), read("nsmctl/src/cli.rs"));
     for (heading, name) in [("Flags of check", "Check"), ("Uninstall", "Uninstall")] {
-        let fields = between(&source, &format!("struct {name} {{"), "\n}").next().unwrap().to_owned();
+        let fields = |name: &str| between(&source, &format!("struct {name} {{"), "\n}").next().unwrap().to_owned();
+        let own = fields(name);
+        assert!(own.contains("paths: Paths"), "{name}");
+        let fields = own + &fields("Paths");
         let mut known = BTreeSet::new();
         for field in fields.split("    /// ").skip(1) {
             let value = |key: &str| between(field, key, "\"").next().unwrap_or("none").to_owned();
