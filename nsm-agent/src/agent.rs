@@ -33,6 +33,7 @@ use crate::{
     manager::{Endpoints, Ids, Manager, Owed, Parts, Recovered, recover},
     metrics::Metrics,
     node::{Tests, ThisNode},
+    notes,
     pods::{Pods, With},
     privileges::is_operator,
     registry::{self, Embedded, Kubernetes, Registrar, Registry, Rivals},
@@ -75,7 +76,7 @@ struct Stored {
 
 /// What plugin and agent tell each other in folders beside the socket.
 struct Host {
-    notes: cni::notes::Folder,
+    notes: notes::Folder,
     sandboxes: Sandboxes,
     namespaces: Namespaces,
 }
@@ -83,7 +84,7 @@ struct Host {
 impl Host {
     fn open(cni_socket: &std::path::Path) -> std::io::Result<Self> {
         Ok(Self {
-            notes: cni::notes::Folder::open(cni_socket)?,
+            notes: notes::Folder::open(cni_socket)?,
             sandboxes: Sandboxes::open(cni_socket)?,
             namespaces: Namespaces::open(cni_socket)?,
         })
@@ -142,11 +143,6 @@ impl Agent {
         });
         let Recovered { whole, undone, forgotten } = recover(&manager).await;
         tracing::info!(whole, undone, forgotten, owed = owed.len(), "recovered");
-        let healer = manager.start(&netlink, metrics.clone(), &tasks, &stop);
-        let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
-        for problem in selftest.problems().await {
-            tracing::error!(problem, "self-test failed: no ADD can be served until this is mended");
-        }
         let engine = Engine::new(attach::Parts {
             manager: manager.clone(),
             netlink: netlink.clone(),
@@ -156,6 +152,11 @@ impl Agent {
             pod_adds: stored.pod_adds,
             inherited: stored.inherited,
         });
+        let healer = manager.start(&netlink, metrics.clone(), Arc::new(engine.clone()), &tasks, &stop);
+        let selftest = SelfTest::new(netlink.clone(), settings.run_dir.clone());
+        for problem in selftest.problems().await {
+            tracing::error!(problem, "self-test failed: no ADD can be served until this is mended");
+        }
         engine.recover().await;
         if way.is_none() {
             // Nobody writes more than there is.
@@ -182,13 +183,14 @@ impl Agent {
             tasks.spawn(http::serve(listener, shown, stop.clone()));
         }
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
-        let watched = notes.watch();
+        let owed_dels = notes.watch();
         agent.serve(cni_socket, nsm_socket, node).await;
         if let Some((pods, way)) = watched_pods.zip(way) {
             let (tasks, stop) = (agent.tasks.clone(), agent.stop.clone());
             pods.follow(With { engine: engine.clone(), healer, way, tasks, stop });
         }
-        agent.tasks.spawn(watched.run(engine, agent.stop.clone()));
+        agent.tasks.spawn(engine.clone().work_off_notes(owed_dels, agent.stop.clone()));
+        agent.tasks.spawn(engine.keep_pruned(agent.stop.clone()));
         agent.tasks.spawn(sandboxes.run(agent.stop.clone()));
         // The last: from then on the runtime calls.
         agent.tasks.spawn(installer.run(selftest, agent.stop.clone()));

@@ -4,11 +4,13 @@
 //! Guarantees: operations on one attachment run one after another; one that fails or is called off leaves nothing. A DEL that
 //! is owed for the same attachment is worked off first. Ending is harmless whatever is missing. A pod that is made again under
 //! its UID is the same client to its endpoints: the connection of its earlier sandbox ends before the new one is asked for, and
-//! a late DEL of that sandbox finds nothing.
+//! a late DEL of that sandbox finds nothing. Whoever finds that a pod is over ends it here: DEL, GC, heal, what is left of sandboxes.
 
 mod answer;
 mod ends;
 mod identity;
+mod over;
+mod owed;
 mod pod;
 mod spec;
 
@@ -16,20 +18,21 @@ use std::{sync::Arc, time::Duration};
 
 use nsm_netlink::{IfName, Netlink, Netns, NetnsId, NetnsSocket};
 use nsm_proto::connection::Connection;
-use nsm_sdk::{Call, Error, Kind};
+use nsm_sdk::{Call, Close, Error, Kind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::answer;
 use ends::Ends;
+pub use over::Over;
 pub use pod::PodSpec;
 pub use spec::Spec;
 
 use crate::{
-    cni::notes::{self, Note},
     failpoint,
     forwarder::{Wire, kernel},
     manager::{CalledOff, ForAttachment, Manager},
+    notes::{self, Note},
     sandboxes::Sandboxes,
     state::{Attachment, AttachmentKey, Inherited, PodAdd, Records, Source, blocking},
 };
@@ -141,7 +144,7 @@ impl Engine {
         let done = self.connect(attachment, &spec, netns, deadline, called_off).await;
         let done = if called_off.is_cancelled() { done.and_then(|_| Err(cancelled())) } else { done };
         if done.is_err()
-            && let Err(error) = self.parts.manager.detach(&key).await
+            && let Err(error) = self.end_one(&key).await
         {
             tracing::error!(container = key.container_id, ifname = key.ifname, %error, "a failed ADD is not undone yet: its record stays until DEL");
         }
@@ -167,46 +170,38 @@ impl Engine {
         let slot = self.parts.manager.turns.at(key);
         slot.call_off();
         let _turn = slot.turn().await;
-        self.parts.manager.detach(key).await
+        self.end_one(key).await
     }
 
-    /// Works off an owed DEL, unless an ADD has done so before its turn came: then the attachment is a new one.
-    pub async fn del_owed(&self, note: Note) -> Result<(), (AttachmentKey, Error)> {
-        let key = note.key().clone();
-        let slot = self.parts.manager.turns.at(&key);
-        let _turn = slot.turn().await;
-        if note.is_owed() { self.settle(&key, note).await.map_err(|error| (key, error)) } else { Ok(()) }
-    }
-
-    /// Ends what a note is about, and then the note, for whoever has the turn.
-    async fn settle(&self, key: &AttachmentKey, note: Note) -> Result<(), Error> {
-        let found = self.end(key).await?;
-        note.settle().await;
-        tracing::info!(container = key.container_id, ifname = key.ifname, found, "owed DEL done");
-        Ok(())
-    }
-
-    /// For whoever has the turn.
-    async fn end(&self, key: &AttachmentKey) -> Result<bool, Error> {
+    /// Ends an attachment, for whoever has its turn; false when there was none. Where its wire cannot be taken away its record
+    /// stays, so that the next DEL finds it.
+    async fn end_one(&self, key: &AttachmentKey) -> Result<bool, Error> {
         let manager = &self.parts.manager;
-        let own = manager.attachments.get(key).is_none_or(|known| known.source == Source::Configuration);
-        let mut found = own && manager.detach(key).await?;
+        // A refresh or heal may wait for an endpoint that hangs.
+        manager.turns.at(key).end();
+        let Some(attachment) = manager.attachments.get(key) else { return Ok(false) };
+        let call = Call::default();
+        call.note(ForAttachment(key.clone()));
+        let connection = Connection {
+            id: attachment.client_id.clone(),
+            network_service: attachment.network_service.clone(),
+            ..Connection::default()
+        };
+        manager.attaching.close(Close { connection, call }).await?;
+        manager.attachments.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
+        Ok(true)
+    }
+
+    /// What an ADD with this key made, for whoever has the turn.
+    async fn end(&self, key: &AttachmentKey) -> Result<bool, Error> {
+        let own = self.parts.manager.attachments.get(key).is_none_or(|known| known.source == Source::Configuration);
+        let mut found = own && self.end_one(key).await?;
         found |= self.end_of_pod(key).await?;
         self.ends.put(key);
         if found {
             failpoint::hit("del.attachment-removed");
         }
         Ok(found)
-    }
-
-    /// Works off the DEL that is still owed for the same key, or it would end the new attachment.
-    async fn work_off_note(&self, key: &AttachmentKey) -> Result<(), Error> {
-        let (notes, of) = (self.parts.notes.clone(), key.clone());
-        match blocking(move || notes.find(&of)).await {
-            // Its way leads back here by way of the pod's other attachments, none of which owes anything.
-            Some(note) => Box::pin(self.settle(key, note)).await,
-            None => Ok(()),
-        }
     }
 
     async fn connect(

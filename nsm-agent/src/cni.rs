@@ -7,7 +7,6 @@
 mod add;
 mod check;
 mod gc;
-pub mod notes;
 pub mod plugins;
 mod pod;
 

@@ -11,7 +11,6 @@
 //! What is derived and when it is not is decided by [`nsm_cni_types::chained`].
 
 mod conf;
-mod files;
 mod plugin;
 
 use std::{

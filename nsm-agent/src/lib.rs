@@ -10,6 +10,7 @@ pub mod cni;
 pub mod config;
 pub mod excluded;
 pub mod failpoint;
+mod files;
 pub mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,9 +21,9 @@ pub mod manager;
 pub mod metrics;
 mod netns;
 pub mod node;
+pub mod notes;
 pub mod pods;
 pub mod privileges;
-
 pub mod registry;
 pub mod sandboxes;
 pub mod selftest;

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use nsm_netlink::Netlink;
 use nsm_proto::connection::Connection;
 use nsm_sdk::{
-    Call, Chain, Close, Element, Error, Kind, Next, Request,
+    Call, Chain, Close, Element, Error, Next, Request,
     begin::{Begin, Events},
     chain,
     connect::{Connect, Peers},
@@ -39,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use clients::Clients;
-pub use heal::{Ailment, Healer};
+pub use heal::{Ailment, Ends, Healer};
 use heal::{Mailbox, Refreshes, Told};
 pub use ids::{CalledOff, ForAttachment, Ids};
 pub use lookup::{Candidate, Endpoints, Found};
@@ -193,37 +193,26 @@ impl Manager {
     }
 
     /// Starts what works beside Requests: deliveries to endpoints, and heal.
-    pub fn start(&self, netlink: &Netlink, metrics: Metrics, tasks: &TaskTracker, stop: &CancellationToken) -> Healer {
+    pub fn start(
+        &self,
+        netlink: &Netlink,
+        metrics: Metrics,
+        ends: Arc<dyn Ends>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Healer {
         let ways = Ways {
             endpoints: self.endpoints.clone(),
             towards: self.to_endpoint.clone(),
             connections: self.wires.connections.clone(),
         };
         tasks.spawn(self.owed.clone().run(ways, stop.clone()));
-        let healer = Healer::new(self.clone(), metrics, tasks.clone(), stop.clone());
+        let healer = Healer::new(self.clone(), metrics, ends, tasks.clone(), stop.clone());
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(told) = told {
             healer.start(netlink, told);
         }
         healer
-    }
-
-    /// Ends an attachment, for whoever has its turn; false when there was none. Where its wire cannot be taken away its record
-    /// stays, so that the next DEL finds it.
-    pub async fn detach(&self, key: &AttachmentKey) -> Result<bool, Error> {
-        // A refresh or heal may wait for an endpoint that hangs.
-        self.turns.at(key).end();
-        let Some(attachment) = self.attachments.get(key) else { return Ok(false) };
-        let call = Call::default();
-        call.note(ForAttachment(key.clone()));
-        let connection = Connection {
-            id: attachment.client_id.clone(),
-            network_service: attachment.network_service.clone(),
-            ..Connection::default()
-        };
-        self.attaching.close(Close { connection, call }).await?;
-        self.attachments.remove(key).await.map_err(|error| Error::new(Kind::Internal, error))?;
-        Ok(true)
     }
 
     /// Asks for events of an attachment's connection; none when either is not known.

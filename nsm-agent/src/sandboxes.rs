@@ -1,16 +1,16 @@
 //! The pods of this node whose network namespaces `nsm-cni` has seen, asking or not: records in `<cniSocket>.pods/`.
 //!
 //! Guarantees: a record counts only while its namespace lives, as inode numbers are reused; whatever is in the
-//! folder, the rest is found. A record that is gone is not made again by marking it. What is left of pods that ended without
-//! DEL is removed; a record whose namespace this process cannot see stays. Reading is blocking, a few small files in memory.
+//! folder, the rest is found. A record that is gone is not made again by marking it; one that was written anew is not removed
+//! for what it was. A namespace that this process cannot see is not gone. Reading is blocking, a few small files in memory.
 
 mod namespaces;
 
 use std::{
     collections::HashMap,
     io,
-    os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::DirEntryExt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -27,14 +27,11 @@ use tokio_util::sync::CancellationToken;
 pub use namespaces::Namespaces;
 
 use crate::{
-    attach::PodSpec,
+    files,
     netns::Place,
     registry::Pods,
-    state::{Attachment, AttachmentKey, Pod, Records, RoutePolicy, blocking},
+    state::{Attachment, AttachmentKey, Pod, Records, blocking},
 };
-
-/// Pause between two removals of what is left of pods that ended without DEL.
-const PRUNED: Duration = Duration::from_mins(5);
 
 /// Records by their files' names, each with its file's number.
 type Read = HashMap<String, (u64, Arc<Sandbox>)>;
@@ -66,20 +63,10 @@ impl Sandbox {
         Pod { name: pod_name.clone(), namespace: pod_namespace.clone(), uid: pod_uid.clone() }
     }
 
-    /// What its attachments have in common: also those that a running pod gets later.
-    pub fn spec(&self) -> PodSpec {
+    /// The CNI call that made it.
+    pub fn call(&self) -> AttachmentKey {
         let PodRecord { container_id, ifname, .. } = &self.record;
-        PodSpec {
-            key: AttachmentKey { container_id: container_id.clone(), ifname: ifname.clone() },
-            network: self.record.network.clone(),
-            netns_path: self.record.netns.clone(),
-            pod: Some(self.pod()).filter(|pod| *pod != Pod::default()),
-            routes: RoutePolicy {
-                default_route: self.record.allow_default_route,
-                overlap: self.record.allow_route_overlap,
-            },
-            taken: self.record.taken.iter().filter_map(|name| name.parse().ok()).collect(),
-        }
+        AttachmentKey { container_id: container_id.clone(), ifname: ifname.clone() }
     }
 
     /// Whether the namespace lives, as far as can be seen. Blocking.
@@ -88,7 +75,7 @@ impl Sandbox {
     }
 
     /// Whether the namespace has certainly ended. Blocking.
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match Place::of(&self.record.netns, self.netns) {
             Place::Gone => true,
             Place::At(_) | Place::Unseen(_) => false,
@@ -99,7 +86,7 @@ impl Sandbox {
 impl Sandboxes {
     /// Makes the folder beside the CNI socket, for root only. Blocking.
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
-        let path = own_folder(pods::folder(cni_socket))?;
+        let path = files::own_folder(pods::folder(cni_socket))?;
         Ok(Self { path: path.into(), read: Arc::default(), changes: watch::Sender::new(0) })
     }
 
@@ -162,30 +149,21 @@ impl Sandboxes {
         }
     }
 
-    /// Tells of changes, and removes what is left of pods that ended without DEL, until `stop`.
+    /// Tells of changes, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut changes = match self.watched() {
-            Ok(changes) => changes.map(drop).boxed(),
+            Ok(changes) => changes,
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "the records of sandboxes are not watched: a running pod gets its network services when its annotation is edited the next time");
-                futures::stream::pending().boxed()
+                return;
             }
         };
-        let mut prune = tokio::time::interval(PRUNED);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = prune.tick() => {
-                    let sandboxes = self.clone();
-                    blocking(move || sandboxes.prune()).await;
-                }
-                change = changes.next() => {
-                    if change.is_none() {
-                        changes = futures::stream::pending().boxed();
-                    }
-                    self.changes.send_modify(|count| *count = count.wrapping_add(1));
-                }
+                change = changes.next() => if change.is_none() { return },
             }
+            self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -195,23 +173,16 @@ impl Sandboxes {
         inotify.into_event_stream([0; 1024])
     }
 
-    fn prune(&self) {
-        for sandbox in self.all().unwrap_or_default() {
-            // What was written since the look is another sandbox's.
-            let same = |written: SystemTime| written == sandbox.since;
-            let path = self.path.join(pods::file_name(sandbox.netns.dev, sandbox.netns.ino));
-            if sandbox.is_gone() && std::fs::metadata(path).and_then(|now| now.modified()).is_ok_and(same) {
-                let NetnsId { dev, ino } = sandbox.netns;
-                let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));
-                let removed = std::fs::remove_file(self.path.join(pods::file_name(dev, ino)));
-                let container = &sandbox.record.container_id;
-                tracing::info!(
-                    container,
-                    ok = removed.is_ok(),
-                    "the sandbox of a pod has gone without DEL: its record is removed"
-                );
-            }
+    /// Removes the record of a sandbox, and the agent's mark beside it; none where it has been written anew meanwhile. Blocking.
+    pub fn remove(&self, sandbox: &Sandbox) -> Option<io::Result<()>> {
+        let NetnsId { dev, ino } = sandbox.netns;
+        let path = self.path.join(pods::file_name(dev, ino));
+        let same = |written: SystemTime| written == sandbox.since;
+        if !std::fs::metadata(&path).and_then(|now| now.modified()).is_ok_and(same) {
+            return None;
         }
+        let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));
+        Some(std::fs::remove_file(path))
     }
 }
 
@@ -251,23 +222,6 @@ fn read(path: &Path, netns: NetnsId) -> Option<Sandbox> {
     let since = std::fs::metadata(path).ok()?.modified().ok()?;
     let record = PodRecord::parse(&std::fs::read(path).ok()?).ok()?;
     Some(Sandbox { netns, record, since })
-}
-
-/// A folder that is this user's alone.
-fn own_folder(path: PathBuf) -> io::Result<PathBuf> {
-    match std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    let metadata = std::fs::symlink_metadata(&path)?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::other(format!("{} is not a folder of the agent's own: remove it", path.display())));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(path)
 }
 
 #[cfg(test)]

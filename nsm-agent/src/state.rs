@@ -10,14 +10,15 @@ mod record;
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
+
+use crate::files;
 
 pub use hold::Hold;
 pub use record::{
@@ -178,14 +179,8 @@ impl<R: Record> Records<R> {
         let key = record.key();
         let path = self.path(&key);
         let envelope = Envelope { format: FORMAT, boot_id: self.inner.boot_id.clone(), record: &record };
-        let write = |fresh: &Path| {
-            let text = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
-            fs::File::create(fresh)?.write_all(&text)?;
-            fs::rename(fresh, &path)
-        };
-        let fresh = path.with_extension("new");
-        if let Err(source) = write(&fresh) {
-            let _ = fs::remove_file(&fresh);
+        let written = serde_json::to_vec(&envelope).map_err(io::Error::other);
+        if let Err(source) = written.and_then(|text| files::replace(&path, &text)) {
             return Err(Error::Io { action: "write", path, source });
         }
         self.lock().insert(key, Arc::new(record));

@@ -32,7 +32,7 @@ impl Engine {
         while let Some(earlier) = manager.attachments.find(earlier) {
             let slot = manager.turns.at(&earlier.key);
             let _turn = slot.turn().await;
-            if manager.detach(&earlier.key).await? {
+            if self.end_one(&earlier.key).await? {
                 let (container, before) = (&attachment.key.container_id, &earlier.key.container_id);
                 tracing::info!(
                     container,

@@ -14,7 +14,8 @@ use super::{Engine, Made, Spec, cancelled, exists};
 use crate::{
     annotations::{self, Annotations, Named, Wish},
     failpoint,
-    state::{Attachment, AttachmentKey, Inherited, Pod, PodAdd, Records, RoutePolicy, Source, blocking},
+    sandboxes::Sandbox,
+    state::{Attachment, AttachmentKey, Inherited, Pod, PodAdd, Records, RoutePolicy, Source},
 };
 
 /// What the attachments of a pod have in common.
@@ -35,6 +36,19 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
+    /// Of the pod with this sandbox: also for what a running pod gets later.
+    pub fn of(sandbox: &Sandbox) -> Self {
+        let record = &sandbox.record;
+        Self {
+            key: sandbox.call(),
+            network: record.network.clone(),
+            netns_path: record.netns.clone(),
+            pod: Some(sandbox.pod()).filter(|pod| *pod != Pod::default()),
+            routes: RoutePolicy { default_route: record.allow_default_route, overlap: record.allow_route_overlap },
+            taken: record.taken.iter().filter_map(|name| name.parse().ok()).collect(),
+        }
+    }
+
     /// The attachment for one wish.
     pub fn spec(&self, wanted: Named) -> Spec {
         let Named { interface, service, labels } = wanted;
@@ -202,27 +216,6 @@ impl Engine {
                 }
             }
         }
-        self.forget_inherited().await;
-    }
-
-    /// Forgets what pods inherited that have ended: the DEL of a pod that has nothing else does not come here.
-    pub async fn forget_inherited(&self) {
-        // First, as an ADD leaves its record of the sandbox before the one that is here.
-        let known = self.parts.inherited.all();
-        if known.is_empty() {
-            return;
-        }
-        let sandboxes = self.parts.sandboxes.clone();
-        let Ok(all) = blocking(move || sandboxes.all()).await else { return };
-        for inherited in known {
-            let AttachmentKey { container_id, ifname } = &inherited.key;
-            let recorded = all.iter().any(|sandbox| sandbox.record.is_of(container_id, ifname));
-            if !recorded
-                && self.of_pod(&inherited.key).is_empty()
-                && let Err(error) = self.parts.inherited.remove(&inherited.key).await
-            {
-                tracing::warn!(container = container_id, ifname, %error, "a record of a pod that has gone stays");
-            }
-        }
+        self.forget_ended().await;
     }
 }

@@ -10,7 +10,8 @@ use std::{
 
 use nsm_cni_types::chained::{self, Derived, Entry, File, Reason};
 
-use super::{Outcome, files};
+use super::Outcome;
+use crate::files;
 
 pub(super) const SUBJECT: &str = "CNI configuration";
 /// Pauses before ours is restored once more, and how long it must have stayed for that to be forgotten.
@@ -145,7 +146,9 @@ impl Conf {
 
     fn write(&mut self, derived: Derived, files: &[File]) -> Outcome {
         let text = derived.text.as_bytes();
-        if let Err(error) = files::replace(&self.dir, &derived.name, self.mode(&derived), &mut Cursor::new(text)) {
+        if let Err(error) =
+            files::replace_durably(&self.dir, &derived.name, self.mode(&derived), &mut Cursor::new(text))
+        {
             return self.unwritten(&derived, &error);
         }
         self.tidy(files, &derived);
@@ -169,12 +172,12 @@ impl Conf {
     /// Removes earlier ones of ours, when the one that counts is in place, and what an agent that was killed left of them.
     fn tidy(&self, files: &[File], derived: &Derived) {
         for name in chained::NAMES {
-            if let Err(error) = files::remove(&self.dir, &files::beside(name)) {
+            if let Err(error) = files::remove_durably(&self.dir, &files::beside(name)) {
                 tracing::error!(file = files::beside(name), %error, "cannot be removed");
             }
         }
         for file in files.iter().filter(|file| chained::is_ours(&file.name) && file.name != derived.name) {
-            match files::remove(&self.dir, &file.name) {
+            match files::remove_durably(&self.dir, &file.name) {
                 Ok(()) => tracing::info!(file = file.name, "removed: {} is in its place", derived.name),
                 Err(error) => tracing::error!(file = file.name, %error, "cannot be removed"),
             }

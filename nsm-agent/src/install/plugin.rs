@@ -11,7 +11,8 @@ use std::{
 
 use nsm_cni_types::chained::TYPE;
 
-use super::{Outcome, files};
+use super::Outcome;
+use crate::files;
 
 pub(super) const SUBJECT: &str = "installed plugin";
 /// Anybody may run it; root alone may change it.
@@ -69,7 +70,7 @@ impl Plugin {
             && File::open(place).is_ok_and(|there| equal(&source, &there).unwrap_or(false));
         if !same {
             io::Seek::rewind(&mut source).map_err(of_source)?;
-            files::replace(&self.dir, TYPE, MODE, &mut source).map_err(|error| (self.dir.clone(), error))?;
+            files::replace_durably(&self.dir, TYPE, MODE, &mut source).map_err(|error| (self.dir.clone(), error))?;
             tracing::info!(path = %place.display(), "nsm-cni installed");
         }
         self.same = Seen::of(place);

@@ -5,7 +5,7 @@
 //! (`Healer::trouble`), so that an event that comes late moves nothing and none that comes early is lost. A connection
 //! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends, also when the matches of its network
 //! service change and choose another one (`matches`); the client of any other one gets an UPDATE with state DOWN and decides itself.
-//! A connection whose pod has gone without DEL is closed. A wire that could not be taken away is tried again until it is gone.
+//! What a pod has that has gone without DEL is ended, by whoever ends attachments ([`Ends`]). A wire that could not be taken away is tried again until it is gone.
 
 mod mailbox;
 mod matches;
@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use nsm_proto::connection::State;
 use tokio::sync::watch as changes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,11 +44,19 @@ const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// Who ends attachments of the CNI plugin: in the turn of their pod, with all that is recorded of it.
+#[async_trait]
+pub trait Ends: Send + Sync {
+    /// Ends all that the pod of this attachment has, if its namespace has gone; false: it has not.
+    async fn if_pod_is_gone(&self, key: &AttachmentKey) -> bool;
+}
+
 /// The healer. Clones share it.
 #[derive(Clone)]
 pub struct Healer {
     manager: Manager,
     metrics: Metrics,
+    ends: Arc<dyn Ends>,
     tasks: TaskTracker,
     stop: CancellationToken,
     healing: Arc<Patients>,
@@ -88,12 +97,19 @@ impl Trouble {
 }
 
 impl Healer {
-    pub(super) fn new(manager: Manager, metrics: Metrics, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        manager: Manager,
+        metrics: Metrics,
+        ends: Arc<dyn Ends>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let old = manager.wires.connections.all().into_iter().map(|record| record.id.clone());
         let places = Arc::new(Places::before(old));
         Self {
             manager,
             metrics,
+            ends,
             tasks,
             stop,
             healing: Arc::default(),
@@ -203,7 +219,7 @@ impl Healer {
                     tracing::warn!(connection = id, %error, "connection not healed yet");
                     self.healing.failed(&id, &error.to_string());
                     // Its end is what the next look finds.
-                    self.pod_is_gone(&key).await;
+                    self.ends.if_pod_is_gone(&key).await;
                 }
             }
         }

@@ -45,6 +45,11 @@ impl Slot {
         self.turn.lock().await
     }
 
+    /// The turn, if nobody has it.
+    pub fn try_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.turn.try_lock().ok()
+    }
+
     /// For an ADD: cancelled by the first DEL from now on.
     pub fn called_off(&self) -> CancellationToken {
         self.deleted().child_token()

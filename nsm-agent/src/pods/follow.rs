@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     annotations::Annotations,
-    attach::Engine,
+    attach::{Engine, PodSpec},
     kubernetes::jitter,
     netns::PodsNetns,
     sandboxes::Sandbox,
@@ -161,7 +161,7 @@ impl Follower {
     pub(super) async fn look_at_sandboxes(self: &Arc<Self>) {
         let sandboxes = self.engine.sandboxes().clone();
         let Ok(mut all) = blocking(move || sandboxes.all()).await else { return };
-        self.engine.forget_inherited().await;
+        self.engine.forget_ended().await;
         self.state().added.retain(|call| all.iter().any(|one| one.record.is_of(&call.container_id, &call.ifname)));
         all.sort_by_key(|sandbox| sandbox.since);
         // Of each pod the newest: an earlier one may still be there.
@@ -175,7 +175,7 @@ impl Follower {
         drop(state);
         for (key, sandbox) in newest {
             if self.pods.seen().pod(&key).is_some_and(|found| found.is(&sandbox.pod())) {
-                self.look_into(&key, &sandbox.spec().key);
+                self.look_into(&key, &sandbox.call());
             }
         }
     }
@@ -183,7 +183,7 @@ impl Follower {
     /// Whether what the pod's namespace asks for is known, and was not when the pod was made.
     fn inherits_late(&self, sandbox: &Sandbox) -> bool {
         sandbox.record.namespace_unknown
-            && self.engine.inherited(&sandbox.spec().key).is_none()
+            && self.engine.inherited(&sandbox.call()).is_none()
             && self.pods.seen().read.namespaces
     }
 
@@ -191,7 +191,7 @@ impl Follower {
     async fn inherit_late(&self, found: &Found, sandbox: &Sandbox) -> Result<(), Error> {
         if self.inherits_late(sandbox) {
             let asks = self.pods.seen().namespace(&found.key.namespace).cloned().unwrap_or_default();
-            self.engine.inherit(&sandbox.spec().key, asks).await?;
+            self.engine.inherit(&sandbox.call(), asks).await?;
         }
         self.state().late.remove(&found.key);
         Ok(())
@@ -310,7 +310,7 @@ impl Follower {
             self.state().missing.remove(&found.key);
             return Outcome::Done;
         };
-        let spec = sandbox.spec();
+        let spec = PodSpec::of(&sandbox);
         let slot = self.engine.manager().turns.at(&spec.key);
         let called_off = slot.called_off();
         let _turn = tokio::select! {
@@ -358,7 +358,7 @@ impl Follower {
 
     /// When the pod's own ADD has come, if that may still be under way: the plugin records a sandbox before it asks.
     fn add_is_to_come(&self, sandbox: &Sandbox, age: Duration) -> Option<Instant> {
-        let call = sandbox.spec().key;
+        let call = sandbox.call();
         let ended = self.state().added.contains(&call);
         if !sandbox.record.asked || ended || !self.engine.of_pod(&call).is_empty() {
             return None;

@@ -7,6 +7,8 @@ use std::{io, path::Path, sync::Arc};
 
 use nsm_cni_types::pods::{self, Annotations};
 
+use crate::files;
+
 /// The folder. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Namespaces {
@@ -16,7 +18,7 @@ pub struct Namespaces {
 impl Namespaces {
     /// Makes the folder beside the CNI socket, for root only. Blocking.
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
-        Ok(Self { path: super::own_folder(pods::namespaces_folder(cni_socket))?.into() })
+        Ok(Self { path: files::own_folder(pods::namespaces_folder(cni_socket))?.into() })
     }
 
     /// The annotations of a namespace, as they were written last; none where nothing is known of it. Blocking.
@@ -48,9 +50,7 @@ impl Namespaces {
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        let fresh = self.path.join(format!(".{name}.new"));
-        std::fs::write(&fresh, serde_json::to_vec(annotations)?)?;
-        std::fs::rename(fresh, path)
+        files::replace(&path, &serde_json::to_vec(annotations)?)
     }
 
     /// The namespaces that have a file. Blocking.

@@ -1,3 +1,5 @@
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
+
 use nsm_cni_types::pods::Annotations;
 
 use super::*;
@@ -20,6 +22,14 @@ fn leave(sandboxes: &Sandboxes, container: &str, netns: &(PathBuf, NetnsId)) {
     std::fs::write(sandboxes.path.join(pods::file_name(netns.1.dev, netns.1.ino)), record.to_json()).unwrap();
 }
 
+/// As whoever ends pods does.
+fn prune(sandboxes: &Sandboxes) {
+    let all = sandboxes.all().unwrap();
+    for gone in all.iter().filter(|sandbox| sandbox.is_gone()) {
+        let _ = sandboxes.remove(gone);
+    }
+}
+
 fn open(dir: &Path) -> Sandboxes {
     Sandboxes::open(&dir.join("cni.sock")).unwrap()
 }
@@ -34,8 +44,8 @@ fn a_pod_is_found_while_its_namespace_stands() {
     leave(&sandboxes, "b", &new);
     std::fs::write(sandboxes.path.join("4-5"), "{").unwrap();
     let found = sandboxes.by_netns(old.1).unwrap();
-    assert_eq!((found.pod().name.as_str(), found.spec().key.to_string()), ("p", "a/eth0".into()));
-    assert!(found.spec().routes.default_route);
+    assert_eq!((found.pod().name.as_str(), found.call().to_string()), ("p", "a/eth0".into()));
+    assert!(crate::attach::PodSpec::of(&found).routes.default_route);
     assert_eq!(sandboxes.all().unwrap().len(), 2);
     // Another one in its place.
     std::fs::remove_file(&old.0).unwrap();
@@ -56,7 +66,7 @@ fn what_is_gone_is_removed_and_what_cannot_be_seen_stays() {
     leave(&sandboxes, "b", &unseen);
     std::fs::remove_file(&gone.0).unwrap();
     std::fs::remove_dir_all(dir.path().join("elsewhere")).unwrap();
-    sandboxes.prune();
+    prune(&sandboxes);
     let left: Vec<String> =
         sandboxes.all().unwrap().iter().map(|sandbox| sandbox.record.container_id.clone()).collect();
     assert_eq!(left, ["b"]);
@@ -112,7 +122,7 @@ fn attachment(container: &str, netns: &(PathBuf, NetnsId)) -> Attachment {
         mac: nsm_netlink::Mac([2, 0, 0, 0, 0, 1]),
         ips: Vec::new(),
         mtu: None,
-        routes: RoutePolicy { default_route: false, overlap: false },
+        routes: crate::state::RoutePolicy { default_route: false, overlap: false },
     }
 }
 
@@ -148,6 +158,6 @@ fn a_record_that_was_written_anew_is_not_pruned() {
     let record = sandboxes.path.join(pods::file_name(gone.1.dev, gone.1.ino));
     let since = SystemTime::now() + Duration::from_secs(9);
     std::fs::File::options().write(true).open(&record).unwrap().set_modified(since).unwrap();
-    sandboxes.prune();
+    prune(&sandboxes);
     assert!(record.exists());
 }

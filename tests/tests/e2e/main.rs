@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         pods::two_services_in_one_annotation,
         pods::both_forms_and_the_namespaces,
         pods::mistakes_fail_by_name_and_change_nothing,
+        pods::every_end_of_a_pod_ends_all_that_is_recorded_of_it,
         pods::who_asks_nothing_needs_no_agent,
         pods::who_may_ask_starts_whatever_the_agent_does,
         pods::an_owed_del_ends_all_of_a_pod,

@@ -178,6 +178,49 @@ pub(crate) fn mistakes_fail_by_name_and_change_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the agent keeps of pods in its run directory, besides connections.
+fn recorded(node: &Node) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for folder in ["attachments", "inherited", "pod-adds"] {
+        for entry in fs::read_dir(node.run_dir().join(folder)).with_context(|| folder.to_owned())? {
+            all.push(format!("{folder}/{}", entry?.file_name().display()));
+        }
+    }
+    Ok(all)
+}
+
+/// However a pod ends: nothing that was recorded of it waits for the agent's next start.
+pub(crate) fn every_end_of_a_pod_ends_all_that_is_recorded_of_it() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoints = two_services(&node)?;
+    fs::write(
+        node.dir().join("cni.sock.namespaces/team"),
+        json!({"networkservicemesh.io": "kernel://icmp"}).to_string(),
+    )?;
+    for way in ["GC with a list", "GC without a list", "the namespace's end"] {
+        let pod = node.pod("client")?;
+        let sandbox = Sandbox::of(&node, &pod, v1("kernel://other"));
+        sandbox.call("ADD")?.ok()?;
+        ensure!(
+            recorded(&node)?.len() == 3,
+            "two attachments, and what it has of its namespace: {:?}",
+            recorded(&node)?
+        );
+        let conf = sandbox.conf.clone();
+        match way {
+            "GC with a list" => drop(node.cni().gc(&conf, Some(&[]))?.ok()?),
+            "GC without a list" => {
+                drop(pod);
+                node.cni().gc(&conf, None)?.ok()?;
+            }
+            _ => drop(pod),
+        }
+        eventually(way, SOON, || recorded(&node), Vec::is_empty)?;
+        ensure!(node.connections()?.is_empty(), "{way}");
+    }
+    Ok(())
+}
+
 pub(crate) fn who_asks_nothing_needs_no_agent() -> anyhow::Result<()> {
     let mut node = Node::start("node-1")?;
     let pod = node.pod("client")?;

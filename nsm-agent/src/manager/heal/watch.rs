@@ -233,7 +233,7 @@ impl Healer {
         }
         match &record.owner {
             Owner::Attachment(key) => {
-                if self.pod_is_gone(key).await {
+                if self.ends.if_pod_is_gone(key).await {
                     return;
                 }
                 if let Some(record) = self.standing(&record.id) {
@@ -249,21 +249,5 @@ impl Healer {
                 }
             }
         }
-    }
-
-    /// Ends an attachment whose namespace has gone, in its turn: an ADD or DEL of it may be under way.
-    pub(super) async fn pod_is_gone(&self, key: &AttachmentKey) -> bool {
-        let slot = self.manager.turns.at(key);
-        let _turn = slot.turn().await;
-        let Some(attachment) = self.manager.attachments.get(key) else { return true };
-        if !self.manager.pods_netns(&attachment).await.is_gone() {
-            return false;
-        }
-        let (container, ifname) = (&key.container_id, &key.ifname);
-        tracing::info!(container, ifname, "the pod's namespace has gone without DEL: closed");
-        if let Err(error) = self.manager.detach(key).await {
-            tracing::error!(container, ifname, %error, "the attachment of a pod that has gone stays until DEL");
-        }
-        true
     }
 }

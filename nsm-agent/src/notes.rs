@@ -1,36 +1,27 @@
 //! DELs that `nsm-cni` could not bring while the agent was away: notes in `<cniSocket>.owed/`.
 //!
-//! Guarantees: a note is removed when its attachment has been ended, not before, and within a second of the agent's return; an
-//! ADD of the same attachment works it off first. A DEL that fails is tried again, with a growing pause. A note that cannot be
-//! read is set aside and reported; one of a newer format is left for the agent that knows it, and reported once.
+//! Guarantees: a note is removed when its attachment has been ended, not before (`attach/owed.rs`). One that cannot be read is set
+//! aside and reported; one of a newer format is left for the agent that knows it, and reported once.
 
 use std::{
     collections::BTreeSet,
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attach::Engine,
+    files,
     state::{AttachmentKey, blocking},
 };
 
-/// Most DELs that are worked off at the same time.
-const AT_ONCE: usize = 32;
 /// Newest format that this version reads.
 const FORMAT: u32 = 1;
 /// Most notes of a newer format that are reported, each once.
 const REPORTED: usize = 1000;
-/// First and longest pause before a DEL that failed is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// The folder of the notes. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -41,13 +32,7 @@ pub struct Folder {
 }
 
 /// Tells when a note has come.
-type Changes = inotify::EventStream<[u8; 1024]>;
-
-/// The folder of the notes, watched.
-pub struct Watched {
-    folder: Folder,
-    changes: io::Result<Changes>,
-}
+pub type Changes = inotify::EventStream<[u8; 1024]>;
 
 /// A note in the folder.
 #[derive(Debug)]
@@ -74,19 +59,7 @@ impl Folder {
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
         let mut path = cni_socket.as_os_str().to_owned();
         path.push(".owed");
-        let path = PathBuf::from(path);
-        match std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let metadata = std::fs::symlink_metadata(&path)?;
-        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::other(format!("{} is not a folder of the agent's own: remove it", path.display())));
-        }
-        if metadata.mode() & 0o077 != 0 {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-        }
+        let path = files::own_folder(path.into())?;
         Ok(Self { path, reported: Arc::default() })
     }
 
@@ -96,67 +69,17 @@ impl Folder {
         self.one(self.path.join(name)).filter(|note| note.key == *key)
     }
 
-    async fn notes(&self) -> Vec<Note> {
+    /// All that can be read.
+    pub async fn notes(&self) -> Vec<Note> {
         let folder = self.clone();
         blocking(move || folder.read()).await
     }
 
-    /// Hears of notes from now on.
-    pub fn watch(&self) -> Watched {
-        Watched { folder: self.clone(), changes: self.changes() }
-    }
-
-    /// Works off what is there and what comes, until `stop`.
-    async fn work(self, changes: io::Result<Changes>, engine: Engine, stop: CancellationToken) {
-        let mut changes = match changes {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "owed DELs are not watched: each ADD and start of the agent still works them off");
-                self.work_off(&engine).await;
-                return;
-            }
-        };
-        let mut pause = PAUSES.0;
-        loop {
-            let failed = self.work_off(&engine).await;
-            let again = async {
-                match failed {
-                    0 => std::future::pending().await,
-                    _ => tokio::time::sleep(pause).await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                change = changes.next() => if change.is_none() { return },
-                () = again => {}
-            }
-            pause = if failed == 0 { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
-        }
-    }
-
-    fn changes(&self) -> io::Result<Changes> {
+    /// Hears of notes from now on. Blocking, but for nobody.
+    pub fn watch(&self) -> io::Result<Changes> {
         let inotify = Inotify::init()?;
         inotify.watches().add(&self.path, WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE)?;
         inotify.into_event_stream([0; 1024])
-    }
-
-    /// How many DELs failed.
-    async fn work_off(&self, engine: &Engine) -> usize {
-        // Side by side: one whose ADD still runs waits for that.
-        let work = |note: Note| async move {
-            let done = engine.del_owed(note).await;
-            if let Err((key, error)) = &done {
-                tracing::error!(
-                    container = key.container_id,
-                    ifname = key.ifname,
-                    %error,
-                    "owed DEL failed: the note stays, and is tried again"
-                );
-            }
-            usize::from(done.is_err())
-        };
-        let outcomes = futures::stream::iter(self.notes().await).map(work).buffer_unordered(AT_ONCE);
-        outcomes.fold(0, async |failed, one| failed + one).await
     }
 
     fn read(&self) -> Vec<Note> {
@@ -197,13 +120,6 @@ impl Folder {
                 "a note about an owed DEL has format {format}, this agent knows up to {FORMAT}: left alone, for an agent of the plugin's version"
             );
         }
-    }
-}
-
-impl Watched {
-    /// Works off what is there and what comes, until `stop`.
-    pub async fn run(self, engine: Engine, stop: CancellationToken) {
-        self.folder.work(self.changes, engine, stop).await;
     }
 }
 
