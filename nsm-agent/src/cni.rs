@@ -18,12 +18,13 @@ use std::{
 use nsm_cni_types::Mechanism;
 use nsm_proto::cni::{self, cni_server};
 use nsm_sdk::serve::Connection as Socket;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
 use crate::{
     annotations::Elsewhere,
     attach::Engine,
+    manager::Slot,
     metrics::{Metrics, Operation},
     sandboxes::Namespaces,
     selftest::SelfTest,
@@ -65,6 +66,35 @@ impl Server {
         let _ = tokio::time::timeout_at(deadline, self.tasks.wait()).await;
     }
 
+    /// Runs an ADD, which is called off by a DEL, or when the plugin hangs up.
+    async fn adding<W, R>(
+        &self,
+        key: AttachmentKey,
+        started: Instant,
+        work: W,
+    ) -> Result<Response<cni::AddResponse>, Status>
+    where
+        W: FnOnce(Self, Adding) -> R + Send + 'static,
+        R: Future<Output = Result<cni::AddResponse, Status>> + Send + 'static,
+    {
+        let (server, slot) = (self.clone(), self.parts.engine.manager().turns.at(&key));
+        let called_off = slot.called_off();
+        // Dropped with this call when the plugin hangs up.
+        let caller = called_off.clone().drop_guard();
+        let done = self
+            .run(async move {
+                let adding = Adding { key: key.clone(), slot: slot.clone(), called_off };
+                let done = work(server.clone(), adding).await;
+                // Until here a DEL finds this slot, and no other one.
+                drop(slot);
+                report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
+                done
+            })
+            .await;
+        drop(caller);
+        done.map(Response::new)
+    }
+
     /// Runs an operation in a task of its own, which goes on when the caller hangs up.
     async fn run<T: Send + 'static>(
         &self,
@@ -78,6 +108,13 @@ impl Server {
             }
         }
     }
+}
+
+/// An ADD under way.
+struct Adding {
+    key: AttachmentKey,
+    slot: Arc<Slot>,
+    called_off: CancellationToken,
 }
 
 /// One log line and one count per outcome.
@@ -136,22 +173,12 @@ impl cni_server::Cni for Server {
         self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
         let netns = self.passed_netns(&socket, &asked.netns_url).await?;
-        let (server, slot) = (self.clone(), self.parts.engine.manager().turns.at(&key));
-        let called_off = slot.called_off();
-        // Dropped with this call when the plugin hangs up.
-        let caller = called_off.clone().drop_guard();
-        let done = self
-            .run(async move {
-                let done = server.add_one(&key, asked, netns, called_off).await;
-                // Until here a DEL finds this slot, and no other one.
-                drop(slot);
-                report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
-                done
-            })
-            .await;
-        drop(caller);
+        let work = |server: Self, Adding { key, called_off, .. }| async move {
+            server.add_one(&key, asked, netns, called_off).await
+        };
+        let done = self.adding(key, started, work).await;
         crate::failpoint::hit("add.answered");
-        done.map(Response::new)
+        done
     }
 
     async fn del(&self, request: Request<cni::DelRequest>) -> Result<Response<cni::DelResponse>, Status> {
@@ -189,18 +216,10 @@ impl cni_server::Cni for Server {
         self.parts.plugins.called(&asked.plugin_version);
         let key = key(asked.key.clone())?;
         let netns = self.passed_netns(&socket, &asked.netns_url).await?;
-        let (server, slot) = (self.clone(), self.parts.engine.manager().turns.at(&key));
-        let called_off = slot.called_off();
-        let caller = called_off.clone().drop_guard();
-        let done = self
-            .run(async move {
-                let done = server.add_pod_one(&key, &slot, asked, netns, called_off).await;
-                report(&server.parts.metrics, Operation::Add, &key, started, done.as_ref().map(|_| ()));
-                done
-            })
-            .await;
-        drop(caller);
-        done.map(Response::new)
+        let work = |server: Self, Adding { key, slot, called_off }| async move {
+            server.add_pod_one(&key, &slot, asked, netns, called_off).await
+        };
+        self.adding(key, started, work).await
     }
 
     async fn check_pod(&self, request: Request<cni::CheckRequest>) -> Result<Response<cni::CheckResponse>, Status> {

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::registry::{Party, testing};
+use nsm_sdk::Kind;
 
 fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()

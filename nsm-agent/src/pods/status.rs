@@ -6,7 +6,7 @@
 //! changes. Nothing is written about attachments that network configurations asked for, nor about a pod that ends.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -72,8 +72,8 @@ struct Writer {
 
 #[derive(Default)]
 struct Written {
-    /// Pods that are being written, and whether to look again afterwards.
-    running: HashMap<Key, bool>,
+    /// Pods that are being written, each by one task.
+    running: HashMap<Key, After>,
     /// Failures to heal that have been told, by connection.
     told: HashMap<ConnectionId, u32>,
     /// Pods that have all that is to be said of them, by the object's version and what that was.
@@ -82,6 +82,30 @@ struct Written {
     refused: HashMap<Key, Refused>,
     /// Why it did not, as far as the log has it.
     reasons: BTreeSet<String>,
+}
+
+/// What comes when a pod has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Nothing.
+    Rest,
+    /// It is written anew: something has changed meanwhile.
+    Again,
+}
+
+/// A pod is the holder's to write: however that ends, another one can come after it.
+struct Writing {
+    writer: Arc<Writer>,
+    key: Key,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let after = self.writer.state().running.remove(&self.key);
+        if after == Some(After::Again) {
+            self.writer.start(self.key.clone());
+        }
+    }
 }
 
 /// When a pod is tried again.
@@ -267,27 +291,16 @@ impl Writer {
 
     /// Has a pod written, by one task.
     fn start(self: &Arc<Self>, key: Key) {
-        let mut state = self.state();
-        if let Some(again) = state.running.get_mut(&key) {
-            *again = true;
-            return;
-        }
-        state.running.insert(key.clone(), false);
-        drop(state);
-        let writer = self.clone();
-        let work = async move { writer.write_all(key).await };
-        self.of.tasks.spawn(self.of.stop.clone().run_until_cancelled_owned(work));
-    }
-
-    async fn write_all(self: Arc<Self>, key: Key) {
-        loop {
-            self.write(&key).await;
-            let mut state = self.state();
-            if state.running.insert(key.clone(), false) != Some(true) {
-                state.running.remove(&key);
+        match self.state().running.entry(key.clone()) {
+            hash_map::Entry::Occupied(mut running) => {
+                running.insert(After::Again);
                 return;
             }
-        }
+            hash_map::Entry::Vacant(nobody) => nobody.insert(After::Rest),
+        };
+        let writing = Writing { writer: self.clone(), key };
+        let work = async move { writing.writer.write(&writing.key).await };
+        self.of.tasks.spawn(self.of.stop.clone().run_until_cancelled_owned(work));
     }
 
     /// Writes until a pod is as it is to be, or it cannot be.
