@@ -23,9 +23,12 @@ use tokio::sync::watch as changes;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
-    candidates,
+    candidates, memory,
     registry::{self, Entry, Outcome, Owner, Party, Registrant, Registry},
 };
+
+/// A list of more endpoints takes memory that is worth giving back.
+const MANY: usize = 1000;
 
 /// What the rest of the agent tells.
 #[async_trait]
@@ -83,6 +86,9 @@ impl Admin {
             unreachable: entry.unreachable().unwrap_or_default(),
             connections: connections.get(&entry.message.name).copied().unwrap_or_default(),
         };
+        if found.len() > MANY {
+            memory::give_back_soon();
+        }
         Ok(EndpointList { items: found.iter().map(of).collect() })
     }
 

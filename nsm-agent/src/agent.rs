@@ -118,8 +118,7 @@ impl Agent {
             excluded.follow(way, &tasks, &stop);
         }
         let metrics = Metrics::new();
-        let name = settings.node_name();
-        let peers = Peers::new();
+        let (name, peers) = (settings.node_name(), Peers::new());
         let life = Duration::from_secs(settings.max_token_lifetime_seconds);
         let ids = Ids::new(&boot_id, netlink.netns().id());
         let endpoints = Endpoints::new(registry.directory().clone(), peers.clone(), name.clone());
@@ -162,7 +161,8 @@ impl Agent {
             // Nobody writes more than there is.
             namespaces.complete()?;
         }
-        let watched_pods = way.clone().map(|way| Pods::watch(way, name.clone(), namespaces.clone(), &tasks, &stop));
+        let watched_pods =
+            way.clone().map(|way| Pods::watch(way, name.clone(), namespaces.clone(), metrics.clone(), &tasks, &stop));
         let plugins = cni::plugins::Plugins::default();
         let server = cni::Server::new(cni::Parts {
             engine: engine.clone(),
@@ -279,7 +279,12 @@ async fn open_registry(
     let access = settings.service_access;
     match way {
         None => {
-            let embedded = registry::Settings { dir: settings.state_dir.clone(), max_life: REGISTRATION, access };
+            let embedded = registry::Settings {
+                dir: settings.state_dir.clone(),
+                boot_id: boot_id.to_owned(),
+                max_life: REGISTRATION,
+                access,
+            };
             Ok(Embedded::open(embedded, pods).await?)
         }
         Some(way) => {

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    install::Outcome,
     manager::Owed,
     metrics::{Metrics, Now},
     node::Tests,
@@ -57,6 +58,9 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
 
 fn scrape(shown: &Shown) -> Response {
     let (services, endpoints, watches) = shown.directory.counts();
+    for (part, outcome) in shown.tests.installed.all() {
+        shown.metrics.installed(part, matches!(outcome, Outcome::Done(_)));
+    }
     let now = Now { connections: shown.connections.len(), owed: shown.owed.len(), services, endpoints, watches };
     match shown.metrics.text(now) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

@@ -26,6 +26,7 @@ use nsm_cni_types::chained::Entry;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::metrics::Part;
 use crate::{selftest::SelfTest, state::blocking};
 use conf::Conf;
 use plugin::Plugin;
@@ -71,31 +72,42 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl Part {
+    /// What findings call it.
+    pub fn subject(self) -> &'static str {
+        match self {
+            Self::Plugin => plugin::SUBJECT,
+            Self::Configuration => conf::SUBJECT,
+        }
+    }
+}
+
 /// What the installer has reached. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Installed {
-    shown: Arc<Mutex<Vec<(&'static str, Outcome)>>>,
+    shown: Arc<Mutex<Vec<(Part, Outcome)>>>,
 }
 
 impl Installed {
     /// Each thing with what became of it; empty when nothing is to be installed.
-    pub fn all(&self) -> Vec<(&'static str, Outcome)> {
+    pub fn all(&self) -> Vec<(Part, Outcome)> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is wrong, a line each.
     pub fn problems(&self) -> Vec<String> {
-        let problem = |(subject, outcome): &(&'static str, Outcome)| match outcome {
+        let problem = |(part, outcome): &(Part, Outcome)| match outcome {
             Outcome::Done(_) => None,
-            Outcome::Problem { .. } => Some(format!("{subject}: {outcome}")),
+            Outcome::Problem { .. } => Some(format!("{}: {outcome}", part.subject())),
         };
         self.all().iter().filter_map(problem).collect()
     }
 
     /// Shows it, and logs what has changed. Whether something is amiss.
-    fn show(&self, found: Vec<(&'static str, Outcome)>) -> bool {
+    fn show(&self, found: Vec<(Part, Outcome)>) -> bool {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        for (subject, outcome) in found.iter().filter(|one| !shown.contains(one)) {
+        for (part, outcome) in found.iter().filter(|one| !shown.contains(one)) {
+            let subject = part.subject();
             match outcome {
                 Outcome::Done(detail) => tracing::info!("{subject}: {detail}"),
                 Outcome::Problem { detail, fix } => tracing::error!("{subject}: {detail}; {fix}"),
@@ -122,7 +134,7 @@ impl Installer {
         let conf = settings.conf_dir.clone().map(|dir| Conf::new(dir, settings.entry.clone(), dirs));
         let installed = Installed::default();
         let waiting = Outcome::Problem { detail: "not looked at yet".into(), fix: "wait for the agent's start".into() };
-        let subjects = plugin.iter().map(|_| plugin::SUBJECT).chain(conf.iter().map(|_| conf::SUBJECT));
+        let subjects = plugin.iter().map(|_| Part::Plugin).chain(conf.iter().map(|_| Part::Configuration));
         let found = subjects.map(|subject| (subject, waiting.clone())).collect();
         *installed.shown.lock().unwrap_or_else(PoisonError::into_inner) = found;
         Self { plugin, conf, installed }
@@ -159,7 +171,7 @@ impl Installer {
     }
 
     /// One look, and what it takes. Blocking.
-    fn look(&mut self, problems: &[String]) -> Vec<(&'static str, Outcome)> {
+    fn look(&mut self, problems: &[String]) -> Vec<(Part, Outcome)> {
         let mut found = Vec::new();
         let mut missing = problems.first().cloned();
         if let Some(plugin) = &mut self.plugin {
@@ -167,10 +179,10 @@ impl Installer {
             if matches!(outcome, Outcome::Problem { .. }) {
                 missing.get_or_insert_with(|| "nsm-cni is not installed".into());
             }
-            found.push((plugin::SUBJECT, outcome));
+            found.push((Part::Plugin, outcome));
         }
         if let Some(conf) = &mut self.conf {
-            found.push((conf::SUBJECT, conf.install(missing.as_deref())));
+            found.push((Part::Configuration, conf.install(missing.as_deref())));
         }
         found
     }

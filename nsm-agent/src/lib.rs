@@ -18,6 +18,7 @@ pub mod http;
 pub mod install;
 pub mod kubernetes;
 pub mod manager;
+pub mod memory;
 pub mod metrics;
 mod netns;
 pub mod node;

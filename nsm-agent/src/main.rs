@@ -1,14 +1,15 @@
 //! `nsm-agent`: reads its settings, runs one agent, ends on SIGTERM or SIGINT.
 
-use std::{io::IsTerminal, process::ExitCode};
-
-mod memory;
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use nsm_agent::{
     agent::Agent,
     config::{self, LogFormat, Settings},
-    failpoint,
+    failpoint, memory,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         }
     };
     if settings.list_failpoints {
-        println!("{}", failpoint::ALL.join("\n"));
+        // Whoever reads no more has read enough.
+        let _ = writeln!(std::io::stdout(), "{}", failpoint::ALL.join("\n"));
         return ExitCode::SUCCESS;
     }
     nsm_netlink::settings_at(settings.proc_sys.clone());

@@ -78,6 +78,20 @@ struct CallLabel {
     call: ServiceCall,
 }
 
+/// Something that the agent installs on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Part {
+    /// `nsm-cni` in the runtime's directory.
+    Plugin,
+    /// The configuration that chains it.
+    Configuration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabel {
+    part: Part,
+}
+
 /// What is counted when a scrape comes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
@@ -102,6 +116,8 @@ pub struct Metrics {
     calls_total: Family<CallLabels, Counter>,
     call_seconds: Family<CallLabel, Histogram, fn() -> Histogram>,
     heals_total: Counter,
+    events_dropped_total: Counter,
+    installed: Family<PartLabel, Gauge>,
     now: Gauges,
 }
 
@@ -149,6 +165,7 @@ impl Metrics {
         let cni_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
         let call_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
         let (heals_total, now) = (Counter::default(), Gauges::default());
+        let (events_dropped_total, installed) = (Counter::default(), Family::default());
         registry.register("cni_operations", "CNI operations served, by outcome", Family::clone(&cni_total));
         registry.register(
             "cni_operation_seconds",
@@ -158,8 +175,22 @@ impl Metrics {
         registry.register("calls", "Requests and Closes of connections, by outcome", Family::clone(&calls_total));
         registry.register("call_seconds", "Time a Request or Close took", Family::clone(&call_seconds));
         registry.register("heals", "Connections moved or made again after a failure", heals_total.clone());
+        let dropped = "Events on pods that were not written, as too many waited";
+        registry.register("events_dropped", dropped, events_dropped_total.clone());
+        let in_place = "Whether a part that the agent installs is in its place";
+        registry.register("installed", in_place, Family::clone(&installed));
         now.register(&mut registry);
-        Self { registry: Arc::new(registry), cni_total, cni_seconds, calls_total, call_seconds, heals_total, now }
+        Self {
+            registry: Arc::new(registry),
+            cni_total,
+            cni_seconds,
+            calls_total,
+            call_seconds,
+            heals_total,
+            events_dropped_total,
+            installed,
+            now,
+        }
     }
 
     /// A CNI operation ended.
@@ -179,6 +210,16 @@ impl Metrics {
     /// A connection was healed.
     pub fn healed(&self) {
         self.heals_total.inc();
+    }
+
+    /// An event on a pod is not written: too many wait. Answers how many there were before.
+    pub fn event_dropped(&self) -> u64 {
+        self.events_dropped_total.inc()
+    }
+
+    /// Whether something that is to be installed is in its place.
+    pub fn installed(&self, part: Part, in_place: bool) {
+        self.installed.get_or_create(&PartLabel { part }).set(in_place.into());
     }
 
     /// The text that a scrape gets.
@@ -212,6 +253,9 @@ mod tests {
         metrics.cni(Operation::Gc, false, Duration::ZERO);
         metrics.call(ServiceCall::Request, true, Duration::from_millis(3));
         metrics.call(ServiceCall::Close, false, Duration::ZERO);
+        metrics.event_dropped();
+        metrics.installed(Part::Plugin, true);
+        metrics.installed(Part::Configuration, false);
         let now = Now { connections: 7, owed: 1, services: 2, endpoints: 3, watches: 4 };
         let text = metrics.text(now).unwrap();
         for line in [
@@ -227,6 +271,9 @@ mod tests {
             "nsm_heals_total 1",
             "nsm_connections 7",
             "nsm_owed_closes 1",
+            "nsm_events_dropped_total 1",
+            "nsm_installed{part=\"Plugin\"} 1",
+            "nsm_installed{part=\"Configuration\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

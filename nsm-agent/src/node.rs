@@ -245,12 +245,11 @@ impl admin::Node for ThisNode {
                 fix: problem.fix.into(),
             },
         });
-        let installed = self.tests.installed.all().into_iter().map(|(subject, outcome)| match outcome {
-            Outcome::Done(detail) => {
-                Finding { level: Level::Ok.into(), subject: subject.into(), detail, fix: String::new() }
-            }
-            Outcome::Problem { detail, fix } => {
-                Finding { level: Level::Error.into(), subject: subject.into(), detail, fix }
+        let installed = self.tests.installed.all().into_iter().map(|(part, outcome)| {
+            let subject = part.subject().into();
+            match outcome {
+                Outcome::Done(detail) => Finding { level: Level::Ok.into(), subject, detail, fix: String::new() },
+                Outcome::Problem { detail, fix } => Finding { level: Level::Error.into(), subject, detail, fix },
             }
         });
         let rival = self.tests.rivals.of_late(RIVAL).map(|holder| Finding {

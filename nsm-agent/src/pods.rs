@@ -15,6 +15,7 @@ mod namespaces;
 mod seen;
 mod settle;
 mod status;
+mod unseen;
 mod watches;
 
 use std::{
@@ -36,12 +37,14 @@ use self::{
     follow::Follower,
     seen::{Asking, Key, Seen},
     status::Status,
+    unseen::Unseen,
 };
 use crate::{
     annotations::{Asked, Elsewhere},
     attach::Engine,
     kubernetes::Way,
     manager::Healer,
+    metrics::Metrics,
     sandboxes::Namespaces,
     state::{AttachmentKey, Pod},
 };
@@ -57,6 +60,7 @@ pub struct Pods {
     unsettled: Mutex<Unsettled>,
     more: Notify,
     events: Events,
+    unseen: Unseen,
 }
 
 /// What nobody has looked at since it changed.
@@ -87,10 +91,11 @@ impl Pods {
         way: Way,
         node: String,
         folder: Namespaces,
+        metrics: Metrics,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let pods = Arc::new(Self::default());
+        let pods = Arc::new(Self { events: Events::counted(metrics), ..Self::default() });
         let files = namespaces::keep(folder, pods.asking.subscribe());
         tasks.spawn(stop.clone().run_until_cancelled_owned(files));
         let (telling, client, of_node) = (pods.clone(), way.client.clone(), node.clone());
@@ -148,6 +153,14 @@ impl Pods {
         }
     }
 
+    /// Tells what is to be told of a pod, if it has been seen by now.
+    fn tell_if_seen(&self, key: &Key) {
+        let Some(found) = self.seen().pod(key).cloned() else { return };
+        if let Some(message) = self.unseen.take(key, |pod| found.may_be(pod)) {
+            self.events.tell(About::from(&*found), Reason::Refused, &message);
+        }
+    }
+
     /// These pods are others than before.
     fn moved(&self, keys: Vec<Key>) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -180,12 +193,11 @@ impl Elsewhere for Pods {
     }
 
     fn refused(&self, pod: &Pod, why: &str) {
-        let found = self.seen().pod(&key(pod)).filter(|found| found.may_be(pod)).cloned();
-        let about = match found {
-            Some(found) => About::from(&*found),
-            None => About { namespace: (&*pod.namespace).into(), name: (&*pod.name).into(), uid: (&*pod.uid).into() },
-        };
-        self.events.tell(about, Reason::Refused, &format!("the pod does not start: {why}"));
+        let key = key(pod);
+        if !self.unseen.put(key.clone(), pod.clone(), format!("the pod does not start: {why}")) {
+            return self.events.dropped(&pod.namespace, &pod.name, Reason::Refused);
+        }
+        self.tell_if_seen(&key);
     }
 }
 
@@ -198,6 +210,22 @@ mod tests {
     use std::time::Duration;
 
     use super::{seen::tests::found, *};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_about_the_pod_as_the_api_server_knows_it() {
+        let pods = Pods::default();
+        let by_hash = Pod { name: "static".into(), namespace: "default".into(), uid: "hash".into() };
+        pods.seen().put_pod(found("static", "before"));
+        pods.refused(&by_hash, "no endpoint");
+        let key = key(&by_hash);
+        pods.tell_if_seen(&key);
+        assert!(futures::poll!(Box::pin(pods.events.next())).is_pending(), "the pod before it had its name");
+        let mut mirror = found("static", "real");
+        mirror.hash = Some("hash".into());
+        pods.seen().put_pod(mirror);
+        pods.tell_if_seen(&key);
+        assert_eq!(&*pods.events.next().await.0.uid, "real");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_early_waits_for_the_watch() {

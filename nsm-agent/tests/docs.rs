@@ -10,7 +10,7 @@ use std::{
 use clap::CommandFactory;
 use nsm_agent::{
     config::Settings,
-    metrics::{Metrics, Now, Operation, ServiceCall},
+    metrics::{Metrics, Now, Operation, Part, ServiceCall},
 };
 use nsm_cni_types::{Args, Command, Conf, Error, Stdin};
 
@@ -90,6 +90,7 @@ fn agent_metrics() {
     // A family shows once it has a member.
     metrics.cni(Operation::Add, true, Duration::ZERO);
     metrics.call(ServiceCall::Request, true, Duration::ZERO);
+    metrics.installed(Part::Plugin, true);
     let text = metrics.text(Now::default()).unwrap();
     let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let kinds: BTreeSet<(String, String)> = kinds

@@ -68,6 +68,7 @@ impl Agent {
         let dir = TempDir::new().unwrap();
         let settings = Settings {
             dir: dir.path().join("state"),
+            boot_id: "boot".into(),
             max_life: Duration::from_mins(1),
             access: ServiceAccess::default(),
         };

@@ -66,6 +66,7 @@ impl Agent {
     async fn start(host: InodeId) -> Self {
         let dir = TempDir::new().unwrap();
         let settings = Settings {
+            boot_id: "boot".into(),
             dir: dir.path().join("state"),
             max_life: Duration::from_mins(1),
             access: ServiceAccess::default(),

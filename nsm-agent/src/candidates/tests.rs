@@ -9,11 +9,11 @@ use std::{
 
 use nsm_objects::Access;
 use nsm_proto::registry::{Destination, Match, Metadata, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels};
+use nsm_sdk::Kind;
 use proptest::prelude::*;
 
 use super::*;
 use crate::registry::{Party, testing};
-use nsm_sdk::Kind;
 
 fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()

@@ -13,7 +13,9 @@ use nsm_cni_types::chained::{self, Derived, Entry, File, Reason};
 use super::Outcome;
 use crate::files;
 
+/// What findings call it.
 pub(super) const SUBJECT: &str = "CNI configuration";
+
 /// Pauses before ours is restored once more, and how long it must have stayed for that to be forgotten.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 const FORGOTTEN: Duration = Duration::from_mins(10);

@@ -14,7 +14,9 @@ use nsm_cni_types::chained::TYPE;
 use super::Outcome;
 use crate::files;
 
+/// What findings call it.
 pub(super) const SUBJECT: &str = "installed plugin";
+
 /// Anybody may run it; root alone may change it.
 const MODE: u32 = 0o755;
 

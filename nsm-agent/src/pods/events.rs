@@ -2,7 +2,7 @@
 //!
 //! Guarantees: nobody waits for the API server to tell something. Of one reason a pod has one event, whose count grows and whose
 //! message is the last one: what is repeated is written at most once in [`REPEATED`], another message at most once a second.
-//! A write is tried again, a few times. At most [`MOST`] pods and reasons are remembered.
+//! A write is tried again, a few times. At most [`MOST`] pods and reasons are remembered; what is said beyond that is counted.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,10 @@ use serde_json::json;
 use tokio::{sync::Notify, time::Instant};
 
 use super::seen::{Found, Key};
-use crate::kubernetes::{Failure, REPORTER, bounded, jitter, reporting_instance};
+use crate::{
+    kubernetes::{Failure, REPORTER, bounded, jitter, reporting_instance},
+    metrics::Metrics,
+};
 
 /// Shortest time between two writes that say the same.
 const REPEATED: Duration = Duration::from_mins(1);
@@ -81,10 +84,11 @@ impl From<&Found> for About {
 }
 
 /// What is to be told, and was.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Events {
     all: Mutex<HashMap<(About, Reason), Told>>,
     more: Notify,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,11 @@ struct Told {
 }
 
 impl Events {
+    /// Counts what is dropped there.
+    pub(super) fn counted(metrics: Metrics) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Has it told, or counted if it was told already.
     pub(super) fn tell(&self, about: About, reason: Reason, message: &str) {
         let now = Instant::now();
@@ -110,7 +119,8 @@ impl Events {
                 told.due.is_some() || told.written.is_some_and(|written| written.elapsed() < FORGOTTEN)
             });
             if all.len() >= MOST {
-                return;
+                drop(all);
+                return self.dropped(&about.0.namespace, &about.0.name, reason);
             }
         }
         let told = all.entry(about).or_insert_with(|| Told {
@@ -136,6 +146,13 @@ impl Events {
         }
         drop(all);
         self.more.notify_one();
+    }
+
+    /// It is not told: too much is to be told already.
+    pub(super) fn dropped(&self, namespace: &str, pod: &str, reason: Reason) {
+        if self.metrics.event_dropped() == 0 {
+            tracing::warn!(namespace, pod, %reason, "{MOST} pods and reasons wait for their events to be written: what is more is not told, and counted (nsm_events_dropped_total)");
+        }
     }
 
     /// The pod has gone: nothing more is to be said about it.
@@ -171,7 +188,7 @@ impl Events {
     }
 
     /// Waits for the next one that is due.
-    async fn next(&self) -> (About, Reason) {
+    pub(super) async fn next(&self) -> (About, Reason) {
         loop {
             let more = self.more.notified();
             let first = {
@@ -311,6 +328,22 @@ mod tests {
         events.taken(&about(), Reason::HostNetwork);
         events.tell(about(), Reason::HostNetwork, "host");
         assert!(futures::poll!(Box::pin(events.next())).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_more_than_can_wait_is_counted() {
+        let metrics = Metrics::new();
+        let events = Events::counted(metrics.clone());
+        let of = |number: usize| About { uid: number.to_string().into(), ..about() };
+        (0..MOST + 3).for_each(|number| events.tell(of(number), Reason::Refused, "no"));
+        events.tell(of(0), Reason::Refused, "still no");
+        assert_eq!(metrics.event_dropped(), 3);
+        // What was written long ago makes room.
+        events.next().await;
+        events.taken(&of(0), Reason::Refused);
+        tokio::time::advance(FORGOTTEN).await;
+        events.tell(of(MOST), Reason::Refused, "no");
+        assert_eq!(metrics.event_dropped(), 4, "nothing more was dropped");
     }
 
     #[test]

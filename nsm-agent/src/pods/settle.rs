@@ -20,6 +20,7 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
                     follower.added(&key, &call);
                 }
                 for key in unsettled.keys {
+                    pods.tell_if_seen(&key);
                     if settle(&pods, &key) {
                         follower.look(&key);
                     } else {

@@ -25,7 +25,10 @@ use super::{
     Pods,
     seen::{self, Found, Key},
 };
-use crate::kubernetes::{Way, chain};
+use crate::{
+    kubernetes::{Way, chain},
+    memory,
+};
 
 /// Pods of one page: they are big.
 const PODS: u32 = 20;
@@ -106,6 +109,7 @@ fn take_pod(pods: &Pods, event: Event<Trimmed>) {
             vec![key]
         }
         Event::InitDone => {
+            memory::give_back_soon();
             let mut seen = pods.seen();
             let first = !seen.read.pods;
             let gone = seen.end_pods();

@@ -46,7 +46,7 @@ impl Party {
     pub(super) async fn of_owner(owner: Owner, pods: &dyn Pods) -> Self {
         match owner {
             Owner::Operator => Self::Operator,
-            Owner::Elsewhere => Self::Unknown,
+            Owner::Elsewhere | Owner::Departed => Self::Unknown,
             Owner::Peer { netns, .. } => Self::of_pod(pods.pod_of(netns).await.as_ref()),
         }
     }

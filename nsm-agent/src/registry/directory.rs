@@ -311,7 +311,11 @@ impl State {
 
     /// Whether it is a peer's, and nobody offers it.
     pub(super) fn is_idle(&self, service: &Service) -> bool {
-        self.account(service.owner).is_some() && !self.offers.contains_key(&service.message.name)
+        let of_peer = match service.owner {
+            Owner::Peer { .. } | Owner::Departed => true,
+            Owner::Operator | Owner::Elsewhere => false,
+        };
+        of_peer && !self.offers.contains_key(&service.message.name)
     }
 
     fn put_service(&mut self, service: &Arc<Service>) {

@@ -9,6 +9,9 @@ use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use super::{Directory, Entry, Owner, Party, Reach, Service, ServiceAccess, check, record};
 use crate::candidates::{Wanted, candidates, explain};
 
+/// The boot of all records.
+const BOOT: &str = "boot";
+
 /// Registers what would be registered of these. Each must be found by itself and come back from the database; for each service
 /// one decision must choose and explain.
 pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoint]) {
@@ -21,7 +24,8 @@ pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoi
         assert_eq!(check::service(&mut service), Ok(()), "what was accepted is accepted again");
         assert_eq!(service, accepted);
         let service = Arc::new(open(service, Owner::Operator));
-        let stored = record::to_service(&record::of_service(&service)).expect("what was written can be read");
+        let stored =
+            record::to_service(&record::of_service(&service, BOOT), BOOT).expect("what was written can be read");
         assert_eq!(stored, *service);
         directory.put_service(&service);
         let found = directory.find_services(&accepted).expect("its name is of this domain");
@@ -30,7 +34,8 @@ pub fn register(services: Vec<NetworkService>, endpoints: &[NetworkServiceEndpoi
     for endpoint in endpoints.iter().filter(|endpoint| check::endpoint(endpoint).is_ok()) {
         let place = directory.state().next_place();
         let entry = entry(endpoint.clone(), Reach::Url, place);
-        let stored = record::to_endpoint(&record::of_endpoint(&entry)).expect("what was written can be read");
+        let stored =
+            record::to_endpoint(&record::of_endpoint(&entry, BOOT), BOOT).expect("what was written can be read");
         assert_eq!(stored, (endpoint.clone(), Owner::Operator));
         directory.put_endpoint(&entry);
         let found = directory.find_endpoints(endpoint).expect("its names are of this domain");
@@ -80,18 +85,19 @@ pub fn store(service: NetworkService, endpoint: NetworkServiceEndpoint) -> [Vec<
     let access = Access { clients: Some(vec!["shop".into()]), endpoints: None };
     let service = Service { access, ..open(service, Owner::Operator) };
     let entry = Arc::into_inner(entry(endpoint, Reach::Lost, 1)).expect("one owner");
-    [record::of_service(&service), record::of_endpoint(&Entry { owner, ..entry })]
+    [record::of_service(&service, BOOT), record::of_endpoint(&Entry { owner, ..entry }, BOOT)]
 }
 
 /// Reads what would stand in the database; what can be read is written as it was.
 pub fn stored(bytes: &[u8]) {
-    if let Ok(service) = record::to_service(bytes) {
-        let again = record::of_service(&service);
-        assert_eq!(record::to_service(&again).expect("what was written can be read"), service);
+    if let Ok(service) = record::to_service(bytes, BOOT) {
+        let again = record::of_service(&service, BOOT);
+        assert_eq!(record::to_service(&again, BOOT).expect("what was written can be read"), service);
     }
-    if let Ok((message, owner)) = record::to_endpoint(bytes) {
+    if let Ok((message, owner)) = record::to_endpoint(bytes, BOOT) {
         let entry = Entry { owner, ..Arc::into_inner(entry(message.clone(), Reach::Lost, 1)).expect("one owner") };
-        let again = record::to_endpoint(&record::of_endpoint(&entry)).expect("what was written can be read");
+        let again =
+            record::to_endpoint(&record::of_endpoint(&entry, BOOT), BOOT).expect("what was written can be read");
         assert_eq!(again, (message, owner));
     }
 }

@@ -8,7 +8,8 @@
 //! - An endpoint of this node is one object, written when it appears or changes and deleted when it goes, whose life is the
 //!   node's lease: no write per renewal. It belongs to its pod where that is known.
 //! - An endpoint of another node is gone when that node's lease is lost (`nodes.rs`), any other when its `expiration_time` is over.
-//! - After a restart this node's endpoints are known again, and have their time to come back.
+//! - After a restart this node's endpoints are known again, and have their time to come back. A pod that was made again meanwhile has
+//!   its endpoints' names at once, and so has everybody after a boot.
 //!
 //! Assumptions: one agent per node name, all with the same namespace for leases and the same lease time.
 
@@ -315,6 +316,19 @@ impl Backing for Kubernetes {
         self.seen().ours.remove(&name);
         self.unsettle(Unsettled::Endpoint(name));
         Ok(())
+    }
+
+    /// By its object, which the API server has the pod's identity of. Where that cannot be asked it is not.
+    async fn is_made_again(&self, name: &str, before: Owner, by: Owner) -> bool {
+        let (Owner::Peer { uid: then, .. }, Owner::Peer { netns, uid: now }) = (before, by) else { return false };
+        let key = self.seen().ours.get(name).map(|ours| ours.key.clone());
+        let (Some(key), Some(pod)) = (key.filter(|_| then == now), self.pods.pod_of(netns).await) else { return false };
+        if *key.namespace != *pod.namespace {
+            return false;
+        }
+        let Ok(Some(reference)) = self.server.owner(&pod).await else { return false };
+        let owners = self.server.owners(&self.server.endpoints, &key).await;
+        owners.is_ok_and(|owners| owners.iter().any(|owner| owner.kind == "Pod" && owner.uid == reference.uid))
     }
 
     fn renewed(&self, _entry: &Entry) {}

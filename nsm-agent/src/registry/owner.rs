@@ -10,8 +10,10 @@ use nsm_netlink::Netns;
 pub enum Owner {
     /// Root in the agent's own network namespace: may change everything.
     Operator,
-    /// Another node, another registry, another boot: who it was there is not known here.
+    /// Another node, another registry: who it is there is not known here.
     Elsewhere,
+    /// Somebody of before this machine booted, or of a node that has gone: nobody is it any more.
+    Departed,
     /// A user in a network namespace: a pod, usually. The same after a restart of its process.
     Peer {
         /// Its network namespace.
@@ -33,6 +35,7 @@ impl fmt::Display for Owner {
         match self {
             Self::Operator => write!(f, "operator"),
             Self::Elsewhere => write!(f, "another node"),
+            Self::Departed => write!(f, "a pod of an earlier boot, or of a node that has gone"),
             Self::Peer { netns, uid } => write!(f, "user {uid} in network namespace {}", netns.ino),
         }
     }

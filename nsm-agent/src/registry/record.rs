@@ -17,25 +17,33 @@ struct OwnerRecord {
     netns_ino: u64,
     #[prost(uint32, tag = "4")]
     uid: u32,
+    /// The boot that the namespace was of; empty in records of before there was this field.
+    #[prost(string, tag = "5")]
+    boot: String,
 }
 
-impl From<Owner> for OwnerRecord {
-    fn from(owner: Owner) -> Self {
+/// No boot is called so.
+const NO_BOOT: &str = "-";
+
+impl OwnerRecord {
+    fn of(owner: Owner, boot: &str) -> Self {
         match owner {
             // Nobody's namespace, should the record ever be read.
-            Owner::Elsewhere => Self::default(),
+            Owner::Elsewhere | Owner::Departed => Self { boot: NO_BOOT.into(), ..Self::default() },
             Owner::Operator => Self { operator: true, ..Self::default() },
-            Owner::Peer { netns, uid } => Self { operator: false, netns_dev: netns.dev, netns_ino: netns.ino, uid },
+            Owner::Peer { netns: InodeId { dev, ino }, uid } => {
+                Self { operator: false, netns_dev: dev, netns_ino: ino, uid, boot: boot.into() }
+            }
         }
     }
-}
 
-impl From<OwnerRecord> for Owner {
-    fn from(record: OwnerRecord) -> Self {
-        if record.operator {
-            return Self::Operator;
+    /// Numbers of namespaces mean something until the machine boots again: then they are another's.
+    fn owner(self, boot: &str) -> Owner {
+        match self {
+            Self { operator: true, .. } => Owner::Operator,
+            Self { boot: of, .. } if !of.is_empty() && of != boot => Owner::Departed,
+            Self { netns_dev: dev, netns_ino: ino, uid, .. } => Owner::Peer { netns: InodeId { dev, ino }, uid },
         }
-        Self::Peer { netns: InodeId { dev: record.netns_dev, ino: record.netns_ino }, uid: record.uid }
     }
 }
 
@@ -78,12 +86,12 @@ pub(super) enum Damaged {
     Incomplete,
 }
 
-/// The bytes of a service.
-pub(super) fn of_service(service: &Service) -> Vec<u8> {
+/// The bytes of a service, in that boot.
+pub(super) fn of_service(service: &Service, boot: &str) -> Vec<u8> {
     let names = |names: &Option<Vec<String>>| names.clone().map(|names| Namespaces { names });
     let record = ServiceRecord {
         service: Some((*service.message).clone()),
-        owner: Some(service.owner.into()),
+        owner: Some(OwnerRecord::of(service.owner, boot)),
         clients: names(&service.access.clients),
         endpoints: names(&service.access.endpoints),
         namespace: service.namespace.as_deref().map(str::to_owned),
@@ -91,26 +99,27 @@ pub(super) fn of_service(service: &Service) -> Vec<u8> {
     record.encode_to_vec()
 }
 
-/// The service of these bytes.
-pub(super) fn to_service(bytes: &[u8]) -> Result<Service, Damaged> {
+/// The service of these bytes, in that boot.
+pub(super) fn to_service(bytes: &[u8], boot: &str) -> Result<Service, Damaged> {
     let record = ServiceRecord::decode(bytes)?;
     let names = |namespaces: Option<Namespaces>| namespaces.map(|namespaces| namespaces.names);
     Ok(Service {
         message: record.service.ok_or(Damaged::Incomplete)?.into(),
-        owner: record.owner.ok_or(Damaged::Incomplete)?.into(),
+        owner: record.owner.ok_or(Damaged::Incomplete)?.owner(boot),
         access: Access { clients: names(record.clients), endpoints: names(record.endpoints) },
         namespace: record.namespace.map(Into::into),
     })
 }
 
-/// The bytes of an endpoint.
-pub(super) fn of_endpoint(entry: &Entry) -> Vec<u8> {
-    EndpointRecord { endpoint: Some((*entry.message).clone()), owner: Some(entry.owner.into()) }.encode_to_vec()
+/// The bytes of an endpoint, in that boot.
+pub(super) fn of_endpoint(entry: &Entry, boot: &str) -> Vec<u8> {
+    let owner = Some(OwnerRecord::of(entry.owner, boot));
+    EndpointRecord { endpoint: Some((*entry.message).clone()), owner }.encode_to_vec()
 }
 
-/// The endpoint of these bytes.
-pub(super) fn to_endpoint(bytes: &[u8]) -> Result<(NetworkServiceEndpoint, Owner), Damaged> {
+/// The endpoint of these bytes, in that boot.
+pub(super) fn to_endpoint(bytes: &[u8], boot: &str) -> Result<(NetworkServiceEndpoint, Owner), Damaged> {
     let record = EndpointRecord::decode(bytes)?;
     let owner = record.owner.ok_or(Damaged::Incomplete)?;
-    Ok((record.endpoint.ok_or(Damaged::Incomplete)?, owner.into()))
+    Ok((record.endpoint.ok_or(Damaged::Incomplete)?, owner.owner(boot)))
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use nsm_lab::{Node, binary, eventually};
 
+use crate::operator::http;
+
 /// What is promised, and time for a busy machine.
 const FOLLOWED: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,14 @@ impl Host {
         eventually("a derived configuration", FOLLOWED, look, |text| text.contains(&wanted)).map(drop)
     }
 
+    /// Waits until the metrics say it of plugin and configuration.
+    fn is_said_to_be_installed(&self, number: &str) -> anyhow::Result<()> {
+        let wanted = ["Plugin", "Configuration"].map(|part| format!("nsm_installed{{part=\"{part}\"}} {number}"));
+        let scrape = || http(&self.node, "/metrics");
+        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| found == line));
+        eventually("the metrics", FOLLOWED, scrape, all).map(drop)
+    }
+
     fn names(&self) -> anyhow::Result<Vec<String>> {
         let names = fs::read_dir(&self.net_d)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let mut names: Vec<String> = names.collect::<anyhow::Result<_>>()?;
@@ -49,8 +59,9 @@ impl Host {
 
 pub(crate) fn follows_the_original_through_the_agents_death() -> anyhow::Result<()> {
     let mut host = Host::create()?;
-    host.node.start_agent()?;
+    host.node.set("NSM_METRICS", "127.0.0.1:9090").start_agent()?;
     host.follows("first")?;
+    host.is_said_to_be_installed("1")?;
     ensure!(fs::read(host.bin.join("nsm-cni"))? == fs::read(binary("nsm-cni")?)?, "another plugin");
     fs::write(host.net_d.join("10-first.conflist"), LIST.replace("first", "second"))?;
     host.follows("second")?;
@@ -63,6 +74,11 @@ pub(crate) fn follows_the_original_through_the_agents_death() -> anyhow::Result<
     host.node.start_agent()?;
     host.follows("third")?;
     ensure!(fs::read(host.bin.join("nsm-cni"))? == fs::read(binary("nsm-cni")?)?, "the plugin was not replaced");
+    // Nothing can be put where there is no directory.
+    fs::remove_dir_all(&host.bin)?;
+    fs::rename(&host.net_d, host.net_d.with_extension("away"))?;
+    host.is_said_to_be_installed("0")?;
+    fs::rename(host.net_d.with_extension("away"), &host.net_d)?;
     host.node.stop_agent()?;
     ensure!(host.names()? == ["00-nsm.conflist", "10-first.conflist"], "{:?}", host.names()?);
     Ok(())

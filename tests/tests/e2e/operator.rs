@@ -271,7 +271,8 @@ pub(crate) fn watch_shows_changes() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn http(node: &Node, path: &str) -> anyhow::Result<String> {
+/// What the agent answers that serves metrics on 127.0.0.1:9090.
+pub(crate) fn http(node: &Node, path: &str) -> anyhow::Result<String> {
     let mut stream = node.namespace().run(|| TcpStream::connect("127.0.0.1:9090"))??;
     stream.set_read_timeout(Some(BOUND))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;

@@ -171,7 +171,9 @@ pub(crate) fn outlive_older_objects_of_other_namespaces() -> anyhow::Result<()> 
         Ok(all.into_iter().find(|object| object["metadata"]["namespace"] == "nsm-system").unwrap_or_default())
     };
     let told = |object: &Value| object["status"]["conditions"][0]["reason"] == "NameTaken";
-    eventually("the word about the name", SOON, ours, told)?;
+    let said = eventually("the word about the name", SOON, ours, told)?;
+    let message = said["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("all nodes but node-a, where this one lives and is served"), "{message}");
     ensure!(registered(node)? == ["one"] && caller::known(node)? == ["one"]);
     let pod = node.pod("client")?;
     let added = node.cni().add(&pod, "nsm-1", &node.conf("icmp"))?.ok()?;

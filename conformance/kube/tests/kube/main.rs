@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             nodes::two_agents_of_one_name_are_told,
             nodes::a_lost_lease_takes_endpoints_along,
             nodes::a_killed_agent_knows_its_endpoints_again,
+            nodes::a_pod_made_again_has_its_endpoints_name,
             away::what_was_seen_is_served_and_the_rest_waits,
             away::an_agent_starts_without_it,
             away::an_agent_restarts_without_it,

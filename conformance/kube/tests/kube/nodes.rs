@@ -1,10 +1,14 @@
 //! Several agents on one API server.
 
+use std::time::Instant;
+
 use anyhow::ensure;
 use nsm_kube::Cluster;
 use nsm_lab::{Endpoint, eventually, registered};
+use nsm_proto::registry::NetworkServiceEndpoint;
 use serde_json::json;
 
+use crate::asking::Asking;
 use crate::{SOON, caller};
 
 pub(crate) fn see_each_others_endpoints() -> anyhow::Result<()> {
@@ -81,6 +85,41 @@ pub(crate) fn a_killed_agent_knows_its_endpoints_again() -> anyhow::Result<()> {
     let left = one.stop()?;
     eventually("unregistration", SOON, || cluster.endpoints(), Vec::is_empty)?;
     drop(left);
+    Ok(())
+}
+
+/// Pod and agent ended together, as with a machine whose processes all end: the name is not kept from the same pod.
+pub(crate) fn a_pod_made_again_has_its_endpoints_name() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let mut a = cluster.started("node-a")?;
+    let plan = Endpoint::of("icmp").name("one");
+    let sandbox = {
+        let pod = Asking::create(&cluster, &a.node, "default", "gateway", None)?;
+        pod.add()?.ok()?;
+        pod.sandbox
+    };
+    let endpoint = plan.start_in(&a.node, sandbox)?;
+    let before = cluster.endpoints()?;
+    a.node.kill_agent()?;
+    drop(endpoint.kill()?);
+    a.node.start_agent()?;
+    eventually("the endpoint, not reachable", SOON, || caller::known(&a.node), |names| names == &["one"])?;
+    // Another pod of the namespace has to wait for the time that the first one has to come back.
+    let other = Asking::create(&cluster, &a.node, "default", "other", None)?;
+    other.add()?.ok()?;
+    let asks = async |registry: nsm_sdk::registry::Registry| {
+        let asked = NetworkServiceEndpoint { url: "tcp://10.0.0.1:5001".into(), ..caller::endpoint("one", "icmp") };
+        Ok(registry.register_endpoint(asked, None).await.map_err(|error| error.to_string()).err())
+    };
+    let refused = caller::from(&a.node, other.sandbox.namespace(), asks)?;
+    ensure!(refused.as_ref().is_some_and(|why| why.contains("belongs to")), "{refused:?}");
+    let again = Asking::again(&cluster, &a.node, "default", "gateway", a.node.pod("gateway")?)?;
+    again.add()?.ok()?;
+    let began = Instant::now();
+    let _endpoint = plan.start_in(&a.node, again.sandbox)?;
+    ensure!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let after = cluster.endpoints()?;
+    ensure!(after.len() == 1 && after[0]["metadata"]["uid"] == before[0]["metadata"]["uid"], "{after:?}");
     Ok(())
 }
 

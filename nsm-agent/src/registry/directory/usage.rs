@@ -98,7 +98,7 @@ impl Usage {
         match owner {
             Owner::Peer { netns, uid } if Some(netns) == self.own_netns => Some(Account::User(uid)),
             Owner::Peer { netns, .. } => Some(Account::Netns(netns)),
-            Owner::Operator | Owner::Elsewhere => None,
+            Owner::Operator | Owner::Elsewhere | Owner::Departed => None,
         }
     }
 

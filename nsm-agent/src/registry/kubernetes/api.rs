@@ -100,6 +100,12 @@ impl Server {
         }
     }
 
+    /// Whose an object is.
+    pub(super) async fn owners(&self, kind: &ApiResource, key: &Key) -> Result<Vec<OwnerReference>, Error> {
+        let found = bounded(self.of(kind, &key.namespace).get_metadata_opt(&key.name)).await?;
+        Ok(found.and_then(|found| found.metadata.owner_references).unwrap_or_default())
+    }
+
     /// The reference to a pod as owner, if the API server has that very pod. A static pod is known to runtimes by its
     /// configuration's hash, and here by its mirror.
     pub(super) async fn owner(&self, pod: &state::Pod) -> Result<Option<OwnerReference>, Error> {

@@ -62,7 +62,7 @@ fn hashed(name: &str, parts: &[&str]) -> String {
 pub(super) fn registrant(boot: &str, owner: Owner) -> String {
     match owner {
         Owner::Operator => format!("{boot}/operator"),
-        Owner::Elsewhere => format!("{boot}/elsewhere"),
+        Owner::Elsewhere | Owner::Departed => format!("{boot}/elsewhere"),
         Owner::Peer { netns, uid } => format!("{boot}/{}:{}/{uid}", netns.dev, netns.ino),
     }
 }

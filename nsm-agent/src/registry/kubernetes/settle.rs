@@ -64,10 +64,15 @@ impl Kubernetes {
     /// Who registered an object: nobody's registration is an operator's word.
     fn owner(&self, service: &Found<nsm_objects::Service>) -> Owner {
         let Some(registrant) = &service.registrant else { return Owner::Operator };
-        if service.node.is_some() && !self.is_of_this_node(service.node.as_deref()) {
-            return Owner::Elsewhere;
+        match service.node.as_deref() {
+            // Another registry's.
+            None => Owner::Elsewhere,
+            Some(node) if self.is_of_this_node(Some(node)) => {
+                names::owner(&self.settings.boot_id, registrant).unwrap_or(Owner::Departed)
+            }
+            Some(node) if self.seen().nodes.lives(node) => Owner::Elsewhere,
+            Some(_) => Owner::Departed,
         }
-        names::owner(&self.settings.boot_id, registrant).unwrap_or(Owner::Elsewhere)
     }
 
     /// Has said what is to be said about the services of a name, if nobody else does.
@@ -131,16 +136,21 @@ impl Kubernetes {
         if found.node.is_some() && !self.is_of_this_node(found.node.as_deref()) {
             return None;
         }
+        let ours = seen.ours.get(name).map(|ours| &ours.key);
+        // As on other nodes: of this node's, what its agent has not registered is about to go.
         let counts = |found: &&Arc<Found<NetworkServiceEndpoint>>| {
-            found.message.is_ok() && (self.is_of_this_node(found.node.as_deref()) || lives(&seen, found))
+            let mine = self.is_of_this_node(found.node.as_deref());
+            found.message.is_ok() && if mine { ours == Some(&found.key) } else { lives(&seen, found) }
         };
+        let served_here = (ours == Some(key)).then_some(&*self.settings.node);
         let first = seen.endpoints.named(name).find(counts);
         let refused = found.message.as_ref().ok().and_then(|message| {
             let (party, state) = (self.party(&found), registrar.directory().state());
             let mut refused = message.network_service_names.iter();
             refused.find_map(|service| state.may(service, Role::Endpoint, &party).err())
         });
-        let told = told::verdict_of_endpoint(&found, first.map(|first| &**first), refused.map(|why| why.to_string()));
+        let (first, refused) = (first.map(|first| &**first), refused.map(|why| why.to_string()));
+        let told = told::verdict_of_endpoint(&found, first, served_here, refused);
         let news = if told.accepted { found.told.is_some() } else { true };
         (news && found.told.as_ref() != Some(&told)).then_some((found, told))
     }

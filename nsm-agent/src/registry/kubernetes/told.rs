@@ -46,14 +46,27 @@ pub(super) fn verdict(service: &Found<Service>, counts: Option<&Found<Service>>)
     }
 }
 
-/// What is to be said about an endpoint, given the one of its name that counts, and why it may not serve.
+/// What is to be said about an endpoint, given the one of its name that counts for all, the node where it is served all the same, as it
+/// lives there, and why it may not serve.
 pub(super) fn verdict_of_endpoint(
     endpoint: &Found<NetworkServiceEndpoint>,
     counts: Option<&Found<NetworkServiceEndpoint>>,
+    served_on: Option<&str>,
     refused: Option<String>,
 ) -> Told {
     match (&endpoint.message, counts, refused) {
         (Err(why), ..) => Told { accepted: false, reason: "Invalid".into(), message: why.clone() },
+        (Ok(_), Some(first), None) if first.key != endpoint.key && served_on.is_some() => Told {
+            accepted: false,
+            reason: "NameTaken".into(),
+            message: format!(
+                "endpoint {:?} of namespace {} is older and counts on all nodes but {}, where this one lives and is served: take another \
+                 name, or delete one of the two",
+                endpoint.name,
+                first.key.namespace,
+                served_on.unwrap_or_default()
+            ),
+        },
         (Ok(_), Some(first), _) if first.key != endpoint.key => Told {
             accepted: false,
             reason: "NameTaken".into(),

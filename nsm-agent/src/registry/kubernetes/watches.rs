@@ -23,10 +23,10 @@ use kube::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Kubernetes, Registrar, Registry, State, Unsettled, api, names};
-use crate::kubernetes::chain;
+use crate::{kubernetes::chain, memory};
 
 /// Objects of one page.
-const PAGE: u32 = 500;
+const PAGE: u32 = 200;
 /// How often names of lost nodes are looked at together.
 const BATCH: usize = 256;
 /// Shortest time between two lines of the log about a watch that does not work.
@@ -106,6 +106,7 @@ impl Kubernetes {
                     Event::InitApply(object) | Event::Apply(object) => seen.services.put(api::service(&object)),
                     Event::InitDone => {
                         listing.done[0] = true;
+                        memory::give_back_soon();
                         seen.services.end()
                     }
                     Event::Delete(object) => {
@@ -126,6 +127,7 @@ impl Kubernetes {
                     Event::InitApply(object) | Event::Apply(object) => seen.endpoints.put(api::endpoint(&object)),
                     Event::InitDone => {
                         listing.done[1] = true;
+                        memory::give_back_soon();
                         seen.endpoints.end()
                     }
                     Event::Delete(object) => {
@@ -203,10 +205,16 @@ impl Kubernetes {
         if changed.is_empty() {
             return;
         }
-        let of_changed =
-            seen.endpoints.all().filter(|found| found.node.as_ref().is_some_and(|node| changed.contains(node)));
-        let names: Vec<_> = of_changed.map(|found| found.name.clone()).collect();
+        let is_changed = |node: &Option<Arc<str>>| node.as_ref().is_some_and(|node| changed.contains(node));
+        let endpoints = seen.endpoints.all().filter(|found| is_changed(&found.node));
+        let services = seen.services.all().filter(|found| is_changed(&found.node));
+        let names: Vec<_> = endpoints
+            .map(|found| Unsettled::Endpoint(found.name.clone()))
+            .chain(services.map(|found| Unsettled::Service(found.name.clone())))
+            .collect();
         drop(seen);
-        names.into_iter().map(Unsettled::Endpoint).for_each(|name| self.unsettle(name));
+        for name in names {
+            self.unsettle(name);
+        }
     }
 }

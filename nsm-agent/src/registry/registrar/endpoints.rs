@@ -48,6 +48,7 @@ impl Inner {
         if let Some(old) = &old
             && !by.owner.may_change(old.owner)
             && old.deadline.is_none_or(|deadline| deadline > Instant::now())
+            && !self.gives_way(old, by.owner).await
         {
             return Err(Error::Taken { what: "endpoint", name, owner: old.owner });
         }
@@ -105,6 +106,12 @@ impl Inner {
             tracing::info!(endpoint = name, owner = %object.owner, ?outcome, "endpoint registered");
         }
         Ok(Registered { object, outcome })
+    }
+
+    /// Whether a name goes to the same pod in another sandbox. One whose process is known to live does not give way: the end of that
+    /// process is noticed.
+    async fn gives_way(&self, old: &Entry, by: Owner) -> bool {
+        old.standing() == Standing::Returning && self.backing.is_made_again(&old.message.name, old.owner, by).await
     }
 
     /// Sets when the endpoint expires, in the message and as a deadline.

@@ -1,8 +1,9 @@
 //! Services of peers that have gone.
 //!
 //! Guarantee: a service that a peer registered goes when for [`IDLE`] nobody has offered it, and nobody of its namespace has registered
-//! anything: pods come and go, and what each leaves would fill the registry. An operator's services stay, and so does one that says who may
-//! use or serve it.
+//! anything: pods come and go, and what each leaves would fill the registry. Of a peer of this node that is for this agent to do; of one
+//! that departed, with an earlier boot or its node, for whichever agent has seen it idle for that long. An operator's services stay, and so
+//! does one that says who may use or serve it.
 
 use std::{
     collections::HashMap,
@@ -84,13 +85,14 @@ impl Inner {
     }
 
     fn is_useless(&self, service: &Service) -> bool {
-        let account = {
+        let (is_idle, account) = {
             let state = self.directory.state();
-            state.account(service.owner).filter(|_| state.is_idle(service))
+            (state.is_idle(service), state.account(service.owner))
         };
         let known = self.idle.lock();
         let since = known.services.get(&service.message.name);
-        account.is_some_and(|account| !known.heard.contains_key(&account))
+        is_idle
+            && account.is_none_or(|account| !known.heard.contains_key(&account))
             && since.is_some_and(|since| since.elapsed() >= IDLE)
     }
 }

@@ -41,9 +41,13 @@ impl Inner {
     /// A peer's service that it offers no more: pods come back with another namespace, and must find their service free.
     fn is_abandoned(&self, service: &Service) -> bool {
         let state = self.directory.state();
-        let offers = state.offers(&service.message.name);
-        service.owner != Owner::Operator
-            && offers.is_none_or(|offers| offers.all().all(|entry| entry.owner != service.owner))
+        let Some(offers) = state.offers(&service.message.name) else { return service.owner != Owner::Operator };
+        match service.owner {
+            Owner::Operator => false,
+            // Others may offer it still.
+            Owner::Departed => offers.all().next().is_none(),
+            owner @ (Owner::Peer { .. } | Owner::Elsewhere) => offers.all().all(|entry| entry.owner != owner),
+        }
     }
 
     pub(super) async fn write_service(&self, service: Service) -> Result<Registered<Service>, Error> {

@@ -132,7 +132,7 @@ impl Finder {
     fn gone(&self, last: &NetworkServiceEndpoint) -> NetworkServiceEndpointResponse {
         match self.owner {
             Owner::Operator => response(last.clone(), true),
-            Owner::Peer { .. } | Owner::Elsewhere => response(without_place(last), true),
+            Owner::Peer { .. } | Owner::Elsewhere | Owner::Departed => response(without_place(last), true),
         }
     }
 }
