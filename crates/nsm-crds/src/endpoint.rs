@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Status,
-    service::{Labels, labels},
+    service::{Labels, labels, name},
 };
 
 /// An endpoint: which network services it offers, and under which labels.
@@ -40,7 +40,7 @@ use crate::{
 pub struct NetworkServiceEndpointSpec {
     /// The endpoint's name, where metadata.name cannot hold it. Default: metadata.name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s@]+$"))]
+    #[schemars(schema_with = "name")]
     pub name: Option<String>,
 
     /// The network services that it offers.
@@ -55,7 +55,7 @@ pub struct NetworkServiceEndpointSpec {
 
     /// The one network service, as of 2019.
     #[serde(rename = "networkServiceName", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s@]+$"))]
+    #[schemars(schema_with = "name")]
     pub network_service_name_2019: Option<String>,
 
     /// Its labels for each of them.

@@ -13,7 +13,7 @@ mod status;
 pub use endpoint::{NetworkServiceEndpoint, NetworkServiceEndpointSpec, ServiceLabels, Time};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-pub use service::{Destination, Match, Metadata, Nested, NestedDestination, NetworkService, NetworkServiceSpec};
+pub use service::{Destination, DestinationFields, Match, MatchFields, Metadata, NetworkService, NetworkServiceSpec};
 pub use status::Status;
 
 /// Group, kind and version of what `kubectl apply` takes first.

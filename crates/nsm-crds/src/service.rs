@@ -41,7 +41,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 pub struct NetworkServiceSpec {
     /// The service's name, where metadata.name cannot hold it. Default: metadata.name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s@]+$"))]
+    #[schemars(schema_with = "name")]
     pub name: Option<String>,
 
     /// What the service carries. Default: IP.
@@ -98,44 +98,20 @@ pub struct NetworkServiceSpec {
 ]))]
 #[serde(default)]
 pub struct Match {
-    /// Labels that the client must have. None: any client.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "labels")]
-    pub source_selector: Option<Labels>,
-
-    /// source_selector, as of 2019.
-    #[serde(rename = "sourceSelector", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "labels")]
-    pub source_selector_2019: Option<Labels>,
-
-    /// Endpoints with one of these fit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub routes: Option<Vec<Destination>>,
-
-    /// routes, as of 2019.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub route: Option<Vec<Destination>>,
-
-    /// Whether the next match is looked at when no endpoint fits this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fallthrough: Option<bool>,
-
-    /// Labels of forwarders, as of the Go implementation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Metadata>,
+    /// In the spelling of NSM v1.
+    #[serde(flatten)]
+    pub here: MatchFields,
 
     /// The heading of 2019, with the rest under it or beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub r#match: Option<Nested>,
+    pub r#match: Option<MatchFields>,
 }
 
-/// What stands under the heading of 2019.
+/// What a match says, beside or under the heading of 2019.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Nested {
-    /// Labels that the client must have.
+pub struct MatchFields {
+    /// Labels that the client must have. None: any client.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "labels")]
     pub source_selector: Option<Labels>,
@@ -181,6 +157,19 @@ pub struct Metadata {
 ]))]
 #[serde(default)]
 pub struct Destination {
+    /// In the spelling of NSM v1.
+    #[serde(flatten)]
+    pub here: DestinationFields,
+
+    /// The heading of 2019, with the rest under it or beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<DestinationFields>,
+}
+
+/// What a destination says, beside or under the heading of 2019.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct DestinationFields {
     /// Labels that the endpoint must have; values may be templates over the client's labels: {{ .podName }}.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "labels")]
@@ -195,30 +184,13 @@ pub struct Destination {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "weight")]
     pub weight: Option<u32>,
-
-    /// The heading of 2019, with the rest under it or beside it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub destination: Option<NestedDestination>,
 }
 
-/// What stands under the heading of 2019.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct NestedDestination {
-    /// Labels that the endpoint must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "labels")]
-    pub destination_selector: Option<Labels>,
-
-    /// destination_selector, as of 2019.
-    #[serde(rename = "destinationSelector", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "labels")]
-    pub destination_selector_2019: Option<Labels>,
-
-    /// How often this route's turn comes, beside the others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "weight")]
-    pub weight: Option<u32>,
+/// A name that the registry takes.
+pub(crate) fn name(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "string", "nullable": true, "minLength": 1, "maxLength": 253, "pattern": r"^[^\s@]+$",
+    })
 }
 
 /// Labels within the registry's bounds.
