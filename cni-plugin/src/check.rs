@@ -1,6 +1,6 @@
 //! CHECK: the agent compares its record and the kernel with what ADD answered.
 
-use nsm_cni_types::{Answer, Args, Conf, Error, Mode, Version, code};
+use nsm_cni_types::{Answer, Args, Conf, Error, Mode, OfPod, Version, code};
 use nsm_proto::cni::{AddResponse, CheckRequest, Interface, Ip, Route};
 use tonic::Code;
 
@@ -29,11 +29,13 @@ pub(crate) fn run(call: &Call) -> Result<(), Error> {
             }
             in_runtime(compare(call, &conf, part, Of::One))
         }
-        Mode::Pod(pod) if pod::is_asked_for(call, &conf.socket, pod) => {
-            in_runtime(compare(call, &conf, before, Of::Pod))
-        }
-        Mode::Pod(_) => Ok(()),
+        Mode::Pod(pod) => services(call, &conf, pod, before),
     }
+}
+
+/// Compares the network services of a pod, behind other plugins, with what ADD answered.
+pub(crate) fn services(call: &Call, conf: &Conf, pod: &OfPod, before: Answer) -> Result<(), Error> {
+    if pod::is_asked_for(call, &conf.socket, pod) { in_runtime(compare(call, conf, before, Of::Pod)) } else { Ok(()) }
 }
 
 /// Whose attachments are compared.

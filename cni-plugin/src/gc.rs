@@ -1,8 +1,8 @@
 //! GC: free what the runtime no longer knows of this network.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use nsm_cni_types::{Error, Lenient, code};
+use nsm_cni_types::{Attachment, Error, Lenient, code};
 use nsm_proto::cni::{AttachmentKey, GcRequest, GcResponse, ValidAttachments};
 
 use crate::{
@@ -17,27 +17,55 @@ pub(crate) fn run(call: &Call) -> Result<(), Error> {
         eprintln!("nsm-cni: GC goes on in spite of: {warning}");
     }
     let valid = Lenient::valid_attachments(&call.stdin)?;
-    let key =
-        |known: nsm_cni_types::Attachment| AttachmentKey { container_id: known.container_id, ifname: known.ifname };
-    let request = GcRequest {
-        network: call.stdin.name.clone(),
-        valid: valid.map(|all| ValidAttachments { keys: all.into_iter().map(key).collect() }),
-        plugin_version: agent::plugin_version(),
-    };
-    match in_runtime(async { Ok(free(&lenient, request).await) })? {
-        Ok(done) if done.errors.is_empty() => Ok(()),
-        Ok(done) => Err(Error::new(code::PARTLY_FREED, done.errors.join("; "))),
-        // It frees what has lost its namespace when it is back; the others of this network are no concern of ours.
+    match in_runtime(async { Ok(free(&lenient.socket, lenient.timeout, request(call, valid)).await) })? {
         Err(failure @ Failure::Away(_)) if lenient.of_pod.is_some() => {
-            eprintln!("nsm-cni: GC frees nothing: {}", failure.error(&lenient.socket, lenient.timeout));
+            tell_away(failure, &lenient.socket, lenient.timeout);
             Ok(())
         }
-        Err(failure) => Err(failure.error(&lenient.socket, lenient.timeout)),
+        done => freed(done, &lenient.socket, lenient.timeout),
     }
 }
 
-async fn free(lenient: &Lenient, request: GcRequest) -> Result<GcResponse, Failure> {
-    let mut agent = Agent::connect(&lenient.socket, Duration::ZERO, lenient.timeout).await?;
+/// Has the agent free services of pods that the runtime no longer knows, if it is there.
+pub(crate) fn services(
+    call: &Call,
+    socket: &Path,
+    timeout: Duration,
+    valid: Option<Vec<Attachment>>,
+) -> Result<(), Error> {
+    match in_runtime(async { Ok(free(socket, timeout, request(call, valid)).await) })? {
+        Err(failure @ Failure::Away(_)) => {
+            tell_away(failure, socket, timeout);
+            Ok(())
+        }
+        done => freed(done, socket, timeout),
+    }
+}
+
+/// It frees what has lost its namespace when it is back; the others of this network are no concern of ours.
+fn tell_away(failure: Failure, socket: &Path, timeout: Duration) {
+    eprintln!("nsm-cni: GC frees no network services: {}", failure.error(socket, timeout));
+}
+
+fn request(call: &Call, valid: Option<Vec<Attachment>>) -> GcRequest {
+    let key = |known: Attachment| AttachmentKey { container_id: known.container_id, ifname: known.ifname };
+    GcRequest {
+        network: call.stdin.name.clone(),
+        valid: valid.map(|all| ValidAttachments { keys: all.into_iter().map(key).collect() }),
+        plugin_version: agent::plugin_version(),
+    }
+}
+
+fn freed(done: Result<GcResponse, Failure>, socket: &Path, timeout: Duration) -> Result<(), Error> {
+    match done {
+        Ok(done) if done.errors.is_empty() => Ok(()),
+        Ok(done) => Err(Error::new(code::PARTLY_FREED, done.errors.join("; "))),
+        Err(failure) => Err(failure.error(socket, timeout)),
+    }
+}
+
+async fn free(socket: &Path, timeout: Duration, request: GcRequest) -> Result<GcResponse, Failure> {
+    let mut agent = Agent::connect(socket, Duration::ZERO, timeout).await?;
     let done = agent.call(|mut client| async move { client.gc(request).await }).await?;
     for freed in &done.freed {
         eprintln!("nsm-cni: GC freed container={} ifname={}", freed.container_id, freed.ifname);

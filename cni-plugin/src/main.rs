@@ -12,6 +12,7 @@ mod check;
 mod del;
 mod files;
 mod gc;
+mod meta;
 mod netns;
 mod owed;
 mod pod;
@@ -71,6 +72,9 @@ fn called(env: Environment) -> ExitCode {
 
 /// What the call answers on stdout.
 fn run(call: &Call) -> Result<Option<String>, Error> {
+    if nsm_npwg::Meta::is(&call.stdin.keys) {
+        return meta::run(call);
+    }
     match &call.env.command {
         Command::Add => add::run(call).map(Some),
         Command::Check => check::run(call).map(|()| None),

@@ -31,7 +31,7 @@ fn write(folder: &Path, env: &Environment, network: &str) -> io::Result<()> {
         "network": network,
         "netns": env.netns,
     });
-    files::put(folder, &file_name(&env.container_id, &env.ifname), &note.to_string())
+    files::put(folder, &file_name(&env.container_id, &env.ifname), note.to_string())
 }
 
 fn folder(socket: &Path) -> PathBuf {

@@ -32,7 +32,7 @@ pub(crate) fn put(socket: &Path, netns: &Netns, record: &PodRecord) {
 pub(crate) fn put_again(socket: &Path, netns: &Netns, record: &PodRecord) {
     let folder = pods::folder(socket);
     let (dev, ino) = (netns.id.dev, netns.id.ino);
-    if let Err(error) = files::put(&folder, &pods::file_name(dev, ino), &record.to_json()) {
+    if let Err(error) = files::put(&folder, &pods::file_name(dev, ino), record.to_json()) {
         eprintln!(
             "nsm-cni: no record of the sandbox in {}: {error}; network services cannot be added to the running pod",
             folder.display()
@@ -74,7 +74,7 @@ impl Found {
     /// Puts the record back: the end has still to come.
     pub(crate) fn put_back(&mut self) -> io::Result<()> {
         self.record.asked = true;
-        files::put(&self.folder, &self.name(), &self.record.to_json())
+        files::put(&self.folder, &self.name(), self.record.to_json())
     }
 
     fn name(&self) -> String {

@@ -128,7 +128,7 @@ impl NetnsSocket {
         })
     }
 
-    fn both_families<T>(
+    pub(crate) fn both_families<T>(
         &mut self,
         subject: Subject,
         operation: &str,

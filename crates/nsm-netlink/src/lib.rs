@@ -25,6 +25,7 @@ mod agent;
 mod change;
 mod config;
 mod configure;
+mod defaults;
 mod delete;
 mod door;
 mod error;
@@ -48,6 +49,7 @@ mod workers;
 
 pub use agent::Netlink;
 pub use config::{Address, Family, LinkConfig, Neighbour, NeighbourEntry, PortRange, Route, RouteEntry, Rule};
+pub use defaults::{DefaultRoute, Hop};
 pub use delete::{Deletion, LinkIdentity};
 pub use door::settings_at;
 pub use error::{Error, Refusal};

@@ -13,14 +13,16 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourHeader, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RouteNextHop,
+    RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage, RulePortRange};
 use netlink_packet_route::{AddressFamily, IpProtocol};
 
 use crate::config::{MAIN_TABLE, network};
-use crate::{Address, Family, IfIndex, Mac, Neighbour, NeighbourEntry, PortRange, Route, RouteEntry, Rule};
+use crate::{
+    Address, DefaultRoute, Family, Hop, IfIndex, Mac, Neighbour, NeighbourEntry, PortRange, Route, RouteEntry, Rule,
+};
 
 /// Lengths of the fixed parts, before the attributes.
 const ADDRESS_HEADER: usize = 8;
@@ -131,6 +133,45 @@ pub(crate) fn read_route(body: &[u8]) -> Result<Option<RouteEntry>, DecodeError>
         route: Route { destination, gateway, table: Some(table), metric },
         protocol: header.protocol.into(),
     }))
+}
+
+/// `None`: another route, or one that a router announced.
+pub(crate) fn read_default_route(body: &[u8]) -> Result<Option<DefaultRoute>, DecodeError> {
+    let header = RouteHeader::parse(body)?;
+    let family = match header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return Ok(None),
+    };
+    let is_default = header.kind == RouteType::Unicast && header.destination_prefix_length == 0;
+    if !is_default || header.protocol == RouteProtocol::Ra || header.flags.contains(RouteFlags::Cloned) {
+        return Ok(None);
+    }
+    let (mut gateway, mut metric, mut index, mut several) = (None, None, None, Vec::new());
+    let mut table = u32::from(header.table);
+    for attribute in attributes(body, ROUTE_HEADER) {
+        let kinds = (header.address_family, header.kind, RouteLwEnCapType::None);
+        match RouteAttribute::parse_with_param(&attribute, kinds) {
+            Ok(RouteAttribute::Gateway(ip)) => gateway = ip_of(&ip),
+            Ok(RouteAttribute::Oif(oif)) => index = IfIndex::new(oif),
+            Ok(RouteAttribute::Priority(priority)) => metric = Some(priority),
+            Ok(RouteAttribute::Table(number)) => table = number,
+            Ok(RouteAttribute::MultiPath(hops)) => several = hops,
+            _ => {}
+        }
+    }
+    let one = index.map(|index| Hop { index, gateway, onlink: header.flags.contains(RouteFlags::Onlink) });
+    let hops: Vec<Hop> = one.into_iter().chain(several.iter().filter_map(hop)).collect();
+    Ok((table == MAIN_TABLE && !hops.is_empty()).then_some(DefaultRoute { family, hops, metric }))
+}
+
+fn hop(hop: &RouteNextHop) -> Option<Hop> {
+    let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(ip) => ip_of(ip),
+        _ => None,
+    });
+    let index = IfIndex::new(hop.interface_index)?;
+    Some(Hop { index, gateway, onlink: hop.flags.contains(RouteNextHopFlags::Onlink) })
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -10,6 +10,7 @@ mod endpoints;
 mod garbage;
 mod install;
 mod liveness;
+mod networks;
 mod nodes;
 mod operator;
 mod pods;
@@ -55,6 +56,28 @@ fn main() -> ExitCode {
         pods::behind_a_real_first_plugin,
         install::follows_the_original_through_the_agents_death,
         install::is_put_back_and_outlives_its_original,
+        networks::a_list_of_a_file,
+        networks::a_directory,
+        networks::several_networks,
+        networks::check_finds_what_is_gone,
+        networks::many_at_once,
+        networks::are_called_as_by_the_library,
+        networks::of_subdirectories,
+        networks::del_gets_what_add_got,
+        networks::del_gets_the_result,
+        networks::a_del_that_fails_is_repeated,
+        networks::records_that_are_lost,
+        networks::gc_by_the_runtimes_list,
+        networks::status_of_all,
+        networks::a_failure_undoes_all,
+        networks::what_is_not_undone_is_owed,
+        networks::a_second_add_changes_nothing,
+        networks::a_foreign_interface_stays,
+        networks::killed_on_the_way,
+        networks::mistakes_are_refused_by_name,
+        networks::keys_without_effect_are_told,
+        networks::the_first_networks_default_stays,
+        networks::a_default_where_the_first_has_none,
         addressing::ipv6_alone,
         addressing::both_families,
         addressing::a_full_pool_frees_what_is_deleted,

@@ -1,0 +1,47 @@
+//! CHECK: every network of the record, by its plugins, then the pod's network services.
+
+use nsm_cni_types::{Args, Error, Version, code};
+use nsm_npwg::Meta;
+
+use super::{
+    add::{conf, of_pod},
+    network::Sandbox,
+    plan,
+    record::{Found, Store},
+    search, undo,
+};
+use crate::{Call, check, netns::Netns};
+
+pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
+    let Some(before) = &meta.prev_result else {
+        return Err(Error::new(code::INVALID_CONFIG, "prevResult is missing: run ADD first, and pass its result"));
+    };
+    Netns::open(&call.env)?;
+    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let networks = match held.load() {
+        Found::Record(record, progress) => {
+            let search = search(&record.bin_dir);
+            let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+            let checked = record.networks.iter().map(|network| {
+                let result = progress.results.get(&network.ifname).ok_or_else(|| {
+                    let msg = format!("network {:?}: its ADD did not come to its end", network.name);
+                    Error::new(code::CHANGED, msg)
+                });
+                network.check(sandbox, result?)
+            });
+            undo::one_of(&checked.filter_map(Result::err).collect::<Vec<_>>())
+        }
+        Found::Nothing | Found::Damaged(_) => {
+            let args = Args::parse(&call.env.args)?;
+            let first = plan::first(call, meta, &args)?;
+            let search = search(&meta.bin_dir);
+            let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+            let before = before.clone().convert(first.list.version()?).to_json()?;
+            first.check(sandbox, &before)
+        }
+    };
+    drop(held);
+    networks?;
+    let conf = conf(meta, before.clone());
+    check::services(call, &conf, &of_pod(meta), before.clone().convert(Version::NEWEST))
+}

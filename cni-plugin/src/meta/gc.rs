@@ -1,0 +1,101 @@
+//! GC: ends what the runtime no longer knows, has the networks' plugins do the same, and the agent for services.
+//!
+//! Guarantees: an attachment that some call works on is left alone. With a list, what is not in it is ended by DEL, also where a
+//! plugin knows no GC; without one, what has lost its namespace. A plugin is told of all attachments of its network on this
+//! host, or, where one cannot be read, nothing.
+
+use nsm_cni_types::{Attachment, Error, Lenient, code};
+use nsm_npwg::Meta;
+
+use super::{
+    network::{Network, Sandbox},
+    plan,
+    record::{Found, Held, Progress, Record, Store},
+    search, undo,
+};
+use crate::{Call, gc};
+
+pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
+    let valid = Lenient::valid_attachments(&call.stdin)?;
+    let store = Store::of(&meta.cni_dir);
+    let mut errors = Vec::new();
+    for held in store.idle() {
+        match held.load() {
+            Found::Record(record, progress) if is_stale(&record, &call.stdin.name, valid.as_deref()) => {
+                errors.extend(end(&held, *record, &progress).err());
+            }
+            Found::Damaged(why) => eprintln!("nsm-cni: GC: a record cannot be read, DEL will set it aside: {why}"),
+            Found::Record(..) | Found::Nothing => {}
+        }
+    }
+    store.sweep();
+    if let Some(valid) = &valid {
+        errors.extend(of_plugins(meta, &store, valid));
+    }
+    errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
+    undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
+}
+
+fn is_stale(record: &Record, network: &str, valid: Option<&[Attachment]>) -> bool {
+    match valid {
+        Some(valid) => {
+            record.network == network
+                && !valid.iter().any(|one| one.container_id == record.container_id && one.ifname == record.ifname)
+        }
+        None => record.has_lost_its_namespace(),
+    }
+}
+
+fn end(held: &Held, mut record: Record, progress: &Progress) -> Result<(), Error> {
+    let search = search(&record.bin_dir);
+    // A namespace that the runtime does not know may be another's by now.
+    let netns = if record.has_lost_its_namespace() { "" } else { &record.netns };
+    let sandbox = Sandbox { container_id: &record.container_id, netns, search: &search };
+    let left = undo::all(&record.networks, &progress.results, sandbox);
+    if left.networks.is_empty() {
+        eprintln!("nsm-cni: GC freed container={} ifname={}", record.container_id, record.ifname);
+        return held.remove();
+    }
+    record.networks = left.networks;
+    held.put(&record)?;
+    undo::one_of(&left.errors)
+}
+
+/// GC of each network's plugins.
+fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment]) -> Vec<Error> {
+    let (records, unread) = store.all();
+    let search = search(&meta.bin_dir);
+    let (everybodys, mut errors) = plan::everybodys(meta);
+    let mut seen: Vec<&Network> = Vec::new();
+    let added = records.iter().flat_map(|record| &record.networks);
+    for (place, network) in everybodys.iter().chain(added).enumerate() {
+        if seen.iter().any(|other| other.list == network.list) {
+            continue;
+        }
+        seen.push(network);
+        // The runtime's list is about the first network.
+        let first = place == 0 && !everybodys.is_empty();
+        if unread && !first {
+            eprintln!(
+                "nsm-cni: GC of network {:?} is left out, as a record cannot be read and its addresses may be in use",
+                network.name
+            );
+            continue;
+        }
+        let mut all = attached(&records, &network.list.name);
+        all.extend(valid.iter().filter(|one| first && !all.contains(one)).cloned().collect::<Vec<_>>());
+        errors.extend(network.gc(&search, &all));
+    }
+    errors
+}
+
+/// All that have a network of that name.
+fn attached(records: &[Record], name: &str) -> Vec<Attachment> {
+    let networks = records.iter().flat_map(|record| record.networks.iter().map(move |network| (record, network)));
+    let of_it = networks.filter(|(_, network)| network.list.name == name);
+    let key = |(record, network): (&Record, &Network)| Attachment {
+        container_id: record.container_id.clone(),
+        ifname: network.ifname.clone(),
+    };
+    of_it.map(key).collect()
+}

@@ -1,0 +1,233 @@
+//! One network of a pod as it is recorded, and its plugins run as the CNI library runs them.
+//!
+//! Guarantees: each plugin gets its configuration as it was written, with the list's name and version, the runtime configuration of
+//! the capabilities that it declares, and the previous result in the list's version; DEL gets what ADD got. An error names
+//! network, interface and plugin and keeps the plugin's code.
+
+use std::ffi::OsString;
+
+use nsm_cni_types::{Answer, Attachment, Error, Version, code};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::exec::{self, SearchPath, Told};
+
+/// A network of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Network {
+    /// As the network's status calls it.
+    pub(crate) name: String,
+    /// CNI_IFNAME of its plugins.
+    pub(crate) ifname: String,
+    /// CNI_ARGS of its plugins.
+    #[serde(default)]
+    pub(crate) args: String,
+    /// What becomes `runtimeConfig`, by capability.
+    #[serde(default)]
+    pub(crate) capability_args: Map<String, Value>,
+    /// Its plugins.
+    pub(crate) list: Conflist,
+    /// Whether its first plugin follows an empty result, as behind a plugin that makes nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) follows_nothing: bool,
+}
+
+/// A list of plugins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Conflist {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) cni_version: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) disable_check: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "disableGC")]
+    pub(crate) disable_gc: bool,
+    pub(crate) plugins: Vec<Map<String, Value>>,
+}
+
+/// Where plugins run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sandbox<'a> {
+    pub(crate) container_id: &'a str,
+    /// Its namespace; empty: it is gone.
+    pub(crate) netns: &'a str,
+    pub(crate) search: &'a SearchPath,
+}
+
+/// The keys of a GC; the second is what the specification's text and the library call it by mistake.
+const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+impl Conflist {
+    /// The version of its results.
+    ///
+    /// # Errors
+    /// Code 1: not one that is known.
+    pub(crate) fn version(&self) -> Result<Version, Error> {
+        Version::parse(&self.cni_version).ok_or_else(|| {
+            let msg = format!("cniVersion {:?} of {:?}: expected 0.1.0 to 1.1.0", self.cni_version, self.name);
+            Error::new(code::INCOMPATIBLE_VERSION, msg)
+        })
+    }
+
+    /// Whether one of its plugins declares a capability.
+    pub(crate) fn declares(&self, capability: &str) -> bool {
+        self.plugins.iter().any(|plugin| declares(plugin, capability))
+    }
+
+    fn is_since(&self, version: Version) -> bool {
+        self.version().is_ok_and(|own| own >= version)
+    }
+}
+
+impl Network {
+    /// Finds all plugins.
+    pub(crate) fn find_plugins(&self, search: &SearchPath) -> Result<(), Error> {
+        for plugin in &self.list.plugins {
+            search.find(kind(plugin)).map_err(|error| self.of(plugin, error))?;
+        }
+        Ok(())
+    }
+
+    /// Runs all plugins. The result, in the list's version.
+    pub(crate) fn add(&self, sandbox: Sandbox<'_>) -> Result<Value, Error> {
+        let version = self.list.version()?;
+        let empty = json!({"cniVersion": version.as_str(), "interfaces": [], "ips": [], "routes": [], "dns": {}});
+        let mut result = self.follows_nothing.then_some(empty);
+        for plugin in &self.list.plugins {
+            let answer = self.run("ADD", sandbox, plugin, self.configuration(plugin, result.as_ref()))?;
+            let answer = answer.ok_or_else(|| Error::new(code::DECODING, "no result: expected one on stdout"));
+            let answer = answer.and_then(|answer| in_version(answer, version));
+            result = Some(answer.map_err(|error| self.of(plugin, error))?);
+        }
+        result.ok_or_else(|| Error::new(code::INVALID_CONFIG, format!("network {:?}: plugins is empty", self.name)))
+    }
+
+    /// Runs all plugins in reverse order, up to the first that fails.
+    pub(crate) fn del(&self, sandbox: Sandbox<'_>, result: Option<&Value>) -> Result<(), Error> {
+        let result = result.filter(|_| self.list.is_since(Version::V0_4_0));
+        for plugin in self.list.plugins.iter().rev() {
+            self.run("DEL", sandbox, plugin, self.configuration(plugin, result))?;
+        }
+        Ok(())
+    }
+
+    /// Runs all plugins, unless the list says that it cannot be checked.
+    pub(crate) fn check(&self, sandbox: Sandbox<'_>, result: &Value) -> Result<(), Error> {
+        if self.list.disable_check || !self.list.is_since(Version::V0_4_0) {
+            return Ok(());
+        }
+        for plugin in &self.list.plugins {
+            self.run("CHECK", sandbox, plugin, self.configuration(plugin, Some(result)))?;
+        }
+        Ok(())
+    }
+
+    /// Has all plugins free what is not `valid`; goes on behind errors.
+    pub(crate) fn gc(&self, search: &SearchPath, valid: &[Attachment]) -> Vec<Error> {
+        if self.list.disable_gc || !self.list.is_since(Version::V1_1_0) {
+            return Vec::new();
+        }
+        let valid: Value =
+            valid.iter().map(|known| json!({"containerID": known.container_id, "ifname": known.ifname})).collect();
+        let ran = self.list.plugins.iter().map(|plugin| {
+            let mut configuration = self.named(plugin);
+            for key in VALID {
+                configuration.insert(key.to_owned(), valid.clone());
+            }
+            self.run_alone("GC", search, plugin, configuration)
+        });
+        ran.filter_map(Result::err).collect()
+    }
+
+    /// Asks all plugins that can be asked; of all it is told whether they are there.
+    pub(crate) fn status(&self, search: &SearchPath) -> Vec<Error> {
+        let ran = self.list.plugins.iter().map(|plugin| {
+            if self.list.is_since(Version::V1_1_0) {
+                self.run_alone("STATUS", search, plugin, self.named(plugin))
+            } else {
+                search.find(kind(plugin)).map(drop).map_err(|error| self.of(plugin, error))
+            }
+        });
+        ran.filter_map(Result::err).collect()
+    }
+
+    fn run_alone(
+        &self,
+        command: &'static str,
+        search: &SearchPath,
+        plugin: &Map<String, Value>,
+        configuration: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let nowhere = Network { ifname: String::new(), args: String::new(), ..self.clone() };
+        let sandbox = Sandbox { container_id: "", netns: "", search };
+        nowhere.run(command, sandbox, plugin, configuration).map(drop)
+    }
+
+    fn run(
+        &self,
+        command: &'static str,
+        sandbox: Sandbox<'_>,
+        plugin: &Map<String, Value>,
+        configuration: Map<String, Value>,
+    ) -> Result<Option<Value>, Error> {
+        let path: OsString = sandbox.search.cni_path();
+        let told = Told {
+            command,
+            container_id: sandbox.container_id,
+            netns: sandbox.netns,
+            ifname: &self.ifname,
+            args: &self.args,
+            path: &path,
+        };
+        let program = sandbox.search.find(kind(plugin));
+        let answer = program.and_then(|program| exec::run(&program, told, &Value::Object(configuration)));
+        answer.map_err(|error| self.of(plugin, error))
+    }
+
+    /// An error with whose it is.
+    fn of(&self, plugin: &Map<String, Value>, error: Error) -> Error {
+        let interface = if self.ifname.is_empty() { String::new() } else { format!(", interface {}", self.ifname) };
+        let msg = format!("network {:?}{interface}, plugin {}: {}", self.name, kind(plugin), error.msg);
+        Error { msg, ..error }
+    }
+
+    fn named(&self, plugin: &Map<String, Value>) -> Map<String, Value> {
+        let mut configuration = plugin.clone();
+        configuration.insert("name".to_owned(), json!(self.list.name));
+        configuration.insert("cniVersion".to_owned(), json!(self.list.cni_version));
+        configuration
+    }
+
+    fn configuration(&self, plugin: &Map<String, Value>, before: Option<&Value>) -> Map<String, Value> {
+        let mut configuration = self.named(plugin);
+        let declared = self.capability_args.iter().filter(|(name, _)| declares(plugin, name));
+        let runtime: Map<String, Value> = declared.map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !runtime.is_empty() {
+            configuration.insert("runtimeConfig".to_owned(), Value::Object(runtime));
+        }
+        if let Some(before) = before {
+            configuration.insert("prevResult".to_owned(), before.clone());
+        }
+        configuration
+    }
+}
+
+fn declares(plugin: &Map<String, Value>, capability: &str) -> bool {
+    plugin.get("capabilities").and_then(|all| all.get(capability)) == Some(&Value::Bool(true))
+}
+
+/// The binary's name.
+pub(crate) fn kind(plugin: &Map<String, Value>) -> &str {
+    plugin.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A plugin's answer in the list's version; one that is in it already stays as it is.
+fn in_version(answer: Value, version: Version) -> Result<Value, Error> {
+    let read = Answer::parse(&answer, version).map_err(|error| {
+        let why = error.msg.strip_prefix("prevResult: ").unwrap_or(&error.msg);
+        Error::new(code::DECODING, format!("no result that can be read: {why}"))
+    })?;
+    if read.version() == version { Ok(answer) } else { read.convert(version).to_json() }
+}

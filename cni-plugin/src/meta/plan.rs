@@ -1,0 +1,315 @@
+//! What a pod is to get: from the configuration alone, or from the agent where the pod or the configuration names objects.
+//!
+//! Guarantees: a pod that asks nothing, of a configuration that names files and whole configurations only, is planned without
+//! anybody; nothing is made here. Where it is not known what the pod asks, it does not start without its networks.
+
+use std::{net::IpAddr, path::Path};
+
+use nsm_cni_types::{Args, Error, code, pods};
+use nsm_npwg::{Annotations, Chosen, Completion, Definition, List, Lookup, Meta};
+use nsm_proto::cni::{NetworkAnnotations, PlanRequest, PlannedNetwork};
+use serde_json::{Map, Value, json};
+
+use super::{
+    hostfiles,
+    network::{Conflist, Network},
+};
+use crate::{
+    Call,
+    add::{pod_of, timeout_ms},
+    agent::{self, Agent, Failure},
+    in_runtime,
+};
+
+/// What only a runtime says of the pod, and what is of one interface: not for the others.
+const OF_ONE: [&str; 2] = ["MAC", "IP"];
+/// What the agent is not told of the configuration: it is the pod's, or long.
+const NOT_FOR_THE_AGENT: [&str; 2] = ["prevResult", "runtimeConfig"];
+
+/// A network that the pod is to get.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) network: Network,
+    /// Gateways of the pod's default route; empty: it is to have none.
+    pub(crate) default_route: Option<Vec<IpAddr>>,
+    /// What the result must have.
+    pub(crate) ips: Vec<String>,
+    pub(crate) mac: Option<String>,
+}
+
+/// All networks of a pod.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// In order; the first is the default one.
+    pub(crate) networks: Vec<Wanted>,
+    /// Whether the agent made it, and is to be told what became of it.
+    pub(crate) by_agent: bool,
+}
+
+/// One network before its files are read.
+struct Planned {
+    name: String,
+    ifname: String,
+    /// Its plugins, or where they are.
+    source: Source,
+    completion: Completion,
+    default_route: Option<Vec<IpAddr>>,
+    ips: Vec<String>,
+    mac: Option<String>,
+}
+
+enum Source {
+    List(List),
+    File(String),
+}
+
+/// Plans the networks of this call's pod.
+pub(crate) fn of(call: &Call, meta: &Meta, args: &Args) -> Result<Plan, Error> {
+    let asked = meta.annotations().map(|(networks, _)| networks);
+    let by_agent = asked.as_ref().is_none_or(|asked| !asked.is_empty()) || names_objects(meta, &args.pod_namespace);
+    let planned = if by_agent { ask(call, meta, args, asked.as_ref())? } else { alone(meta, &call.env.ifname, args)? };
+    let mut networks = Vec::new();
+    for (place, one) in planned.into_iter().enumerate() {
+        networks.push(wanted(&call.env.args, meta, one, place == 0)?);
+    }
+    networks.extend(auxiliary(call, meta, networks.len())?);
+    Ok(Plan { networks, by_agent })
+}
+
+/// The first network as the configuration itself says it, for where nothing is recorded.
+pub(crate) fn first(call: &Call, meta: &Meta, args: &Args) -> Result<Network, Error> {
+    let planned = alone(meta, &call.env.ifname, args)?.into_iter().next();
+    let planned = planned.ok_or_else(|| invalid("the configuration has no network"))?;
+    wanted(&call.env.args, meta, planned, true).map(|one| one.network)
+}
+
+/// The networks that every pod gets, as far as the host knows them; and what is wrong with the others.
+pub(crate) fn everybodys(meta: &Meta) -> (Vec<Network>, Vec<Error>) {
+    let planned = match alone(meta, "eth0", &Args::default()) {
+        Ok(planned) => planned,
+        Err(error) => return (Vec::new(), vec![error]),
+    };
+    let (mut networks, mut errors) = (Vec::new(), Vec::new());
+    for (place, one) in planned.into_iter().enumerate() {
+        // An object, if the host has no such file.
+        let is_name = matches!(&one.source, Source::File(text) if !text.contains('/'));
+        match wanted("", meta, one, place == 0) {
+            Ok(one) => networks.push(one.network),
+            Err(_) if is_name => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    (networks, errors)
+}
+
+/// Whether the configuration names networks that may be objects of the cluster.
+pub(crate) fn names_objects(meta: &Meta, namespace: &str) -> bool {
+    let is_name = |text: &String| !text.contains('/');
+    let cluster = match &meta.default {
+        Chosen::ClusterNetwork(name) => is_name(name),
+        Chosen::Delegates(_) => false,
+    };
+    let system = meta.system_namespaces.iter().any(|system| system == namespace);
+    cluster || (!system && meta.default_networks.iter().any(is_name))
+}
+
+/// A cluster without objects.
+struct NoObjects;
+
+impl Lookup for NoObjects {
+    fn definition(&mut self, _: &str, _: &str) -> Option<Definition> {
+        None
+    }
+
+    fn device(&mut self, resource: &str) -> Result<String, String> {
+        Err(format!("nobody was asked for a device of {resource}"))
+    }
+}
+
+fn alone(meta: &Meta, ifname: &str, args: &Args) -> Result<Vec<Planned>, Error> {
+    let nothing = Annotations::default();
+    let all = nsm_npwg::plan(meta, ifname, &args.pod_namespace, &nothing, &mut NoObjects).map_err(invalid)?;
+    let planned = |one: nsm_npwg::Planned| Planned {
+        name: one.name,
+        ifname: one.ifname,
+        source: match one.network {
+            nsm_npwg::Network::List(list) => Source::List(list),
+            nsm_npwg::Network::File(text) => Source::File(text),
+        },
+        completion: one.completion,
+        default_route: one.default_route,
+        ips: one.ips,
+        mac: one.mac,
+    };
+    Ok(all.into_iter().map(planned).collect())
+}
+
+fn ask(call: &Call, meta: &Meta, args: &Args, asked: Option<&Annotations>) -> Result<Vec<Planned>, Error> {
+    let annotations = asked.map(|asked| NetworkAnnotations {
+        networks: asked.networks.clone().unwrap_or_default(),
+        default_network: asked.default_network.clone().unwrap_or_default(),
+    });
+    let mut configuration = call.stdin.keys.clone();
+    configuration.retain(|key, _| !NOT_FOR_THE_AGENT.contains(&key.as_str()));
+    let answer = in_runtime(async {
+        let asked = async {
+            let mut agent = Agent::connect(&meta.socket, meta.agent_wait, meta.timeout).await?;
+            let request = PlanRequest {
+                key: Some(agent::key(&call.env)),
+                network: call.stdin.name.clone(),
+                pod: pod_of(args.clone()),
+                annotations,
+                configuration: Value::Object(configuration).to_string(),
+                timeout_ms: timeout_ms(agent.left()),
+                plugin_version: agent::plugin_version(),
+            };
+            agent.call(|mut client| async move { client.plan(request).await }).await
+        };
+        Ok(asked.await)
+    })?;
+    let answer = answer.map_err(|failure| no_plan(meta, asked.is_some(), failure))?;
+    answer.networks.into_iter().map(|one| planned(one).map_err(nonsense)).collect()
+}
+
+fn no_plan(meta: &Meta, is_asked: bool, failure: Failure) -> Error {
+    if failure.is_unknown_call() {
+        let msg = "nsm-agent on this node does not plan networks: it is older than this plugin, upgrade it";
+        return Error::new(code::UNKNOWN_CALL, msg);
+    }
+    let error = failure.error(&meta.socket, meta.timeout);
+    if is_asked || error.code != code::TRY_AGAIN {
+        return error;
+    }
+    let msg = format!(
+        "it is not known which networks the pod asks for: {}; with \"capabilities\": {{{:?}: true}} a runtime that gives annotations \
+         says it",
+        error.msg,
+        pods::CAPABILITY
+    );
+    Error { msg, ..error }
+}
+
+fn planned(one: PlannedNetwork) -> Result<Planned, String> {
+    let object = |what: &str, text: &str| match text {
+        "" => Ok(Map::new()),
+        text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| format!("{what} {text:?}: {error}")),
+    };
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let gateways = one.default_route.iter().map(|text| text.parse().map_err(|_| format!("gateway {text:?}")));
+    let default_route = gateways.collect::<Result<Vec<IpAddr>, _>>()?;
+    let source = match some(one.configuration) {
+        // A definition's, which the agent has looked at.
+        Some(text) => Source::List(List::of_host(&one.name, "", &text).map_err(|error| error.to_string())?),
+        None => Source::File(some(one.file).ok_or("a network without configuration")?),
+    };
+    Ok(Planned {
+        source,
+        completion: Completion {
+            capability_args: object("capability arguments", &one.capability_args)?,
+            cni_args: one.cni_args,
+            args: object("arguments", &one.args)?,
+            device_id: some(one.device_id),
+        },
+        default_route: one.takes_default_route.then_some(default_route),
+        ips: one.ips,
+        mac: some(one.mac),
+        ifname: one.ifname,
+        name: one.name,
+    })
+}
+
+fn wanted(given: &str, meta: &Meta, planned: Planned, is_default: bool) -> Result<Wanted, Error> {
+    let list = match planned.source {
+        Source::List(list) => list,
+        Source::File(text) => {
+            let list = hostfiles::find(meta, &text)?;
+            planned.completion.apply(&planned.name, list).map_err(invalid)?
+        }
+    };
+    // A network that is named by its place has a name of its own.
+    let name = if planned.name.starts_with('/') { list.name().to_owned() } else { planned.name };
+    // Section 7.5: what the runtime says is for the first network alone.
+    let mut capability_args = if is_default { meta.runtime_config.clone() } else { Map::new() };
+    capability_args.extend(planned.completion.capability_args);
+    let mut network = Network {
+        name,
+        ifname: planned.ifname,
+        args: arguments(given, &planned.completion.cni_args, is_default),
+        capability_args,
+        list: conflist(&list, meta)?,
+        follows_nothing: false,
+    };
+    network.capability_args.retain(|name, _| network.list.declares(name));
+    Ok(Wanted { network, default_route: planned.default_route, ips: planned.ips, mac: planned.mac })
+}
+
+/// A list as it is recorded: with a version, as an ADD and its DEL may see different configurations around it.
+fn conflist(list: &List, meta: &Meta) -> Result<Conflist, Error> {
+    let mut json = list.to_json();
+    if list.key("cniVersion").is_none() {
+        json["cniVersion"] = json!(meta.version.as_str());
+    }
+    serde_json::from_value(json).map_err(|error| invalid(format!("network {:?}: {error}", list.name())))
+}
+
+/// CNI_ARGS of a network's plugins.
+fn arguments(given: &str, more: &str, is_default: bool) -> String {
+    let of_one = |pair: &&str| OF_ONE.iter().any(|key| pair.split('=').next() == Some(key));
+    let mut pairs: Vec<&str> = given.split(';').filter(|pair| !pair.is_empty()).collect();
+    if !is_default || !more.is_empty() {
+        pairs.retain(|pair| !of_one(pair));
+    }
+    if !more.is_empty() {
+        // Plugins that know one of them refuse the other.
+        if !pairs.iter().any(|pair| pair.starts_with("IgnoreUnknown=")) {
+            pairs.push("IgnoreUnknown=1");
+        }
+        pairs.extend(more.split(';').filter(|pair| !pair.is_empty()));
+    }
+    pairs.join(";")
+}
+
+/// The plugins in the folder of that name beside the cluster network, which follow a plugin that makes nothing.
+fn auxiliary(call: &Call, meta: &Meta, place: usize) -> Result<Option<Wanted>, Error> {
+    let (Some(name), Chosen::ClusterNetwork(cluster)) = (&meta.auxiliary_chain, &meta.default) else { return Ok(None) };
+    let cluster = Path::new(cluster);
+    let dir = if cluster.is_dir() { cluster } else { cluster.parent().unwrap_or(cluster) };
+    let plugins = hostfiles::beside(dir, name)?;
+    if plugins.is_empty() {
+        return Ok(None);
+    }
+    let list = json!({"cniVersion": meta.version.as_str(), "name": name, "plugins": plugins});
+    let list = List::of_host(name, name, &list.to_string()).map_err(invalid)?;
+    let network = Network {
+        name: name.clone(),
+        ifname: format!("net{place}"),
+        args: arguments(&call.env.args, "", false),
+        capability_args: Map::new(),
+        list: conflist(&list, meta)?,
+        follows_nothing: true,
+    };
+    Ok(Some(Wanted { network, default_route: None, ips: Vec::new(), mac: None }))
+}
+
+/// Waits for the file by which the cluster's network says that it is ready.
+pub(crate) fn ready(meta: &Meta) -> Result<(), Error> {
+    match &meta.readiness_file {
+        Some(file) if !file.exists() => {
+            let msg = format!(
+                "the cluster's network is not ready: {} (readinessindicatorfile) does not exist yet",
+                file.display()
+            );
+            Err(Error::new(code::TRY_AGAIN, msg))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn invalid(why: impl std::fmt::Display) -> Error {
+    Error::new(code::INVALID_CONFIG, why.to_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
+fn nonsense(what: String) -> Error {
+    Error::new(code::INTERNAL, format!("the agent answered {what}: is it of another version?"))
+}

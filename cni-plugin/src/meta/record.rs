@@ -1,0 +1,437 @@
+//! What an ADD is about to make, on disk before it makes anything: `<cniDir>/nsm-cni/`, for each attachment its record and what its
+//! networks have answered.
+//!
+//! Guarantees: a record is there whole and durably, or not at all; who holds an attachment is alone with it, also after the file of
+//! the lock has gone; a record that cannot be read is set aside, never overwritten. Results need no disk: after a reboot DEL does
+//! without.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nsm_cni_types::{Environment, Error, Stdin, code, owed};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::network::Network;
+use crate::{files, netns::Netns};
+
+/// Newest format of a record that this version reads and the one that it writes.
+const FORMAT: u32 = 1;
+/// Where records are, below `cniDir`.
+const FOLDER: &str = "nsm-cni";
+/// Longest wait for another call of the same attachment; longer than any plugin may run.
+const PATIENCE: Duration = Duration::from_secs(110);
+/// Between two looks at a lock.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// An attachment and the networks that its ADD is to make, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    format: u32,
+    /// CNI_CONTAINERID.
+    pub(crate) container_id: String,
+    /// CNI_IFNAME.
+    pub(crate) ifname: String,
+    /// `name` of the meta-plugin's configuration.
+    pub(crate) network: String,
+    /// CNI_NETNS.
+    pub(crate) netns: String,
+    /// Its device and inode.
+    #[serde(default)]
+    pub(crate) netns_id: String,
+    /// The boot that the namespace is of.
+    #[serde(default)]
+    pub(crate) boot: String,
+    /// `binDir`.
+    pub(crate) bin_dir: PathBuf,
+    /// The networks.
+    pub(crate) networks: Vec<Network>,
+}
+
+/// What has been made of a record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Progress {
+    /// The boot that this is about.
+    pub(crate) boot: String,
+    /// Whether ADD succeeded.
+    pub(crate) complete: bool,
+    /// Results, by interface name.
+    pub(crate) results: Map<String, Value>,
+}
+
+/// What is known of an attachment.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    /// A record that cannot be read, and why.
+    Damaged(String),
+    Record(Box<Record>, Progress),
+}
+
+/// The records of a host.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+/// An attachment's records, held: no other call works on it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    folder: PathBuf,
+    name: String,
+    lock: Option<File>,
+}
+
+impl Record {
+    /// Of this call.
+    pub(crate) fn new(env: &Environment, stdin: &Stdin, netns: &Netns, bin_dir: &Path) -> Self {
+        Self {
+            format: FORMAT,
+            container_id: env.container_id.clone(),
+            ifname: env.ifname.clone(),
+            network: stdin.name.clone(),
+            netns: env.netns.clone(),
+            netns_id: id_of(netns),
+            boot: boot(),
+            bin_dir: bin_dir.to_owned(),
+            networks: Vec::new(),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if let Some(format) = value["format"].as_u64().filter(|format| *format > u64::from(FORMAT)) {
+            return Err(format!("format {format}, this version knows up to {FORMAT}"));
+        }
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
+    /// Whether it is about that namespace, as it is now.
+    pub(crate) fn is_of(&self, netns: &Netns) -> bool {
+        self.boot == boot() && self.netns_id == id_of(netns)
+    }
+
+    /// Whether its namespace is gone for certain.
+    pub(crate) fn has_lost_its_namespace(&self) -> bool {
+        self.boot != boot()
+            || match fs::metadata(&self.netns) {
+                Ok(now) => format!("{}-{}", now.dev(), now.ino()) != self.netns_id,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            }
+    }
+}
+
+impl Progress {
+    /// Of this boot, with nothing made.
+    pub(crate) fn begun() -> Self {
+        Self { boot: boot(), ..Self::default() }
+    }
+}
+
+fn id_of(netns: &Netns) -> String {
+    format!("{}-{}", netns.id.dev, netns.id.ino)
+}
+
+fn boot() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned()
+}
+
+impl Store {
+    /// Below `cniDir`.
+    pub(crate) fn of(cni_dir: &Path) -> Self {
+        Self { folder: cni_dir.join(FOLDER) }
+    }
+
+    /// Holds an attachment, waiting for whoever works on it.
+    ///
+    /// # Errors
+    /// Code 11: somebody else does for too long. Code 5: no lock can be made.
+    pub(crate) fn hold(&self, env: &Environment) -> Result<Held, Error> {
+        let began = Instant::now();
+        let mut held = self.loose(env);
+        loop {
+            match held.lock() {
+                Ok(true) => return Ok(held),
+                Ok(false) if began.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Ok(false) => {
+                    let msg = format!(
+                        "another call of container {} and interface {} has been running for {} s: see what its plugins wait for",
+                        env.container_id,
+                        env.ifname,
+                        PATIENCE.as_secs()
+                    );
+                    return Err(Error::new(code::TRY_AGAIN, msg));
+                }
+                Err(error) => {
+                    let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
+                    return Err(Error::new(code::IO, msg));
+                }
+            }
+        }
+    }
+
+    /// An attachment without its lock, for a DEL where none can be had.
+    pub(crate) fn loose(&self, env: &Environment) -> Held {
+        Held { folder: self.folder.clone(), name: owed::file_name(&env.container_id, &env.ifname), lock: None }
+    }
+
+    /// All attachments that have a record and that nobody works on, one after the other.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = Held> {
+        self.names().into_iter().filter_map(|name| {
+            let mut held = Held { folder: self.folder.clone(), name, lock: None };
+            held.lock().is_ok_and(|locked| locked).then_some(held)
+        })
+    }
+
+    /// All records that can be read, whoever works on them; and whether there are others.
+    pub(crate) fn all(&self) -> (Vec<Record>, bool) {
+        let names = self.names();
+        let read = names.iter().filter_map(|name| fs::read(self.folder.join(name)).ok());
+        let (mut records, mut unread) = (Vec::new(), false);
+        for text in read {
+            match Record::parse(&text) {
+                Ok(record) => records.push(record),
+                Err(_) => unread = true,
+            }
+        }
+        (records, unread)
+    }
+
+    /// Removes what killed calls left beside records.
+    pub(crate) fn sweep(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Some(hidden) = name.strip_prefix('.') else { continue };
+            if let Some(lock) = hidden.strip_suffix(".lock") {
+                // Whoever holds it removes it.
+                let mut held = Held { folder: self.folder.clone(), name: format!("{lock}.json"), lock: None };
+                let _ = held.lock();
+            } else if let Some(process) = hidden.strip_suffix(".tmp").and_then(|rest| rest.rsplit('.').next())
+                && !Path::new("/proc").join(process).exists()
+            {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.strip_suffix(".json").is_some_and(|rest| !rest.starts_with('.'))).collect()
+    }
+}
+
+impl Held {
+    /// Takes the lock; false: somebody has it.
+    fn lock(&mut self) -> io::Result<bool> {
+        files::folder(&self.folder)?;
+        let path = self.lock_path();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Who had it before may have removed the file meanwhile: another would be alone with a new one.
+        let mine = file.metadata()?;
+        let there = fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino()));
+        if there {
+            self.lock = Some(file);
+        }
+        Ok(there)
+    }
+
+    /// What is known.
+    pub(crate) fn load(&self) -> Found {
+        let text = match fs::read(self.path()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+            Err(error) => return Found::Damaged(error.to_string()),
+        };
+        match Record::parse(&text) {
+            Ok(record) => {
+                let progress = fs::read(self.results_path()).ok();
+                let progress = progress.and_then(|text| serde_json::from_slice::<Progress>(&text).ok());
+                Found::Record(Box::new(record), progress.unwrap_or_default())
+            }
+            Err(why) => Found::Damaged(why),
+        }
+    }
+
+    /// Writes the record; on return it outlives a power cut.
+    pub(crate) fn put(&self, record: &Record) -> Result<(), Error> {
+        let text = serde_json::to_vec(record).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
+        files::put_durably(&self.folder, &self.name, &text).map_err(|error| {
+            let msg = format!("{}: the record cannot be written: {error}", self.path().display());
+            Error::new(code::IO, msg)
+        })
+    }
+
+    /// Writes what has been made. DEL does without where that fails.
+    pub(crate) fn put_progress(&self, progress: &Progress) {
+        let written = serde_json::to_vec(progress).map_err(io::Error::from).and_then(|text| {
+            let path = self.results_path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            files::put(&self.folder, name, &text)
+        });
+        if let Err(error) = written {
+            eprintln!("nsm-cni: {}: results are not recorded: {error}", self.results_path().display());
+        }
+    }
+
+    /// Removes all of it.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        let _ = fs::remove_file(self.results_path());
+        match fs::remove_file(self.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::new(code::IO, format!("{}: the record cannot be removed: {error}", self.path().display())))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts a record that cannot be read where it is in nobody's way. Where it is then.
+    pub(crate) fn set_aside(&self) -> PathBuf {
+        let aside = self.folder.join(format!("{}.damaged", self.name));
+        let _ = fs::rename(self.path(), &aside);
+        aside
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    fn results_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.results", self.name.trim_end_matches(".json")))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join(format!(".{}.lock", self.name.trim_end_matches(".json")))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            let _ = fs::remove_file(self.lock_path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsm_cni_types::Command;
+
+    use super::*;
+
+    fn env(container: &str) -> Environment {
+        Environment {
+            command: Command::Del,
+            container_id: container.into(),
+            netns: "/run/netns/x".into(),
+            ifname: "eth0".into(),
+            args: String::new(),
+            netns_override: false,
+        }
+    }
+
+    fn record(container: &str) -> Record {
+        let env = env(container);
+        Record {
+            format: FORMAT,
+            container_id: env.container_id,
+            ifname: env.ifname,
+            network: "n".into(),
+            netns: env.netns,
+            netns_id: "4-5".into(),
+            boot: boot(),
+            bin_dir: "/opt/cni/bin".into(),
+            networks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_stays_of_what_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::of(dir.path());
+        let held = store.hold(&env("c")).unwrap();
+        assert!(matches!(held.load(), Found::Nothing));
+        held.put(&record("c")).unwrap();
+        let mut progress = Progress::begun();
+        progress.results.insert("eth0".into(), serde_json::json!({"ips": []}));
+        held.put_progress(&progress);
+        let Found::Record(found, made) = held.load() else { panic!() };
+        assert_eq!((*found, made), (record("c"), progress));
+        drop(held);
+        assert_eq!(store.all().0.len(), 1);
+        let names: Vec<String> = fs::read_dir(dir.path().join(FOLDER))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        store.hold(&env("c")).unwrap().remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_at_a_time_each_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::of(dir.path());
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let held = store.hold(&env("c")).unwrap();
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        thread::yield_now();
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        drop(held);
+                    }
+                });
+            }
+        });
+        let held = store.hold(&env("c")).unwrap();
+        held.put(&record("c")).unwrap();
+        assert_eq!(store.idle().count(), 0, "it is held");
+        drop(held);
+        assert_eq!(store.idle().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_or_newer_record_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::of(dir.path());
+        let held = store.hold(&env("c")).unwrap();
+        held.put(&record("c")).unwrap();
+        for text in ["", "{", "{\"format\":2}"] {
+            fs::write(held.path(), text).unwrap();
+            assert!(matches!(held.load(), Found::Damaged(_)), "{text:?}");
+        }
+        assert!(store.all().1);
+        assert!(held.set_aside().is_file());
+        assert!(matches!(held.load(), Found::Nothing));
+    }
+
+    #[test]
+    fn a_namespace_of_another_boot_or_another_number_is_gone() {
+        let mut record = record("c");
+        assert!(record.has_lost_its_namespace(), "no such path");
+        let now = fs::metadata("/proc/self/ns/net").unwrap();
+        record.netns = "/proc/self/ns/net".into();
+        record.netns_id = format!("{}-{}", now.dev(), now.ino());
+        assert!(!record.has_lost_its_namespace());
+        record.boot = "another".into();
+        assert!(record.has_lost_its_namespace());
+    }
+}

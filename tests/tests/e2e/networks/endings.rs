@@ -1,0 +1,159 @@
+//! How networks end: with exactly what began them, whatever has changed since, and not before all of it is gone.
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+use nsm_lab::Node;
+use serde_json::json;
+
+use super::{Sandbox, bridge, calls, held, links, list, nothing_left, ptp, recorder, records, write};
+
+/// The configuration has changed, its file is gone, the machine was started again: DEL still gets what ADD got.
+pub(crate) fn del_gets_what_add_got() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let file = node.dir().join("net.d/10-ptp.conflist");
+    let mut seen = recorder(&node);
+    seen["capabilities"] = json!({"portMappings": true});
+    seen["mine"] = json!({"deep": [1, 2]});
+    write(&file, &list("ptp", &[ptp(&node), seen]))?;
+    let mut sandbox = Sandbox::of(&node, &pod, &json!({"clusterNetwork": file}))?;
+    let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    sandbox.conf["runtimeConfig"]["portMappings"] = ports.clone();
+    sandbox.add()?.ok()?;
+    fs::remove_file(&file)?;
+    sandbox.conf["runtimeConfig"] = json!({});
+    sandbox.conf["clusterNetwork"] = json!("/nowhere");
+    sandbox.conf["unknown"] = json!(1);
+    sandbox.rebooted()?;
+    sandbox.del()?.ok()?;
+    let calls = calls(&node)?;
+    let [add, del] = &calls[..] else { anyhow::bail!("{calls:?}") };
+    ensure!(add["command"] == "ADD" && del["command"] == "DEL");
+    ensure!(add["conf"]["runtimeConfig"]["portMappings"] == ports);
+    let mut before = add["conf"].clone();
+    before.as_object_mut().context("configuration")?.remove("prevResult");
+    ensure!(before == del["conf"], "{before} {}", del["conf"]);
+    ensure!(add["args"] == del["args"] && del["netns"] == "");
+    nothing_left(&node, &[])
+}
+
+/// With the result at hand DEL passes it on.
+pub(crate) fn del_gets_the_result() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("ptp", &[ptp(&node), recorder(&node)])]}))?;
+    let added = sandbox.add()?.ok()?;
+    sandbox.del()?.ok()?;
+    let calls = calls(&node)?;
+    ensure!(calls[1]["conf"]["prevResult"] == added.json, "{} {}", calls[1], added.json);
+    nothing_left(&node, &[&pod])
+}
+
+/// One network's DEL fails: the others are ended, the error names it, and the next DEL does the rest.
+pub(crate) fn a_del_that_fails_is_repeated() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let mut bad = recorder(&node);
+    bad["says"] = json!({"DEL": {"error": {"code": 11, "msg": "the device is busy"}}});
+    let delegates = json!([list("ptp", &[ptp(&node)]), list("bad", &[bad]), list("bridge", &[bridge(&node)])]);
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates}))?;
+    sandbox.add()?.ok()?;
+    let told = sandbox.del()?.refused(11)?;
+    ensure!(told.contains("network \"bad\", interface net1, plugin nsm-delegate: the device is busy"), "{told}");
+    ensure!(links(&pod)?.is_empty() && held(&node, "ptp").is_empty() && held(&node, "bridge").is_empty());
+    let record = node.dir().join("cni/nsm-cni/client@eth0.json");
+    let text = fs::read_to_string(&record)?;
+    ensure!(!text.contains("bridge") && text.contains("\"bad\""), "{text}");
+    sandbox.del()?.refused(11)?;
+    fs::write(&record, text.replace("the device is busy", "").replace("\"DEL\"", "\"none\""))?;
+    sandbox.del()?.ok()?;
+    nothing_left(&node, &[&pod])
+}
+
+/// Nothing is known of a container any more: its first network, which every pod has, is ended, the rest is told.
+pub(crate) fn records_that_are_lost() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let delegates = json!([list("ptp", &[ptp(&node)])]);
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates}))?;
+    let record = node.dir().join("cni/nsm-cni/client@eth0.json");
+    sandbox.add()?.ok()?;
+    fs::remove_file(&record)?;
+    let told = sandbox.del()?.ok()?.stderr;
+    ensure!(told.contains("nothing is recorded of container client"), "{told}");
+    ensure!(held(&node, "ptp").is_empty() && links(&pod)?.is_empty());
+    fs::remove_dir_all(node.dir().join("cni/nsm-cni"))?;
+
+    sandbox.add()?.ok()?;
+    fs::write(&record, "{\"format\": 1, \"contai")?;
+    let told = sandbox.del()?.ok()?.stderr;
+    ensure!(told.contains("cannot be read and is kept as"), "{told}");
+    ensure!(held(&node, "ptp").is_empty() && links(&pod)?.is_empty());
+    ensure!(records(&node).iter().any(|name| name == "client@eth0.json.damaged"), "{:?}", records(&node));
+    Ok(())
+}
+
+/// GC ends what the runtime does not know, by DEL and by the plugins' own GC, which is told of all that is in use.
+pub(crate) fn gc_by_the_runtimes_list() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let [stays, goes] = [node.pod("stays")?, node.pod("goes")?];
+    let mut newest = list("seen", &[recorder(&node)]);
+    newest["cniVersion"] = "1.1.0".into();
+    let delegates = json!([list("ptp", &[ptp(&node)]), newest]);
+    let keys = json!({"delegates": delegates, "cniVersion": "1.1.0"});
+    let sandboxes = [Sandbox::of(&node, &stays, &keys)?, Sandbox::of(&node, &goes, &keys)?];
+    for sandbox in &sandboxes {
+        sandbox.add()?.ok()?;
+    }
+    let conf = sandboxes[0].conf.clone();
+    drop(sandboxes);
+    let gc = |valid| node.cni().gc(&conf, valid)?.ok();
+    gc(None)?;
+    ensure!(held(&node, "ptp").len() == 2, "an absent list is not empty");
+    gc(Some(&[("stays", "eth0")]))?;
+    ensure!(held(&node, "ptp").len() == 1 && links(&goes)?.is_empty() && links(&stays)? == ["eth0"]);
+    ensure!(records(&node) == ["stays@eth0.json", "stays@eth0.results"], "{:?}", records(&node));
+    let calls = calls(&node)?;
+    let told: Vec<_> = calls.iter().filter(|call| call["command"] == "GC").collect();
+    let valid = json!([{"containerID": "stays", "ifname": "net1"}]);
+    ensure!(told.len() == 1 && told[0]["conf"]["cni.dev/valid-attachments"] == valid, "{told:?}");
+    // Without a list, what has lost its namespace.
+    drop(stays);
+    gc(None)?;
+    nothing_left(&node, &[&goes])
+}
+
+/// STATUS asks all plugins of all networks, and says when the cluster's is not ready.
+pub(crate) fn status_of_all() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let ready = node.dir().join("ready");
+    let newest = |plugin| {
+        let mut newest = list("seen", &[plugin]);
+        newest["cniVersion"] = "1.1.0".into();
+        newest
+    };
+    let mut bad = recorder(&node);
+    bad["says"] = json!({"STATUS": {"error": {"code": 50, "msg": "no address left"}}});
+    let of = |second| -> anyhow::Result<Sandbox<'_>> {
+        let delegates = json!([list("ptp", &[ptp(&node)]), second]);
+        Sandbox::of(
+            &node,
+            &pod,
+            &json!({"delegates": delegates, "cniVersion": "1.1.0", "readinessindicatorfile": ready}),
+        )
+    };
+    let status = |sandbox: Sandbox<'_>| node.cni().status(&sandbox.conf);
+    let told = status(of(newest(recorder(&node)))?)?.refused(50)?;
+    ensure!(told.contains("readinessindicatorfile"), "{told}");
+    let told = of(newest(recorder(&node)))?.add()?.refused(11)?;
+    ensure!(told.contains("readinessindicatorfile"), "{told}");
+    fs::write(&ready, "")?;
+    status(of(newest(recorder(&node)))?)?.ok()?;
+    let told = status(of(newest(bad))?)?.refused(50)?;
+    ensure!(told.contains("no address left"), "{told}");
+    let told = status(of(list("old", &[json!({"type": "missing"})]))?)?.refused(50)?;
+    ensure!(told.contains("plugin missing"), "{told}");
+    Ok(())
+}
