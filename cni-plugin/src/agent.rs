@@ -40,7 +40,7 @@ impl Agent {
         let mut pause = PAUSES.0;
         loop {
             let deadline = Instant::now() + timeout;
-            match nsm_fdpass::connect(path, deadline).await {
+            match nsm_fdpass::connect_here(path, deadline).await {
                 Ok(FdChannel { channel, outbox, .. }) => {
                     return Ok(Self { client: CniClient::new(channel), outbox, deadline });
                 }

@@ -263,8 +263,7 @@ impl Engine {
 
     /// Leaves word for the plugin that a pod has something to end, whatever it knew when the pod was made.
     async fn mark(&self, attachment: &Attachment) -> Result<(), Error> {
-        let (sandboxes, netns) = (self.parts.sandboxes.clone(), attachment.netns);
-        match blocking(move || sandboxes.mark(netns)).await {
+        match self.parts.sandboxes.mark(attachment.netns).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::new(
                 Kind::NotFound,

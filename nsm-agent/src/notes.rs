@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     files,
-    state::{AttachmentKey, blocking},
+    state::{AttachmentKey, Medium, blocking},
 };
 
 /// Newest format that this version reads.
@@ -27,6 +27,7 @@ const REPORTED: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
+    medium: Medium,
     /// Notes of a newer format that were reported.
     reported: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
@@ -60,13 +61,19 @@ impl Folder {
         let mut path = cni_socket.as_os_str().to_owned();
         path.push(".owed");
         let path = files::own_folder(path.into())?;
-        Ok(Self { path, reported: Arc::default() })
+        Ok(Self { medium: Medium::of(&path), path, reported: Arc::default() })
     }
 
     /// The note about this attachment, by its name: how many others there are does not matter. Blocking.
     pub fn find(&self, key: &AttachmentKey) -> Option<Note> {
         let name = nsm_cni_types::owed::file_name(&key.container_id, &key.ifname);
         self.one(self.path.join(name)).filter(|note| note.key == *key)
+    }
+
+    /// The same, for whoever must not block.
+    pub async fn of(&self, key: &AttachmentKey) -> Option<Note> {
+        let (folder, key) = (self.clone(), key.clone());
+        self.medium.work(move || folder.find(&key)).await
     }
 
     /// All that can be read.

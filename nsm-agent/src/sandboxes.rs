@@ -30,7 +30,7 @@ use crate::{
     files,
     netns::Place,
     registry::Pods,
-    state::{Attachment, AttachmentKey, Pod, Records, blocking},
+    state::{Attachment, AttachmentKey, Medium, Pod, Records, blocking},
 };
 
 /// Records by their files' names, each with its file's number.
@@ -40,6 +40,7 @@ type Read = HashMap<String, (u64, Arc<Sandbox>)>;
 #[derive(Debug, Clone)]
 pub struct Sandboxes {
     path: Arc<Path>,
+    medium: Medium,
     /// What was read, by the files' names and numbers: a changed record is another file.
     read: Arc<Mutex<Read>>,
     changes: watch::Sender<u64>,
@@ -87,7 +88,8 @@ impl Sandboxes {
     /// Makes the folder beside the CNI socket, for root only. Blocking.
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
         let path = files::own_folder(pods::folder(cni_socket))?;
-        Ok(Self { path: path.into(), read: Arc::default(), changes: watch::Sender::new(0) })
+        let medium = Medium::of(&path);
+        Ok(Self { path: path.into(), medium, read: Arc::default(), changes: watch::Sender::new(0) })
     }
 
     /// The pod that has this network namespace. Blocking.
@@ -137,8 +139,14 @@ impl Sandboxes {
         self.changes.subscribe()
     }
 
-    /// Leaves word that the agent has something to end with this sandbox; false: it is not recorded. Blocking.
-    pub fn mark(&self, netns: NetnsId) -> io::Result<bool> {
+    /// Leaves word that the agent has something to end with this sandbox; false: it is not recorded.
+    pub async fn mark(&self, netns: NetnsId) -> io::Result<bool> {
+        let sandboxes = self.clone();
+        self.medium.work(move || sandboxes.mark_blocking(netns)).await
+    }
+
+    /// The same. Blocking.
+    pub fn mark_blocking(&self, netns: NetnsId) -> io::Result<bool> {
         let record = self.path.join(pods::file_name(netns.dev, netns.ino));
         // A link to a record that the pod's DEL has taken cannot be made: either the DEL sees it, or there is none.
         match std::fs::hard_link(record, self.path.join(pods::mark_name(netns.dev, netns.ino))) {

@@ -3,9 +3,10 @@
 //! Guarantees: [`Records::put`] returns after the record is complete under its name (written beside it, then renamed), so a
 //! reader sees the old or the new record, never half of one. Nothing is fsynced: a reboot ends the namespaces that the records
 //! are about, and the boot id in each file tells. A damaged file is set aside and reported, the rest load; a file of a newer
-//! format stops the start. File work is done on blocking threads.
+//! format stops the start. File work is done on blocking threads, unless the files lie in memory ([`Medium`]).
 
 mod hold;
+mod medium;
 mod record;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use crate::files;
 
 pub use hold::Hold;
+pub use medium::Medium;
 pub use record::{
     Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd, RoutePolicy,
     Source,
@@ -88,6 +90,7 @@ pub struct Records<R: Record> {
 
 struct Inner<R: Record> {
     folder: PathBuf,
+    medium: Medium,
     boot_id: String,
     live: Mutex<HashMap<R::Key, Arc<R>>>,
     changes: watch::Sender<u64>,
@@ -149,8 +152,8 @@ impl<R: Record> Records<R> {
                 }
             }
         }
-        let inner =
-            Inner { folder, boot_id: boot_id.to_owned(), live: Mutex::new(live), changes: watch::Sender::new(0) };
+        let (medium, boot_id) = (Medium::of(&folder), boot_id.to_owned());
+        let inner = Inner { folder, medium, boot_id, live: Mutex::new(live), changes: watch::Sender::new(0) };
         Ok((Self { inner: Arc::new(inner) }, found))
     }
 
@@ -191,7 +194,7 @@ impl<R: Record> Records<R> {
     /// Writes a record, new or changed.
     pub async fn put(&self, record: R) -> Result<(), Error> {
         let records = self.clone();
-        blocking(move || records.put_blocking(record)).await
+        self.inner.medium.work(move || records.put_blocking(record)).await
     }
 
     /// Forgets a record; one that is not there is fine. Blocking.
@@ -211,7 +214,7 @@ impl<R: Record> Records<R> {
     /// Forgets a record; one that is not there is fine.
     pub async fn remove(&self, key: &R::Key) -> Result<(), Error> {
         let (records, key) = (self.clone(), key.clone());
-        blocking(move || records.remove_blocking(&key)).await
+        self.inner.medium.work(move || records.remove_blocking(&key)).await
     }
 
     /// The record of that key.

@@ -54,6 +54,11 @@ impl Architecture {
     }
 }
 
+/// The name of this machine's architecture.
+pub(crate) fn own() -> anyhow::Result<&'static str> {
+    Ok(Architecture::own().context("no image is made for this machine's processor")?.name())
+}
+
 struct Options {
     /// Empty: what can be built.
     architectures: Vec<Architecture>,

@@ -1,7 +1,8 @@
 //! The calling side: one gRPC channel over one socket.
 //!
 //! Guarantee: connecting ends at its deadline, also where a file system does not answer when the socket's file is looked up: that
-//! happens on threads of their own, so many for each file system.
+//! happens on threads of their own, so many for each file system. [`connect_here`] alone does without, for programs that have
+//! nothing else to do.
 
 use std::{
     collections::BTreeMap,
@@ -92,10 +93,22 @@ pub async fn connect(path: &Path, deadline: Instant) -> Result<FdChannel, Connec
     connect_at(&Place::Path(path.to_owned()), deadline).await
 }
 
+/// The same, with the file looked up by the calling thread: a program that makes one call, to a socket beside files that it works
+/// with anyway, starts no thread for it.
+pub async fn connect_here(path: &Path, deadline: Instant) -> Result<FdChannel, ConnectError> {
+    connected(path, deadline, || async { UnixStream::from_std(dial_here(path)?) }).await
+}
+
 async fn connect_at(place: &Place, deadline: Instant) -> Result<FdChannel, ConnectError> {
-    let path = &place.path();
+    connected(&place.path(), deadline, || dial(place)).await
+}
+
+async fn connected<F>(path: &Path, deadline: Instant, dial: impl Fn() -> F) -> Result<FdChannel, ConnectError>
+where
+    F: Future<Output = io::Result<UnixStream>>,
+{
     let socket = loop {
-        match tokio::time::timeout_at(deadline, dial(place)).await {
+        match tokio::time::timeout_at(deadline, dial()).await {
             Err(_) => return Err(ConnectError::Timeout(path.to_owned())),
             Ok(Ok(socket)) => break socket,
             // A full queue is EAGAIN on a socket that does not block (unix(7)).
@@ -165,12 +178,17 @@ async fn dial(place: &Place) -> io::Result<UnixStream> {
     let place = place.clone();
     let looked_up = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&place.path())?)?;
-        io::Result::Ok(std::os::unix::net::UnixStream::from(socket))
+        dial_here(&place.path())
     });
     UnixStream::from_std(looked_up.await.map_err(io::Error::other)??)
+}
+
+/// Waits for the file system, not for the listener.
+fn dial_here(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
 }
 
 async fn channel(socket: UnixStream, path: &Path, deadline: Instant) -> Result<FdChannel, ConnectError> {

@@ -13,7 +13,7 @@ mod server;
 mod stream;
 mod sys;
 
-pub use client::{ConnectError, FdChannel, connect, connect_file};
+pub use client::{ConnectError, FdChannel, connect, connect_file, connect_here};
 pub use files::{Inbox, MAX_FILES, Outbox, TooMany};
 pub use guests::Bounds;
 pub use inode::{InodeId, NotAnInode};

@@ -17,6 +17,7 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nsm_fdpass::{
     BindError, Bounds, ConnectError, Connection, InodeId, MAX_FILES, Permissions, bind, connect, connect_file,
+    connect_here,
 };
 use nsm_proto::{
     connection::Connection as Message,
@@ -241,8 +242,10 @@ async fn a_path_is_taken_over_from_the_dead_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     assert!(matches!(connect(&path, soon()).await, Err(ConnectError::Missing(_))));
+    assert!(matches!(connect_here(&path, soon()).await, Err(ConnectError::Missing(_))));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(matches!(connect(&path, soon()).await, Err(ConnectError::Refused(_))));
+    assert!(matches!(connect_here(&path, soon()).await, Err(ConnectError::Refused(_))));
     let socket = bind(&path, Permissions { mode: 0o640, ..OPEN }).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
     assert!(matches!(bind(&path, OPEN), Err(BindError::InUse(_))));
@@ -264,6 +267,8 @@ async fn a_listener_that_does_not_accept_costs_no_more_than_the_deadline() {
     }
     let started = Instant::now();
     let result = connect(&path, Instant::now() + Duration::from_millis(50)).await;
+    assert!(matches!(result, Err(ConnectError::Timeout(_))), "{result:?}");
+    let result = connect_here(&path, Instant::now() + Duration::from_millis(50)).await;
     assert!(matches!(result, Err(ConnectError::Timeout(_))), "{result:?}");
     assert!(started.elapsed() < LIMIT);
     assert!(matches!(bind(&path, OPEN), Err(BindError::InUse(_))), "a full queue is somebody's");

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use crate::{
     notes::{Changes, Note},
-    state::{AttachmentKey, blocking},
+    state::AttachmentKey,
 };
 
 /// Most DELs that are worked off at the same time.
@@ -78,8 +78,7 @@ impl Engine {
 
     /// Works off the DEL that is still owed for the same key, or it would end the new attachment.
     pub(super) async fn work_off_note(&self, key: &AttachmentKey) -> Result<(), Error> {
-        let (notes, of) = (self.parts.notes.clone(), key.clone());
-        match blocking(move || notes.find(&of)).await {
+        match self.parts.notes.of(key).await {
             // Its way leads back here by way of the pod's other attachments, none of which owes anything.
             Some(note) => Box::pin(self.settle(key, note)).await,
             None => Ok(()),

@@ -21,7 +21,7 @@ use crate::{
     annotations::{Annotations, Asked},
     attach::{Made, PodSpec, answer},
     manager::Slot,
-    state::{AttachmentKey, Pod, RoutePolicy, blocking},
+    state::{AttachmentKey, Pod, RoutePolicy},
 };
 
 impl Server {
@@ -98,9 +98,7 @@ impl Server {
         let Some(pod) = pod else {
             return Ok(Known { asked: Asked { pod: of_pod, ..Asked::default() }, inherits: None });
         };
-        let (files, name) = (self.parts.namespaces.clone(), pod.namespace.clone());
-        let read = blocking(move || files.annotations(&name)).await;
-        let written = read.map_err(|error| {
+        let written = self.parts.namespaces.annotations(pod.namespace.clone()).await.map_err(|error| {
             Status::internal(format!("the annotations of namespace {:?} cannot be read: {error}", pod.namespace))
         })?;
         let inherits = match written {

@@ -48,7 +48,7 @@ fn set(folder: &Namespaces, wanted: &Asking) -> io::Result<()> {
         folder.put(name, &Annotations::default())?;
     }
     for (name, annotations) in wanted {
-        if !known.contains(&**name) || folder.annotations(name).ok().flatten().as_ref() != Some(annotations) {
+        if !known.contains(&**name) || folder.annotations_blocking(name).ok().flatten().as_ref() != Some(annotations) {
             folder.put(name, annotations)?;
         }
     }
@@ -65,12 +65,12 @@ mod tests {
         let folder = Namespaces::open(&dir.path().join("cni.sock")).unwrap();
         let names = || folder.all().unwrap().into_iter().collect::<BTreeSet<_>>();
         let asks = |service: &str| Annotations { services: Some(format!("kernel://{service}")), services_2019: None };
-        assert_eq!(folder.annotations("a").unwrap(), None, "nothing has been read");
+        assert_eq!(folder.annotations_blocking("a").unwrap(), None, "nothing has been read");
         set(&folder, &Asking::from([("a".into(), asks("s")), ("b".into(), asks("s"))])).unwrap();
         assert_eq!(names(), BTreeSet::from(["a".into(), "b".into()]));
         set(&folder, &Asking::from([("b".into(), asks("t"))])).unwrap();
         assert_eq!(names(), BTreeSet::from(["b".into()]));
-        assert_eq!(folder.annotations("b").unwrap(), Some(asks("t")));
-        assert_eq!(folder.annotations("a").unwrap(), Some(Annotations::default()));
+        assert_eq!(folder.annotations_blocking("b").unwrap(), Some(asks("t")));
+        assert_eq!(folder.annotations_blocking("a").unwrap(), Some(Annotations::default()));
     }
 }

@@ -1,6 +1,8 @@
 //! What follows from a pod as it was seen last.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Pods,
@@ -9,12 +11,21 @@ use super::{
     seen::Key,
 };
 
+/// From a change among the records of sandboxes to the look at them. Records come as ADDs begin: many at a time, and nothing is
+/// to be done for them before their ADDs have ended.
+const TOGETHER: Duration = Duration::from_millis(50);
+
 /// Looks at each pod that has changed, until the end.
 pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
     let (mut sandboxes, mut asking) = (follower.sandboxes(), pods.asking.subscribe());
     follower.look_at_sandboxes().await;
+    let mut look_at = None;
     loop {
         tokio::select! {
+            () = when(look_at) => {
+                look_at = None;
+                follower.look_at_sandboxes().await;
+            }
             unsettled = pods.unsettled() => {
                 for (key, call) in unsettled.added {
                     follower.added(&key, &call);
@@ -28,8 +39,8 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
                     }
                 }
             }
-            changed = sandboxes.changed() => match changed {
-                Ok(()) => follower.look_at_sandboxes().await,
+            changed = sandboxes.changed(), if look_at.is_none() => match changed {
+                Ok(()) => look_at = Some(Instant::now() + TOGETHER),
                 Err(_) => return,
             },
             changed = asking.changed() => match changed {
@@ -37,6 +48,13 @@ pub(super) async fn run(pods: Arc<Pods>, follower: Arc<Follower>) {
                 Err(_) => return,
             },
         }
+    }
+}
+
+async fn when(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,22 +7,30 @@ use std::{io, path::Path, sync::Arc};
 
 use nsm_cni_types::pods::{self, Annotations};
 
-use crate::files;
+use crate::{files, state::Medium};
 
 /// The folder. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Namespaces {
     path: Arc<Path>,
+    medium: Medium,
 }
 
 impl Namespaces {
     /// Makes the folder beside the CNI socket, for root only. Blocking.
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
-        Ok(Self { path: files::own_folder(pods::namespaces_folder(cni_socket))?.into() })
+        let path = files::own_folder(pods::namespaces_folder(cni_socket))?;
+        Ok(Self { medium: Medium::of(&path), path: path.into() })
     }
 
-    /// The annotations of a namespace, as they were written last; none where nothing is known of it. Blocking.
-    pub fn annotations(&self, namespace: &str) -> io::Result<Option<Annotations>> {
+    /// The annotations of a namespace, as they were written last; none where nothing is known of it.
+    pub async fn annotations(&self, namespace: String) -> io::Result<Option<Annotations>> {
+        let namespaces = self.clone();
+        self.medium.work(move || namespaces.annotations_blocking(&namespace)).await
+    }
+
+    /// The same. Blocking.
+    pub fn annotations_blocking(&self, namespace: &str) -> io::Result<Option<Annotations>> {
         let Some(name) = pods::namespace_file(namespace) else { return Ok(Some(Annotations::default())) };
         match std::fs::read(self.path.join(name)) {
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),

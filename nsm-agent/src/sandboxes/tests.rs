@@ -79,7 +79,7 @@ fn a_record_that_is_gone_is_not_marked() {
     let (here, gone) = (netns(dir.path(), "here"), netns(dir.path(), "gone"));
     leave(&sandboxes, "a", &here);
     let mark = |netns: NetnsId| {
-        let marked = sandboxes.mark(netns).unwrap();
+        let marked = sandboxes.mark_blocking(netns).unwrap();
         assert_eq!(sandboxes.path.join(pods::mark_name(netns.dev, netns.ino)).exists(), marked);
         marked
     };
@@ -95,11 +95,11 @@ fn namespaces_are_there_for_the_next_agent() {
     let asks = Annotations { services: Some("kernel://a".into()), services_2019: None };
     open().put("team", &asks).unwrap();
     assert!(open().put("../x", &asks).is_err());
-    assert_eq!(open().annotations("team").unwrap(), Some(asks));
-    assert_eq!(open().annotations("other").unwrap(), None);
+    assert_eq!(open().annotations_blocking("team").unwrap(), Some(asks));
+    assert_eq!(open().annotations_blocking("other").unwrap(), None);
     open().complete().unwrap();
     for silent in ["other", "../x"] {
-        assert_eq!(open().annotations(silent).unwrap(), Some(Annotations::default()));
+        assert_eq!(open().annotations_blocking(silent).unwrap(), Some(Annotations::default()));
     }
     assert_eq!(open().all().unwrap(), ["team"]);
     open().put("team", &Annotations::default()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -11,6 +12,9 @@ use nsm_lab::Namespace;
 use serde_json::{Value, json};
 
 use crate::figures::{Figures, rounds};
+
+/// After a sandbox: the kernel takes a namespace apart with its network lock held, which must not fall into the next figure.
+const SETTLE: Duration = Duration::from_millis(80);
 
 const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 
@@ -41,6 +45,7 @@ pub(crate) fn add_beside_the_first_network(mesh: &mut Mesh) -> anyhow::Result<()
             let at = (round + turn) % arms.len();
             let list = if arms[at] == Arm::First { &first } else { &ours };
             let took = once(machine.place(), list, arms[at], &format!("bench-{round}-{turn}"))?;
+            thread::sleep(SETTLE);
             if round >= 5 {
                 figures[at].add(took);
             }
@@ -71,24 +76,27 @@ fn once(place: &Place, list: &Value, arm: Arm, name: &str) -> anyhow::Result<Dur
         conf
     });
     let confs: Vec<Value> = confs.collect();
-    let began = Instant::now();
-    let mut result = Value::Null;
-    for conf in &confs {
-        result = call(place, "ADD", &network, conf, &result)?;
-    }
-    let took = began.elapsed();
-    if arm == Arm::Asking {
-        // Its path is one of the machine's.
-        place.run(|| reaches(&network, "nsm-1"))??;
-    }
-    for conf in confs.iter().rev() {
-        call(place, "DEL", &network, conf, &result)?;
-    }
-    place.run(|| drop(network))?;
-    Ok(took)
+    // As a runtime does it: one thread that is where the plugins shall be.
+    place.run(|| {
+        let began = Instant::now();
+        let mut result = Value::Null;
+        for conf in &confs {
+            result = call("ADD", &network, conf, &result)?;
+        }
+        let took = began.elapsed();
+        if arm == Arm::Asking {
+            reaches(&network, "nsm-1")?;
+        }
+        for conf in confs.iter().rev() {
+            call("DEL", &network, conf, &result)?;
+        }
+        drop(network);
+        Ok(took)
+    })?
 }
 
-fn call(place: &Place, verb: &str, network: &Namespace, conf: &Value, before: &Value) -> anyhow::Result<Value> {
+/// On a thread of the machine's.
+fn call(verb: &str, network: &Namespace, conf: &Value, before: &Value) -> anyhow::Result<Value> {
     let mut conf = conf.clone();
     if !before.is_null() {
         conf["prevResult"] = before.clone();
@@ -102,7 +110,7 @@ fn call(place: &Place, verb: &str, network: &Namespace, conf: &Value, before: &V
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={name};K8S_POD_UID={name}");
     command.env("CNI_ARGS", args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = place.run(|| command.spawn())?.with_context(|| program.clone())?;
+    let mut child = command.spawn().with_context(|| program.clone())?;
     child.stdin.take().context("stdin")?.write_all(conf.to_string().as_bytes())?;
     let output = child.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout);

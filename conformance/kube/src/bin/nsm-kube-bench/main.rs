@@ -7,11 +7,13 @@ mod chain;
 mod figures;
 mod ready;
 mod running;
+mod shipped;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nsm_kube::{Mesh, Release, pods, scenarios};
+use nsm_lab::binary;
 
 const BOUND: Duration = Duration::from_mins(45);
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
 }
 
 fn start(lab: &str) -> anyhow::Result<Mesh> {
+    shipped::is_static(&binary("nsm-cni")?)?;
     let mut mesh = Mesh::start(lab)?;
     mesh.add(Release::Packaged)?;
     for file in ["deploy/crds.yaml", "deploy/rbac.yaml"] {
