@@ -16,7 +16,7 @@ use nsm_proto::{
 use nsm_sdk::{connect::Peers, limits, monitor::Monitor, serve::Serve, token::Unsigned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::InterceptorLayer, transport::Server as Tonic};
-use tower::util::MapRequestLayer;
+use tower::{filter::AsyncFilterLayer, util::MapRequestLayer};
 
 use crate::{
     admin::Admin,
@@ -28,6 +28,7 @@ use crate::{
     excluded::Excluded,
     forwarder::{Forwarders, kernel::Kernel},
     http,
+    identified::Identified,
     install::Installer,
     kubernetes,
     manager::{Endpoints, Ids, Manager, Owed, Parts, Recovered, recover},
@@ -89,6 +90,11 @@ impl Host {
             namespaces: Namespaces::open(cni_socket)?,
         })
     }
+
+    /// Which pods are known.
+    fn pods(&self, attachments: Records<state::Attachment>, watched: Option<Arc<Pods>>) -> Arc<dyn registry::Pods> {
+        Arc::new(Known { attachments, sandboxes: self.sandboxes.clone(), watched })
+    }
 }
 
 impl Agent {
@@ -108,17 +114,18 @@ impl Agent {
         };
         let cni_path = settings.cni_socket.clone();
         let host = blocking(move || Host::open(&cni_path)).await.context("folders beside the CNI socket")?;
+        let (name, metrics) = (settings.node_name(), Metrics::new());
+        let watch = |way| Pods::watch(way, name.clone(), host.namespaces.clone(), metrics.clone(), &tasks, &stop);
+        let watched_pods = way.clone().map(watch);
+        let pods = host.pods(stored.attachments.clone(), watched_pods.clone());
         let Host { notes, sandboxes, namespaces } = host;
-        let pods: Arc<dyn registry::Pods> =
-            Arc::new(Known { attachments: stored.attachments.clone(), sandboxes: sandboxes.clone() });
         let rivals = Rivals::default();
         let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone(), rivals.clone()).await?);
         let excluded = Excluded::new(settings.excluded_prefix.clone());
         if let Some(way) = &way {
             excluded.follow(way, &tasks, &stop);
         }
-        let metrics = Metrics::new();
-        let (name, peers) = (settings.node_name(), Peers::new());
+        let peers = Peers::new();
         let life = Duration::from_secs(settings.max_token_lifetime_seconds);
         let ids = Ids::new(&boot_id, netlink.netns().id());
         let endpoints = Endpoints::new(registry.directory().clone(), peers.clone(), name.clone());
@@ -161,8 +168,6 @@ impl Agent {
             // Nobody writes more than there is.
             namespaces.complete()?;
         }
-        let watched_pods =
-            way.clone().map(|way| Pods::watch(way, name.clone(), namespaces.clone(), metrics.clone(), &tasks, &stop));
         let plugins = cni::plugins::Plugins::default();
         let server = cni::Server::new(cni::Parts {
             engine: engine.clone(),
@@ -215,6 +220,7 @@ impl Agent {
             .http2_keepalive_interval(Some(ALIVE))
             .http2_keepalive_timeout(Some(ALIVE))
             .layer(MapRequestLayer::new(in_time))
+            .layer(AsyncFilterLayer::new(Identified::new(self.ids.clone(), self.settings.registry)))
             .layer(InterceptorLayer::new(counted(self.ids.clone())))
             .add_service(Serve::new(self.manager.serving.clone()))
             .add_service(self.manager.monitor.server())

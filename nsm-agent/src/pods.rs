@@ -21,6 +21,7 @@ mod watches;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -45,9 +46,13 @@ use crate::{
     kubernetes::Way,
     manager::Healer,
     metrics::Metrics,
+    processes::PodUid,
     sandboxes::Namespaces,
     state::{AttachmentKey, Pod},
 };
+
+/// How long a pod that calls may take to be seen.
+const SEEN: Duration = Duration::from_secs(2);
 
 /// The node's pods.
 #[derive(Default)]
@@ -122,6 +127,16 @@ impl Pods {
             Some(found.annotations.clone())
         };
         self.wait(of_pod, deadline).await
+    }
+
+    /// The pod that the kubelet knows by this uid; waits a moment until it has been seen, as the kubelet may have seen it first.
+    pub async fn with_uid(&self, uid: PodUid) -> Option<Pod> {
+        let of_pod = |seen: &Seen| {
+            let found = seen.known_by(uid)?;
+            let Key { namespace, name } = &found.key;
+            Some(Pod { name: name.to_string(), namespace: namespace.to_string(), uid: found.uid.to_string() })
+        };
+        self.wait(of_pod, Instant::now() + SEEN).await
     }
 
     async fn wait<T>(&self, find: impl Fn(&Seen) -> Option<T>, deadline: Instant) -> Option<T> {
@@ -207,8 +222,6 @@ fn key(pod: &Pod) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{seen::tests::found, *};
 
     #[tokio::test(start_paused = true)]

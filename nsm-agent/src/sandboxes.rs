@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
-use nsm_cni_types::pods::{self, PodRecord};
+use nsm_cni_types::pods::{self as records, PodRecord};
 use nsm_fdpass::InodeId;
 use nsm_netlink::NetnsId;
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ pub use namespaces::Namespaces;
 use crate::{
     files,
     netns::Place,
+    pods,
+    processes::PodUid,
     registry::Pods,
     state::{Attachment, AttachmentKey, Medium, Pod, Records, blocking},
 };
@@ -87,14 +89,14 @@ impl Sandbox {
 impl Sandboxes {
     /// Makes the folder beside the CNI socket, for root only. Blocking.
     pub fn open(cni_socket: &Path) -> io::Result<Self> {
-        let path = files::own_folder(pods::folder(cni_socket))?;
+        let path = files::own_folder(records::folder(cni_socket))?;
         let medium = Medium::of(&path);
         Ok(Self { path: path.into(), medium, read: Arc::default(), changes: watch::Sender::new(0) })
     }
 
     /// The pod that has this network namespace. Blocking.
     pub fn by_netns(&self, netns: NetnsId) -> Option<Sandbox> {
-        Some(read(&self.path.join(pods::file_name(netns.dev, netns.ino)), netns)?).filter(Sandbox::stands)
+        Some(read(&self.path.join(records::file_name(netns.dev, netns.ino)), netns)?).filter(Sandbox::stands)
     }
 
     /// The newest sandbox of a pod. Blocking.
@@ -114,7 +116,7 @@ impl Sandboxes {
         let mut now = HashMap::new();
         for entry in entries.filter_map(Result::ok) {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let Some((dev, ino)) = pods::of_file_name(&name) else { continue };
+            let Some((dev, ino)) = records::of_file_name(&name) else { continue };
             let known = before.remove(&name).filter(|(number, _)| *number == entry.ino());
             let sandbox = known.map(|(_, sandbox)| sandbox);
             let sandbox = sandbox.or_else(|| read(&entry.path(), NetnsId { dev, ino }).map(Arc::new));
@@ -128,7 +130,7 @@ impl Sandboxes {
 
     /// How long ago a sandbox was recorded; none where it is not any more. Blocking.
     pub fn age(&self, sandbox: &Sandbox) -> Option<Duration> {
-        let path = self.path.join(pods::file_name(sandbox.netns.dev, sandbox.netns.ino));
+        let path = self.path.join(records::file_name(sandbox.netns.dev, sandbox.netns.ino));
         let written = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
         // A clock that was put back makes it new.
         Some(written.elapsed().unwrap_or_default())
@@ -147,9 +149,9 @@ impl Sandboxes {
 
     /// The same. Blocking.
     pub fn mark_blocking(&self, netns: NetnsId) -> io::Result<bool> {
-        let record = self.path.join(pods::file_name(netns.dev, netns.ino));
+        let record = self.path.join(records::file_name(netns.dev, netns.ino));
         // A link to a record that the pod's DEL has taken cannot be made: either the DEL sees it, or there is none.
-        match std::fs::hard_link(record, self.path.join(pods::mark_name(netns.dev, netns.ino))) {
+        match std::fs::hard_link(record, self.path.join(records::mark_name(netns.dev, netns.ino))) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -184,12 +186,12 @@ impl Sandboxes {
     /// Removes the record of a sandbox, and the agent's mark beside it; none where it has been written anew meanwhile. Blocking.
     pub fn remove(&self, sandbox: &Sandbox) -> Option<io::Result<()>> {
         let NetnsId { dev, ino } = sandbox.netns;
-        let path = self.path.join(pods::file_name(dev, ino));
+        let path = self.path.join(records::file_name(dev, ino));
         let same = |written: SystemTime| written == sandbox.since;
         if !std::fs::metadata(&path).and_then(|now| now.modified()).is_ok_and(same) {
             return None;
         }
-        let _ = std::fs::remove_file(self.path.join(pods::mark_name(dev, ino)));
+        let _ = std::fs::remove_file(self.path.join(records::mark_name(dev, ino)));
         Some(std::fs::remove_file(path))
     }
 }
@@ -202,6 +204,8 @@ pub struct Known {
     pub attachments: Records<Attachment>,
     /// The pods whose namespaces it has seen.
     pub sandboxes: Sandboxes,
+    /// The pods that the API server has for this node, where there is one.
+    pub watched: Option<Arc<pods::Pods>>,
 }
 
 impl Known {
@@ -222,6 +226,10 @@ impl Pods for Known {
     async fn pod_of(&self, netns: InodeId) -> Option<Pod> {
         let (known, netns) = (self.clone(), NetnsId { dev: netns.dev, ino: netns.ino });
         blocking(move || known.look(netns)).await
+    }
+
+    async fn pod_with(&self, uid: PodUid) -> Option<Pod> {
+        self.watched.as_ref()?.with_uid(uid).await
     }
 }
 

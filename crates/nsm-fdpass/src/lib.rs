@@ -6,6 +6,7 @@
 
 mod client;
 mod files;
+mod groups;
 mod guests;
 mod inode;
 mod peer;
@@ -15,6 +16,7 @@ mod sys;
 
 pub use client::{ConnectError, FdChannel, connect, connect_file, connect_here};
 pub use files::{Inbox, MAX_FILES, Outbox, TooMany};
+pub use groups::{Asked, Groups};
 pub use guests::Bounds;
 pub use inode::{InodeId, NotAnInode};
 pub use peer::{Peer, PeerNetns};

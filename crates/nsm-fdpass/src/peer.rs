@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::net::UnixStream;
 
-use crate::{InodeId, sys};
+use crate::{Asked, InodeId, sys};
 
 /// The process that connected, as it was then.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Peer {
     pub gid: u32,
     /// Tells the end of that process (Linux 6.5).
     pub pidfd: Option<Arc<OwnedFd>>,
+    /// Its control groups, once they were asked for.
+    pub asked: Asked,
 }
 
 /// A network namespace that stays what it is while this is held: inode numbers are used again afterwards.
@@ -48,6 +50,7 @@ impl Peer {
             uid: credentials.uid(),
             gid: credentials.gid(),
             pidfd: sys::peer_pidfd(socket).ok().map(Arc::new),
+            asked: Asked::default(),
         })
     }
 

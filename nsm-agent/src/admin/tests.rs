@@ -185,7 +185,14 @@ async fn endpoint_goes_with_process(seen: bool) {
     let mut child = std::process::Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let pid = if seen { pid } else { 0 };
-    let peer = nsm_fdpass::Peer { netns: None, pid, uid: 0, gid: 0, pidfd: Some(Arc::new(pidfd(&child))) };
+    let peer = nsm_fdpass::Peer {
+        netns: None,
+        pid,
+        uid: 0,
+        gid: 0,
+        pidfd: Some(Arc::new(pidfd(&child))),
+        asked: nsm_fdpass::Asked::default(),
+    };
     let socket = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     let by = Registrant { process: Some(Arc::new(peer)), socket: Some(socket), ..Registrant::operator() };
     let mut watch = agent.registry.directory().watch_endpoints(endpoint(String::new())).unwrap();

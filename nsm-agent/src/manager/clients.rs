@@ -38,6 +38,7 @@ impl Clients {
                 Party::of_pod(self.attachments.get(key).and_then(|attachment| attachment.pod.clone()).as_ref())
             }
             Owner::Pod(netns) => self.in_netns(*netns).await,
+            Owner::Host { pod: Some(uid), .. } => Party::of_pod(self.pods.pod_with(*uid).await.as_ref()),
             Owner::Host { .. } if self.ids.acts_for_others(owner) => Party::Operator,
             Owner::Host { .. } => Party::Unknown,
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use nsm_fdpass::Peer;
+use nsm_fdpass::{Groups, Peer};
 use nsm_netlink::NetnsId;
 use nsm_proto::connection::Connection;
 use nsm_sdk::{Call, Error, Kind, path, serve::Caller};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     privileges::is_operator,
+    processes::{self, PodUid},
     share::{Full, Share, Shares},
     state::{AttachmentKey, Owner},
 };
@@ -32,14 +33,19 @@ pub struct CalledOff(pub CancellationToken);
 pub struct Ids {
     /// Ids of one boot: connections do not survive it.
     space: Uuid,
-    /// The agent's own namespace: processes there are the host's.
+    /// The agent's own namespace: processes there are the host's, or of pods in its network.
     own_netns: NetnsId,
+    /// The agent's own control groups.
+    own_groups: String,
 }
 
 impl Ids {
     /// For the agent in `own_netns`.
     pub fn new(boot_id: &str, own_netns: NetnsId) -> Arc<Self> {
-        Arc::new(Self { space: Uuid::new_v5(&Uuid::NAMESPACE_OID, boot_id.as_bytes()), own_netns })
+        let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, boot_id.as_bytes());
+        // A few lines that the kernel has at hand.
+        let own_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Arc::new(Self { space, own_netns, own_groups })
     }
 
     /// The agent's own namespace.
@@ -58,12 +64,16 @@ impl Ids {
         }
     }
 
-    /// Who a peer is: its pod, or its user on the host.
+    /// Who a peer is: its pod, or its user on the host. Pods in the host's network are told from the host where somebody has asked for the
+    /// peer's control groups and processes can be seen.
     pub fn owner_of(&self, peer: &Peer) -> Result<Owner, Error> {
         match &peer.netns {
             Some(netns) => {
                 let netns = NetnsId { dev: netns.id.dev, ino: netns.id.ino };
-                Ok(if netns == self.own_netns { Owner::Host { uid: peer.uid } } else { Owner::Pod(netns) })
+                if netns != self.own_netns {
+                    return Ok(Owner::Pod(netns));
+                }
+                Ok(Owner::Host { uid: peer.uid, pod: self.pod_in_our_network(peer)? })
             }
             None => Err(Error::new(
                 Kind::Denied,
@@ -75,11 +85,32 @@ impl Ids {
         }
     }
 
-    /// Root (or the agent's own user) in the agent's own namespace: a runtime, or an operator's tool, that may act for pods.
+    /// Whether a peer is in the agent's own network namespace, where processes tell who it is.
+    pub fn is_in_our_network(&self, peer: &Peer) -> bool {
+        let own = self.own_netns;
+        peer.netns.as_ref().is_some_and(|netns| (netns.id.dev, netns.id.ino) == (own.dev, own.ino))
+    }
+
+    fn pod_in_our_network(&self, peer: &Peer) -> Result<Option<PodUid>, Error> {
+        let nobody = |why: &dyn std::fmt::Display| {
+            let who = format!("of process {} (user {}) the pod is not known", peer.pid, peer.uid);
+            Error::new(Kind::Denied, format!("{who}: {why}; connect again from a process that stays"))
+        };
+        match peer.groups() {
+            None | Some(Groups::Unseen) => Ok(None),
+            Some(Groups::Told(groups)) => {
+                processes::pod_of(groups, &self.own_groups).map_err(|several| nobody(&several))
+            }
+            Some(Groups::Ended) => Err(nobody(&"it has ended, and who has its socket now could be anybody")),
+            Some(Groups::Failed(why)) => Err(nobody(why)),
+        }
+    }
+
+    /// Root (or the agent's own user) on the host: a runtime, or an operator's tool, that may act for pods.
     pub fn acts_for_others(&self, owner: &Owner) -> bool {
         match owner {
-            Owner::Host { uid } => is_operator(*uid),
-            Owner::Pod(_) | Owner::Attachment(_) => false,
+            Owner::Host { uid, pod: None } => is_operator(*uid),
+            Owner::Host { pod: Some(_), .. } | Owner::Pod(_) | Owner::Attachment(_) => false,
         }
     }
 
@@ -101,7 +132,9 @@ impl Ids {
             // A pod's own: the same in its next sandbox. Only this agent makes such calls.
             Owner::Attachment(_) => format!("attachment of a pod\0{client_id}"),
             Owner::Pod(netns) => format!("pod\0{netns}\0{client_id}"),
-            Owner::Host { uid } => format!("host\0{uid}\0{client_id}"),
+            Owner::Host { uid, pod: None } => format!("host\0{uid}\0{client_id}"),
+            // As in its own network, all of a pod's users are one.
+            Owner::Host { pod: Some(pod), .. } => format!("pod of the host\0{pod}\0{client_id}"),
         };
         Uuid::new_v5(&self.space, name.as_bytes()).to_string()
     }
@@ -121,9 +154,18 @@ impl path::Ids for Ids {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write,
+        os::fd::OwnedFd,
+        process::{Command, Stdio},
+    };
+
+    use nsm_fdpass::{Asked, InodeId, PeerNetns};
     use nsm_proto::connection::{Path, PathSegment};
 
     use super::*;
+
+    const POD: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
 
     #[test]
     fn an_id_belongs_to_its_owner() {
@@ -149,10 +191,12 @@ mod tests {
     fn root_and_the_agents_own_user_on_the_host_act_for_others() {
         let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
         let own = nix::unistd::geteuid().as_raw();
+        let host = |uid| Owner::Host { uid, pod: None };
         for (owner, acts) in [
-            (Owner::Host { uid: 0 }, true),
-            (Owner::Host { uid: own }, true),
-            (Owner::Host { uid: own + 1 }, false),
+            (host(0), true),
+            (host(own), true),
+            (host(own + 1), false),
+            (Owner::Host { uid: 0, pod: Some(POD.parse().unwrap()) }, false),
             (Owner::Pod(NetnsId { dev: 4, ino: 2 }), false),
         ] {
             assert_eq!(ids.acts_for_others(&owner), acts, "{owner}");
@@ -171,9 +215,41 @@ mod tests {
         };
         let of_two = at_us(ids.id_of(&pod(2), "a"));
         assert!(ids.belongs(&of_two, &pod(2)));
-        assert!(!ids.belongs(&of_two, &pod(3)) && !ids.belongs(&of_two, &Owner::Host { uid: 0 }));
+        assert!(!ids.belongs(&of_two, &pod(3)) && !ids.belongs(&of_two, &Owner::Host { uid: 0, pod: None }));
         // Neither the id of another of its own, nor a connection without those before us.
         assert!(!ids.belongs(&at_us(ids.id_of(&pod(2), "b")), &pod(2)));
         assert!(!ids.belongs(&Connection { path: None, ..of_two }, &pod(2)));
+    }
+
+    #[test]
+    fn a_process_of_our_network_is_known_while_it_lives() {
+        let file: OwnedFd = std::fs::File::open("/proc/self/ns/net").unwrap().into();
+        let id = InodeId::of(&file).unwrap();
+        let ids = Ids::new("boot", NetnsId { dev: id.dev, ino: id.ino });
+        let netns = PeerNetns { fd: Arc::new(file), id };
+        let of = |pid| Peer { netns: Some(netns.clone()), pid, uid: 0, gid: 0, pidfd: None, asked: Asked::default() };
+        let host = Owner::Host { uid: 0, pod: None };
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let (living, ended, unseen) = (of(pid), of(pid), of(0));
+        assert!(ids.is_in_our_network(&living));
+        assert_eq!(ids.owner_of(&living).unwrap(), host, "nobody asked");
+        for known in [&living, &unseen] {
+            known.ask_groups();
+            assert_eq!(ids.owner_of(known).unwrap(), host);
+        }
+        child.stdin.take().unwrap().flush().unwrap();
+        child.wait().unwrap();
+        ended.ask_groups();
+        let refused = ids.owner_of(&ended).unwrap_err().to_string();
+        assert!(refused.contains("it has ended") && refused.contains(&pid.to_string()), "{refused}");
+    }
+
+    #[test]
+    fn all_users_of_a_pod_in_our_network_are_one() {
+        let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
+        let of = |uid| Owner::Host { uid, pod: Some(POD.parse().unwrap()) };
+        assert_eq!(ids.id_of(&of(0), "a"), ids.id_of(&of(1000), "a"));
+        assert_ne!(ids.id_of(&of(0), "a"), ids.id_of(&Owner::Host { uid: 0, pod: None }, "a"));
     }
 }

@@ -58,7 +58,7 @@ impl Element for Running {
 mod tests {
     use std::{fs::File, os::fd::OwnedFd, time::Duration};
 
-    use nsm_fdpass::{InodeId, Peer, PeerNetns};
+    use nsm_fdpass::{Asked, InodeId, Peer, PeerNetns};
     use nsm_netlink::NetnsId;
     use nsm_sdk::{begin::Begin, chain, serve::Caller};
     use tokio::sync::Semaphore;
@@ -82,7 +82,14 @@ mod tests {
         let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
         let netns = PeerNetns { fd: Arc::new(fd), id: InodeId { dev: 4, ino: netns } };
         let call = Call::new(Duration::from_secs(10));
-        call.note(Caller::Peer(Arc::new(Peer { netns: Some(netns), pid: 1, uid: 0, gid: 0, pidfd: None })));
+        call.note(Caller::Peer(Arc::new(Peer {
+            netns: Some(netns),
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            pidfd: None,
+            asked: Asked::default(),
+        })));
         Request { connection: Connection { id, ..Connection::default() }, preferences: Vec::new(), call }
     }
 

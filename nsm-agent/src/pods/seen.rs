@@ -7,7 +7,7 @@ use std::{
 
 use nsm_cni_types::pods::{Annotations, NETWORK_STATUS, STATUS};
 
-use crate::{annotations::LONGEST, state::Pod};
+use crate::{annotations::LONGEST, processes::PodUid, state::Pod};
 
 /// Longest text of a status that is compared with what is to be there, in bytes: another one is not what this agent wrote.
 const LONGEST_STATUS: usize = 128 << 10;
@@ -160,6 +160,16 @@ impl Seen {
         self.pods.get(key)
     }
 
+    /// The pod that a kubelet knows by this uid. What a static pod is known by, others could claim with a copy of its annotations:
+    /// of two that do, none is it.
+    pub(super) fn known_by(&self, uid: PodUid) -> Option<&Arc<Found>> {
+        let is = |text: &str| text.parse() == Ok(uid);
+        self.pods().find(|found| is(&found.uid)).or_else(|| {
+            let mut fixed = self.pods().filter(|found| found.hash.as_deref().is_some_and(is));
+            fixed.next().filter(|_| fixed.next().is_none())
+        })
+    }
+
     /// All pods.
     pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Found>> {
         self.pods.values()
@@ -247,6 +257,21 @@ pub(super) mod tests {
         assert!(!thief.is(&Pod { namespace: "other".into(), ..of_runtime("thief", "u") }));
         assert!(!thief.is(&of_runtime("thief", "")) && thief.may_be(&of_runtime("thief", "")));
         assert!(!thief.may_be(&of_runtime("victim", "")));
+    }
+
+    #[test]
+    fn a_uid_is_one_pods_and_a_hash_that_two_claim_nobodys() {
+        let (uid, hash) = ("11111111-2222-3333-4444-555555555555", "d8f7a1b2c3d4e5f60718293a4b5c6d7e");
+        let mut seen = Seen::default();
+        let known = |seen: &Seen, by: &str| seen.known_by(by.parse().unwrap()).map(|found| found.key.name.to_string());
+        seen.put_pod(found("own", uid));
+        let fixed = |name: &str, of: &str| Found { hash: Some(hash.into()), ..found(name, of) };
+        seen.put_pod(fixed("fixed", "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"));
+        seen.put_pod(Found { hash: Some(uid.into()), ..found("thief", "x") });
+        assert_eq!(known(&seen, uid).as_deref(), Some("own"));
+        assert_eq!(known(&seen, hash).as_deref(), Some("fixed"));
+        seen.put_pod(fixed("copy", "y"));
+        assert_eq!((known(&seen, hash), known(&seen, &"1".repeat(32))), (None, None));
     }
 
     #[test]

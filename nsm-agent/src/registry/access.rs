@@ -47,7 +47,7 @@ impl Party {
         match owner {
             Owner::Operator => Self::Operator,
             Owner::Elsewhere | Owner::Departed => Self::Unknown,
-            Owner::Peer { netns, .. } => Self::of_pod(pods.pod_of(netns).await.as_ref()),
+            Owner::Peer { .. } | Owner::PodOfHost(_) => Self::of_pod(pods.pod_of_owner(owner).await.as_ref()),
         }
     }
 

@@ -312,7 +312,7 @@ impl State {
     /// Whether it is a peer's, and nobody offers it.
     pub(super) fn is_idle(&self, service: &Service) -> bool {
         let of_peer = match service.owner {
-            Owner::Peer { .. } | Owner::Departed => true,
+            Owner::Peer { .. } | Owner::PodOfHost(_) | Owner::Departed => true,
             Owner::Operator | Owner::Elsewhere => false,
         };
         of_peer && !self.offers.contains_key(&service.message.name)

@@ -181,8 +181,7 @@ impl Kubernetes {
 
     /// The namespace for objects of that owner, and the pod that they go with.
     async fn home(&self, owner: Owner) -> Result<(Arc<str>, Option<OwnerReference>), Error> {
-        let Owner::Peer { netns, .. } = owner else { return Ok((self.namespace.clone(), None)) };
-        let Some(pod) = self.pods.pod_of(netns).await else { return Ok((self.namespace.clone(), None)) };
+        let Some(pod) = self.pods.pod_of_owner(owner).await else { return Ok((self.namespace.clone(), None)) };
         let reference = self.server.owner(&pod).await?;
         if reference.is_none() {
             tracing::warn!(

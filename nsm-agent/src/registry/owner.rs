@@ -5,6 +5,8 @@ use std::{fmt, os::fd::OwnedFd, sync::Arc, time::SystemTime};
 use nsm_fdpass::{InodeId, Peer};
 use nsm_netlink::Netns;
 
+use crate::processes::PodUid;
+
 /// To whom a registered object belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Owner {
@@ -21,6 +23,8 @@ pub enum Owner {
         /// Its user, as the agent's user namespace numbers it.
         uid: u32,
     },
+    /// A pod in the host's network, by its process. The same after a restart of that.
+    PodOfHost(PodUid),
 }
 
 impl Owner {
@@ -37,6 +41,7 @@ impl fmt::Display for Owner {
             Self::Elsewhere => write!(f, "another node"),
             Self::Departed => write!(f, "a pod of an earlier boot, or of a node that has gone"),
             Self::Peer { netns, uid } => write!(f, "user {uid} in network namespace {}", netns.ino),
+            Self::PodOfHost(pod) => write!(f, "pod {pod} in the host's network"),
         }
     }
 }

@@ -28,8 +28,11 @@ const NO_BOOT: &str = "-";
 impl OwnerRecord {
     fn of(owner: Owner, boot: &str) -> Self {
         match owner {
-            // Nobody's namespace, should the record ever be read.
-            Owner::Elsewhere | Owner::Departed => Self { boot: NO_BOOT.into(), ..Self::default() },
+            // Nobody's namespace, should the record ever be read: pods are told from the host in Kubernetes only, which has a registry
+            // of its own.
+            Owner::Elsewhere | Owner::Departed | Owner::PodOfHost(_) => {
+                Self { boot: NO_BOOT.into(), ..Self::default() }
+            }
             Owner::Operator => Self { operator: true, ..Self::default() },
             Owner::Peer { netns: InodeId { dev, ino }, uid } => {
                 Self { operator: false, netns_dev: dev, netns_ino: ino, uid, boot: boot.into() }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::state::Pod;
+use crate::{processes::PodUid, state::Pod};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -273,6 +273,10 @@ impl Pods for Named {
     async fn pod_of(&self, netns: InodeId) -> Option<Pod> {
         let (_, namespace) = self.0.iter().find(|(ino, _)| *ino == netns.ino)?;
         Some(Pod { namespace: (*namespace).to_owned(), ..Pod::default() })
+    }
+
+    async fn pod_with(&self, _: PodUid) -> Option<Pod> {
+        None
     }
 }
 

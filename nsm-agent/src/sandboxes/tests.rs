@@ -19,7 +19,7 @@ fn leave(sandboxes: &Sandboxes, container: &str, netns: &(PathBuf, NetnsId)) {
     record.pod_name = "p".into();
     record.pod_namespace = "ns".into();
     record.allow_default_route = true;
-    std::fs::write(sandboxes.path.join(pods::file_name(netns.1.dev, netns.1.ino)), record.to_json()).unwrap();
+    std::fs::write(sandboxes.path.join(records::file_name(netns.1.dev, netns.1.ino)), record.to_json()).unwrap();
 }
 
 /// As whoever ends pods does.
@@ -80,7 +80,7 @@ fn a_record_that_is_gone_is_not_marked() {
     leave(&sandboxes, "a", &here);
     let mark = |netns: NetnsId| {
         let marked = sandboxes.mark_blocking(netns).unwrap();
-        assert_eq!(sandboxes.path.join(pods::mark_name(netns.dev, netns.ino)).exists(), marked);
+        assert_eq!(sandboxes.path.join(records::mark_name(netns.dev, netns.ino)).exists(), marked);
         marked
     };
     assert!(mark(here.1) && mark(here.1));
@@ -131,7 +131,7 @@ async fn an_attachments_word_counts_while_its_path_names_the_namespace_and_after
     let dir = tempfile::tempdir().unwrap();
     let sandboxes = open(dir.path());
     let attachments = Records::open(dir.path(), "boot").unwrap().0;
-    let known = Known { attachments: attachments.clone(), sandboxes: sandboxes.clone() };
+    let known = Known { attachments: attachments.clone(), sandboxes: sandboxes.clone(), watched: None };
     let (ended, lives) = (netns(dir.path(), "ended"), netns(dir.path(), "lives"));
     let pod_of = async |netns: NetnsId| {
         let pod = known.pod_of(InodeId { dev: netns.dev, ino: netns.ino }).await;
@@ -155,7 +155,7 @@ fn a_record_that_was_written_anew_is_not_pruned() {
     leave(&sandboxes, "a", &gone);
     assert_eq!(sandboxes.all().unwrap().len(), 1);
     std::fs::remove_file(&gone.0).unwrap();
-    let record = sandboxes.path.join(pods::file_name(gone.1.dev, gone.1.ino));
+    let record = sandboxes.path.join(records::file_name(gone.1.dev, gone.1.ino));
     let since = SystemTime::now() + Duration::from_secs(9);
     std::fs::File::options().write(true).open(&record).unwrap().set_modified(since).unwrap();
     prune(&sandboxes);

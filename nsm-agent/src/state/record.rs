@@ -10,7 +10,7 @@ use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{Record, Records};
-use crate::forwarder::Wire;
+use crate::{forwarder::Wire, processes::PodUid};
 
 /// A connection's id at this agent: the id of the agent's path segment.
 pub type ConnectionId = String;
@@ -221,6 +221,9 @@ pub enum Owner {
     Host {
         /// Effective user id when the socket was connected.
         uid: u32,
+        /// The pod with `hostNetwork` that they are of, where that is known. A version that knows no such pods reads the user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<PodUid>,
     },
 }
 
@@ -229,7 +232,8 @@ impl fmt::Display for Owner {
         match self {
             Self::Attachment(key) => write!(f, "attachment {key}"),
             Self::Pod(netns) => write!(f, "network namespace {netns}"),
-            Self::Host { uid } => write!(f, "host, user {uid}"),
+            Self::Host { uid, pod: None } => write!(f, "host, user {uid}"),
+            Self::Host { uid, pod: Some(pod) } => write!(f, "pod {pod} in the host's network, user {uid}"),
         }
     }
 }

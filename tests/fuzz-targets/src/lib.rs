@@ -19,7 +19,7 @@ pub use documents::manifest;
 pub use kernel::netlink;
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
-pub use settings::{annotations, cidr_prefix, network_services, setting};
+pub use settings::{annotations, cidr_prefix, control_groups, network_services, setting};
 
 /// What a fuzzer calls with bytes.
 pub type Target = fn(&[u8]);
@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cni_environment", cni_environment),
     ("cni_result", cni_result),
     ("connection", connection),
+    ("control_groups", control_groups),
     ("manifest", manifest),
     ("netlink", netlink),
     ("network_services", network_services),

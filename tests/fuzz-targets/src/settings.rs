@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nsm_agent::{
     annotations::{Annotations, Asked, MOST, named},
     candidates::Template,
+    processes::pod_of,
 };
 use nsm_cni_types::RESERVED_LABELS;
 use nsm_fdpass::InodeId;
@@ -56,6 +57,17 @@ pub fn annotations(data: &[u8]) {
     assert!(all.iter().all(|one| names.insert(one.interface.clone())), "{all:?}");
     for (wish, one) in wishes.iter().zip(&all) {
         assert!(wish.interface.as_ref().is_none_or(|name| name.as_str() == one.interface.as_str()), "{wish:?} {one:?}");
+    }
+}
+
+/// `/proc/PID/cgroup`, and another process's after a line of its own. Who is where the agent is, is of no pod; a pod is named as it reads.
+pub fn control_groups(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (groups, own) = text.split_once("\n\n").unwrap_or((text, ""));
+    assert_eq!(pod_of(groups, groups), Ok(None));
+    if let Ok(Some(pod)) = pod_of(groups, own) {
+        assert_eq!(pod.to_string().parse(), Ok(pod));
+        assert!(groups.contains("pod"), "{pod}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod asking;
 mod deployed;
+mod host;
 mod life;
 mod multus;
 mod newer;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         newer::a_pod_of_libcni,
         newer::an_endpoint_of_another_machine_is_told,
         deployed::installs_itself,
+        host::an_endpoint_in_the_hosts_network_is_its_pods,
         deployed::the_examples,
         deployed::without_the_daemon_set,
         deployed::killed_and_replaced,

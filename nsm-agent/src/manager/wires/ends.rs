@@ -103,7 +103,7 @@ impl Wires {
         Err(client_fault(
             Kind::Denied,
             format!(
-                "the passed network namespace {} is not the caller's ({owner}): a pod connects itself only",
+                "the passed network namespace {} is not the caller's ({owner}): a pod connects itself only, and with hostNetwork it has no network of its own",
                 netns.id()
             ),
         ))

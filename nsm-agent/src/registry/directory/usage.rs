@@ -11,7 +11,10 @@ use nsm_proto::registry::NetworkService;
 use prost::Message;
 
 use super::Entry;
-use crate::registry::{Error, Owner};
+use crate::{
+    processes::PodUid,
+    registry::{Error, Owner},
+};
 
 /// Most objects of one peer, and of all.
 const OBJECTS: [usize; 2] = [4096, 32_768];
@@ -33,6 +36,8 @@ pub(in crate::registry) enum Account {
     Netns(InodeId),
     /// A user of the agent's own network namespace.
     User(u32),
+    /// A pod there.
+    PodOfHost(PodUid),
 }
 
 /// What one object takes.
@@ -98,6 +103,7 @@ impl Usage {
         match owner {
             Owner::Peer { netns, uid } if Some(netns) == self.own_netns => Some(Account::User(uid)),
             Owner::Peer { netns, .. } => Some(Account::Netns(netns)),
+            Owner::PodOfHost(pod) => Some(Account::PodOfHost(pod)),
             Owner::Operator | Owner::Elsewhere | Owner::Departed => None,
         }
     }

@@ -64,6 +64,7 @@ pub(super) fn registrant(boot: &str, owner: Owner) -> String {
         Owner::Operator => format!("{boot}/operator"),
         Owner::Elsewhere | Owner::Departed => format!("{boot}/elsewhere"),
         Owner::Peer { netns, uid } => format!("{boot}/{}:{}/{uid}", netns.dev, netns.ino),
+        Owner::PodOfHost(pod) => format!("{boot}/pod/{pod}"),
     }
 }
 
@@ -77,6 +78,7 @@ pub(super) fn owner(boot: &str, annotation: &str) -> Option<Owner> {
     let mut parts = annotation.strip_prefix(boot)?.strip_prefix('/')?.split('/');
     match (parts.next()?, parts.next(), parts.next()) {
         ("operator", None, None) => Some(Owner::Operator),
+        ("pod", Some(uid), None) => Some(Owner::PodOfHost(number(uid)?)),
         (netns, Some(uid), None) => {
             let (dev, ino) = netns.split_once(':')?;
             let netns = InodeId { dev: number(dev)?, ino: number(ino)? };
@@ -108,12 +110,13 @@ mod tests {
     #[test]
     fn owners_are_read_again_in_their_boot_only() {
         let peer = Owner::Peer { netns: InodeId { dev: 4, ino: 4_026_531_840 }, uid: 1000 };
-        for known in [peer, Owner::Operator] {
+        let of_host = Owner::PodOfHost("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0".parse().unwrap());
+        for known in [peer, of_host, Owner::Operator] {
             assert_eq!(owner("b", &registrant("b", known)), Some(known));
             assert_eq!(owner("other", &registrant("b", known)), None);
             assert_eq!(is_operator(&registrant("b", known)), known == Owner::Operator);
         }
-        for nonsense in ["b", "b/", "b/1:2", "b/1/2", "b/x:2/3", "b/1:2/3/4"] {
+        for nonsense in ["b", "b/", "b/1:2", "b/1/2", "b/x:2/3", "b/1:2/3/4", "b/pod/1"] {
             assert_eq!(owner("b", nonsense), None, "{nonsense}");
         }
     }

@@ -46,7 +46,9 @@ impl Inner {
             Owner::Operator => false,
             // Others may offer it still.
             Owner::Departed => offers.all().next().is_none(),
-            owner @ (Owner::Peer { .. } | Owner::Elsewhere) => offers.all().all(|entry| entry.owner != owner),
+            owner @ (Owner::Peer { .. } | Owner::PodOfHost(_) | Owner::Elsewhere) => {
+                offers.all().all(|entry| entry.owner != owner)
+            }
         }
     }
 

@@ -8,15 +8,17 @@ use tonic::{Extensions, Status};
 use crate::{
     manager::Ids,
     registry::{Error, Owner},
+    state::Owner as CallOwner,
 };
 
 /// To whom belongs what this peer registers. A peer whose namespace is not known is nobody: it could be any pod.
 pub(super) fn owner(connection: &Connection, ids: &Ids) -> Result<Owner, Status> {
     let peer = &connection.peer;
     let who = ids.owner_of(peer)?;
-    match &peer.netns {
-        Some(netns) if !ids.acts_for_others(&who) => Ok(Owner::Peer { netns: netns.id, uid: peer.uid }),
-        Some(_) | None => Ok(Owner::Operator),
+    match (&who, &peer.netns) {
+        (CallOwner::Host { pod: Some(pod), .. }, _) => Ok(Owner::PodOfHost(*pod)),
+        (_, Some(netns)) if !ids.acts_for_others(&who) => Ok(Owner::Peer { netns: netns.id, uid: peer.uid }),
+        (_, Some(_) | None) => Ok(Owner::Operator),
     }
 }
 
@@ -46,13 +48,13 @@ pub(super) fn socket(connection: &Connection, url: &str) -> Result<Option<Arc<Ow
 
 #[cfg(test)]
 mod tests {
-    use nsm_fdpass::{Inbox, Outbox, Peer, PeerNetns};
+    use nsm_fdpass::{Asked, Inbox, Outbox, Peer, PeerNetns};
     use nsm_netlink::NetnsId;
 
     use super::*;
 
     fn connected(netns: Option<PeerNetns>) -> Connection {
-        let peer = Peer { netns, pid: 7, uid: 0, gid: 0, pidfd: None };
+        let peer = Peer { netns, pid: 7, uid: 0, gid: 0, pidfd: None, asked: Asked::default() };
         Connection { peer: Arc::new(peer), inbox: Inbox::default(), outbox: Outbox::default() }
     }
 

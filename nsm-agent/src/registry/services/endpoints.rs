@@ -132,7 +132,9 @@ impl Finder {
     fn gone(&self, last: &NetworkServiceEndpoint) -> NetworkServiceEndpointResponse {
         match self.owner {
             Owner::Operator => response(last.clone(), true),
-            Owner::Peer { .. } | Owner::Elsewhere | Owner::Departed => response(without_place(last), true),
+            Owner::Peer { .. } | Owner::PodOfHost(_) | Owner::Elsewhere | Owner::Departed => {
+                response(without_place(last), true)
+            }
         }
     }
 }
