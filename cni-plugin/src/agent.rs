@@ -11,7 +11,7 @@ use nsm_proto::cni::{AttachmentKey, cni_client::CniClient};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Response, Status, transport::Channel};
 
-use crate::netns::Netns;
+use crate::{VERSION, netns::Netns};
 
 /// First and longest pause while an agent is waited for.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -149,7 +149,7 @@ pub(crate) fn key(env: &Environment) -> AttachmentKey {
 
 /// This plugin's version, for the agent's log.
 pub(crate) fn plugin_version() -> String {
-    env!("CARGO_PKG_VERSION").to_owned()
+    VERSION.to_owned()
 }
 
 #[cfg(test)]

@@ -26,6 +26,10 @@ use std::{
 
 use nsm_cni_types::{Command, Environment, Error, Stdin, Version, code};
 
+/// This program's version.
+const VERSION: &str = MARKED.split_at("nsm-cni version ".len()).1;
+/// It stands once in the program, so that a test makes another version of it in no time.
+const MARKED: &str = concat!("nsm-cni version ", env!("CARGO_PKG_VERSION"));
 /// Longest configuration that is read, in bytes.
 const LONGEST_STDIN: u64 = 16 << 20;
 
@@ -37,13 +41,13 @@ struct Call {
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version" || argument == "-V") {
-        return print(concat!("nsm-cni ", env!("CARGO_PKG_VERSION")));
+        return print(&format!("nsm-cni {VERSION}"));
     }
     let get = |name: &str| std::env::var_os(name).unwrap_or_default().to_string_lossy().into_owned();
     match Environment::read(get) {
         Ok(None) => {
             let versions: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
-            eprintln!("CNI plugin nsm-cni v{}", env!("CARGO_PKG_VERSION"));
+            eprintln!("CNI plugin nsm-cni v{VERSION}");
             eprintln!("CNI protocol versions supported: {}", versions.join(", "));
             ExitCode::SUCCESS
         }

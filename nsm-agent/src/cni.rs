@@ -263,7 +263,7 @@ impl cni_server::Cni for Server {
         let mut problems = self.parts.selftest.problems().await;
         problems.extend(Mechanism::parse(&asked.mechanism).err().map(|error| error.to_string()));
         self.parts.metrics.cni(Operation::Status, problems.is_empty(), started.elapsed());
-        Ok(Response::new(cni::StatusResponse { problems, agent_version: env!("CARGO_PKG_VERSION").into() }))
+        Ok(Response::new(cni::StatusResponse { problems, agent_version: crate::VERSION.into() }))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{install, registry::ServiceAccess};
 
 /// The node's Network Service Mesh agent: manager, kernel forwarder and CNI server in one process.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "nsm-agent", version, about, max_term_width = 100)]
+#[command(name = "nsm-agent", version = crate::VERSION, about, max_term_width = 100)]
 pub struct Settings {
     /// Settings in a YAML file with the same keys as these flags, e.g. `cni-socket: /run/nsm/cni.sock`.
     #[arg(long, env = "NSM_CONFIG", value_name = "FILE")]

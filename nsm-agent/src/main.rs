@@ -64,7 +64,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = settings.node_name();
         let agent = Agent::start(settings).await?;
-        tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "serving");
+        tracing::info!(node, version = nsm_agent::VERSION, "serving");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tokio::select! {
             _ = terminate.recv() => {}

@@ -69,7 +69,7 @@ impl ThisNode {
         netlink: &Netlink,
     ) -> Self {
         let info = InfoResponse {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::VERSION.into(),
             node_name: settings.node_name(),
             registry: settings.registry.name().into(),
             nsm_socket: settings.nsm_socket.display().to_string(),

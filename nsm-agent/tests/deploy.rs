@@ -126,6 +126,32 @@ fn the_uninstaller_takes_the_flags_of_its_manifest_and_sees_what_the_agent_left(
 }
 
 #[test]
+fn directories_of_the_documents_are_those_of_the_values() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/install.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with('|') && (line.contains("/net.d` |")));
+    let mut seen = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [cluster, configurations, plugins, with] = cells[..] else { panic!("{row}") };
+        let file = with.split(' ').find(|word| word.contains("values-")).unwrap_or("deploy/chart/values.yaml");
+        let values =
+            fs::read_to_string(root.join(file.trim_matches('`'))).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let values: Value = serde_saphyr::from_str(&values).unwrap();
+        assert_eq!(
+            [&values["cni"]["confDir"], &values["cni"]["binDir"]],
+            [configurations, plugins],
+            "{cluster}: {file}"
+        );
+        seen.push(cluster.to_owned());
+    }
+    let all = seen.join(", ");
+    for cluster in ["kubeadm", "kind", "RKE2", "K3s", "OpenShift"] {
+        assert!(all.contains(cluster), "{cluster} is not in the table: {all}");
+    }
+}
+
+#[test]
 fn files_that_documents_apply_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for document in ["README.md", "docs/install.md", "docs/kubernetes.md", "docs/agent.md"] {

@@ -135,8 +135,21 @@ impl Machine {
 
     /// `nsmctl` on the machine; its standard output.
     pub fn nsmctl(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new(binary("nsmctl")?);
-        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("KUBECONFIG", OPERATOR).args(args);
-        self.place().output(&mut command)
+        self.place().output(&mut nsmctl(args)?)
     }
+
+    /// What `nsmctl check` finds on the machine, bad things too.
+    pub fn findings(&self) -> anyhow::Result<Vec<Value>> {
+        let mut command = nsmctl(&["check", "-o", "json"])?;
+        let output = self.place().run(|| command.output())?.context("nsmctl check")?;
+        let list: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        list["findings"].as_array().cloned().context("no findings")
+    }
+}
+
+fn nsmctl(args: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("nsmctl")?);
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("KUBECONFIG", OPERATOR).args(args);
+    Ok(command)
 }

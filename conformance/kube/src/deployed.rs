@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::machine::Machine;
 use crate::mesh::{Mesh, patiently};
-use crate::pods::{IMAGE, file};
+use crate::pods::file;
 use crate::runtime::CONF_DIR;
 
 const NAMESPACE: &str = "nsm-system";
@@ -87,10 +87,5 @@ impl Machine {
     pub fn first_configuration(&self) -> anyhow::Result<Option<String>> {
         let is_one = |name: &String| [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end));
         Ok(self.place().list(CONF_DIR)?.into_iter().find(is_one))
-    }
-
-    /// Has our image under another name too.
-    pub fn tag_image(&self, as_name: &str) -> anyhow::Result<()> {
-        self.ctr(&["images", "tag", "--force", IMAGE, as_name]).map(drop)
     }
 }

@@ -23,6 +23,7 @@ mod place;
 pub mod pods;
 mod power;
 mod relay;
+pub mod releases;
 mod runtime;
 pub mod scenarios;
 mod traces;

@@ -88,6 +88,18 @@ pub fn store(service: NetworkService, endpoint: NetworkServiceEndpoint) -> [Vec<
     [record::of_service(&service, BOOT), record::of_endpoint(&Entry { owner, ..entry }, BOOT)]
 }
 
+/// The bytes of a service of the database as this version writes them, if they can be read.
+pub fn service_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(record::of_service(&record::to_service(bytes).ok()?))
+}
+
+/// The same of an endpoint.
+pub fn endpoint_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (message, owner) = record::to_endpoint(bytes).ok()?;
+    let entry = Entry { owner, ..Arc::into_inner(entry(message, Reach::Lost, 1))? };
+    Some(record::of_endpoint(&entry))
+}
+
 /// Reads what would stand in the database; what can be read is written as it was.
 pub fn stored(bytes: &[u8]) {
     if let Ok(service) = record::to_service(bytes, BOOT) {

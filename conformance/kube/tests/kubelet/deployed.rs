@@ -1,19 +1,18 @@
 //! The product as it is installed: manifests, a DaemonSet, an upgrade.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nsm_kube::pods::{ASKS, client, endpoint, file, interfaces, reaches, serve};
-use nsm_kube::{BUSYBOX, CONF_DIR, Mesh, SOON, Traces, idle, is, patiently};
+use nsm_kube::pods::{ASKS, IMAGE, client, endpoint, file, interfaces, reaches, serve};
+use nsm_kube::releases::{OWN, Other};
+use nsm_kube::{BIN_DIR, BUSYBOX, CONF_DIR, Machine, Mesh, SOON, Traces, idle, is, patiently};
 use nsm_lab::Pinger;
 use serde_json::Value;
 
 const PACE: Duration = Duration::from_millis(50);
-
-/// The name under which an upgrade finds the image.
-const NEXT: &str = "docker.io/library/nsm:next";
 
 pub(crate) fn installs_itself(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.without_agents()?;
@@ -104,27 +103,13 @@ pub(crate) fn without_the_daemon_set(mesh: &mut Mesh) -> anyhow::Result<()> {
     started
 }
 
-pub(crate) fn killed_and_replaced(mesh: &mut Mesh) -> anyhow::Result<()> {
-    mesh.namespace("replaced", &Value::Null)?;
+/// Has all agents replaced by those of an image, while pods that ask and pods that do not come and go.
+fn replace(mesh: &Mesh, image: &str) -> anyhow::Result<()> {
     let machine = mesh.machine(0)?;
-    serve(mesh, machine, &endpoint("replaced", "responder", machine, "icmp", "172.16.1.0/24"))?;
-    mesh.create(&client("replaced", "pod", machine, ASKS, "kernel://icmp/nsm-1"))?;
-    mesh.running("replaced", "pod")?;
-    let network = mesh.network_of(machine, "replaced", "pod")?;
-    let pinger = Pinger::start(&network, reaches(&network, "nsm-1")?, PACE)?;
-    let process = mesh.agent_of(machine)?;
-    kill(Pid::from_raw(i32::try_from(process)?), Signal::SIGKILL)?;
-    let another = || mesh.agent_of(machine);
-    patiently("another agent", SOON, another, |now| *now != process)?;
-    mesh.rolled_out()?;
-    for at in 0..mesh.len() {
-        mesh.machine(at)?.tag_image(NEXT)?;
-    }
-    mesh.upgrade(NEXT)?;
-    // Pods come and go meanwhile, asking and not.
+    mesh.upgrade(image)?;
     let rolled = || {
         let pods = mesh.pods("nsm-system")?;
-        let new = pods.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == NEXT && is(pod, "Ready"));
+        let new = pods.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == image && is(pod, "Ready"));
         anyhow::Ok(new.count() == mesh.len() && pods.len() == mesh.len())
     };
     let mut turn = 0;
@@ -140,11 +125,88 @@ pub(crate) fn killed_and_replaced(mesh: &mut Mesh) -> anyhow::Result<()> {
         }
         let network = mesh.network_of(machine, "replaced", &names[0])?;
         ensure!(interfaces(&network)? == ["eth0", "nsm-1"]);
+        // It was made by one of two versions, and ends with whichever is there then.
+        mesh.delete("replaced", &[&names[0], &names[1]])?;
+        mesh.gone("replaced", &[&names[0], &names[1]])?;
         turn += 1;
         ensure!(turn < 60, "the agents are not replaced");
     }
+    eprintln!("{turn} turns of two pods while the agents were replaced by {image}");
+    Ok(())
+}
+
+/// What `nsmctl check` of this release says of versions: for each the level and what was compared.
+fn versions(machine: &Machine) -> anyhow::Result<Vec<(String, String)>> {
+    let findings = machine.findings()?;
+    let of = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let versions = findings.iter().filter(|finding| of(finding, "subject").starts_with("versions"));
+    Ok(versions.map(|finding| (of(finding, "level"), of(finding, "detail"))).collect())
+}
+
+/// The plugin on disk and the agent are of that version, as they say themselves, and `nsmctl` of this one tells.
+fn is_of_version(mesh: &Mesh, version: &str) -> anyhow::Result<()> {
+    for at in 0..mesh.len() {
+        let machine = mesh.machine(at)?;
+        let plugin = || machine.place().output(Command::new(format!("{BIN_DIR}/nsm-cni")).arg("--version"));
+        patiently("the plugin's version", SOON, plugin, |said| said.trim() == format!("nsm-cni {version}"))?;
+    }
+    let machine = mesh.machine(0)?;
+    let level = if version == OWN { "ok" } else { "warning" };
+    let agent = format!("agent {version}, nsmctl {OWN}");
+    let told = |found: &Vec<(String, String)>| found.contains(&(level.to_owned(), agent.clone()));
+    patiently("what nsmctl check says of versions", SOON, || versions(machine), told).map(drop)
+}
+
+pub(crate) fn upgraded_and_rolled_back(mesh: &mut Mesh) -> anyhow::Result<()> {
+    mesh.namespace("replaced", &Value::Null)?;
+    let other = Other::make()?;
+    for at in 0..mesh.len() {
+        mesh.machine(at)?.import(&[other.archive.clone()])?;
+    }
+    let machine = mesh.machine(0)?;
+    let before = Traces::of(machine)?;
+    is_of_version(mesh, OWN)?;
+    serve(mesh, machine, &endpoint("replaced", "responder", machine, "icmp", "172.16.1.0/24"))?;
+    serve(mesh, machine, &endpoint("replaced", "other", machine, "more", "172.16.2.0/24"))?;
+    mesh.create(&client("replaced", "pod", machine, ASKS, "kernel://icmp/nsm-1"))?;
+    mesh.running("replaced", "pod")?;
+    let network = mesh.network_of(machine, "replaced", "pod")?;
+    let pinger = Pinger::start(&network, reaches(&network, "nsm-1")?, PACE)?;
+    for (image, version) in [(other.name.as_str(), other.version.as_str()), (IMAGE, OWN)] {
+        replace(mesh, image)?;
+        is_of_version(mesh, version)?;
+        // What the pod has is known, whoever wrote the record: another interface comes and goes beside it.
+        let edit = |asked: &str| {
+            let asked = format!("{ASKS}={asked}");
+            mesh.kubectl(&["-n", "replaced", "annotate", "--overwrite", "pod", "pod", &asked])
+        };
+        edit("kernel://icmp/nsm-1,kernel://more/nsm-2")?;
+        patiently("another interface", SOON, || interfaces(&network), |names| names.len() == 3)?;
+        edit("kernel://icmp/nsm-1")?;
+        patiently("its end", SOON, || interfaces(&network), |names| names.len() == 2)?;
+    }
     let pings = pinger.stop();
     ensure!(pings.sent > 50 && pings.lost == 0, "{pings:?}");
-    eprintln!("{turn} turns of two pods while the agents were replaced; {pings:?}");
+    eprintln!("{pings:?} during an upgrade and a rollback");
+    mesh.delete("replaced", &["pod", "responder", "other"])?;
+    mesh.gone("replaced", &["pod", "responder", "other"])?;
+    before.remain(machine)
+}
+
+pub(crate) fn killed_and_replaced(mesh: &mut Mesh) -> anyhow::Result<()> {
+    mesh.namespace("replaced", &Value::Null)?;
+    let machine = mesh.machine(0)?;
+    serve(mesh, machine, &endpoint("replaced", "responder", machine, "icmp", "172.16.1.0/24"))?;
+    mesh.create(&client("replaced", "pod", machine, ASKS, "kernel://icmp/nsm-1"))?;
+    mesh.running("replaced", "pod")?;
+    let network = mesh.network_of(machine, "replaced", "pod")?;
+    let pinger = Pinger::start(&network, reaches(&network, "nsm-1")?, PACE)?;
+    let process = mesh.agent_of(machine)?;
+    kill(Pid::from_raw(i32::try_from(process)?), Signal::SIGKILL)?;
+    let another = || mesh.agent_of(machine);
+    patiently("another agent", SOON, another, |now| *now != process)?;
+    mesh.rolled_out()?;
+    let pings = pinger.stop();
+    ensure!(pings.sent > 20 && pings.lost == 0, "{pings:?}");
     Ok(())
 }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         deployed::the_examples,
         deployed::without_the_daemon_set,
         deployed::killed_and_replaced,
+        deployed::upgraded_and_rolled_back,
     ];
     scenarios::main(all, start, BOUND)
 }
