@@ -153,6 +153,8 @@ pub(crate) fn check_and_gc_by_libcni(mesh: &mut Mesh) -> anyhow::Result<()> {
     // A runtime that names those in use has forgotten this one.
     collect(machine, &json!([]))?;
     patiently("end of the interface", SOON, links, Vec::is_empty)?;
+    // The record of the sandbox goes with its DEL, or some minutes after its namespace.
+    call("del")?;
     machine.unconfigure(LOOPED)?;
     machine.place().run(|| drop(network))?;
     before.remain(machine)
