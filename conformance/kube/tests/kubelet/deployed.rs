@@ -161,7 +161,7 @@ pub(crate) fn upgraded_and_rolled_back(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.namespace("replaced", &Value::Null)?;
     let other = Other::make()?;
     for at in 0..mesh.len() {
-        mesh.machine(at)?.import(&[other.archive.clone()])?;
+        mesh.machine(at)?.import(std::slice::from_ref(&other.archive))?;
     }
     let machine = mesh.machine(0)?;
     let before = Traces::of(machine)?;
