@@ -88,16 +88,18 @@ pub fn store(service: NetworkService, endpoint: NetworkServiceEndpoint) -> [Vec<
     [record::of_service(&service, BOOT), record::of_endpoint(&Entry { owner, ..entry }, BOOT)]
 }
 
-/// The bytes of a service of the database as this version writes them, if they can be read.
-pub fn service_again(bytes: &[u8]) -> Option<Vec<u8>> {
-    Some(record::of_service(&record::to_service(bytes).ok()?))
+/// Whether these bytes are a service of the database, and stay it when they are written again.
+pub fn is_service(bytes: &[u8], boot: &str) -> bool {
+    let Ok(service) = record::to_service(bytes, boot) else { return false };
+    record::to_service(&record::of_service(&service, boot), boot).is_ok_and(|again| again == service)
 }
 
 /// The same of an endpoint.
-pub fn endpoint_again(bytes: &[u8]) -> Option<Vec<u8>> {
-    let (message, owner) = record::to_endpoint(bytes).ok()?;
-    let entry = Entry { owner, ..Arc::into_inner(entry(message, Reach::Lost, 1))? };
-    Some(record::of_endpoint(&entry))
+pub fn is_endpoint(bytes: &[u8], boot: &str) -> bool {
+    let Ok((message, owner)) = record::to_endpoint(bytes, boot) else { return false };
+    let Some(of_it) = Arc::into_inner(entry(message.clone(), Reach::Lost, 1)) else { return false };
+    let again = record::to_endpoint(&record::of_endpoint(&Entry { owner, ..of_it }, boot), boot);
+    again.is_ok_and(|again| again == (message, owner))
 }
 
 /// Reads what would stand in the database; what can be read is written as it was.
