@@ -141,8 +141,9 @@ pub(crate) fn a_silent_one_that_wakes_up_serves_again() -> anyhow::Result<()> {
     endpoint.program().signal(Signal::SIGSTOP)?;
     eventually("the end of its time", BOUND, || node.connections(), |all| all.iter().all(|c| c.phase != "up"))?;
     endpoint.program().signal(Signal::SIGCONT)?;
-    eventually("pings", BOUND, || pod.ping(added.peer(false)?), |_| true)?;
-    node.cni().check(&pod, IFNAME, &conf, &added.json)?.ok().context("the same addresses as before")?;
+    let check = || Ok(node.cni().check(&pod, IFNAME, &conf, &added.json)?.ok().is_ok());
+    eventually("the same addresses as before, at both ends", BOUND, check, |same| *same)?;
+    pod.ping(added.peer(false)?)?;
     node.cni().del(&pod, IFNAME, &conf)?.ok()?;
     node.nothing_left(&before)
 }
