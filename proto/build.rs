@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "networkservice.proto",
     "connection.proto",
     "connectioncontext.proto",
     "registry.proto",
     "cni.proto",
     "admin.proto",
+    "podresources.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -33,6 +33,7 @@ use crate::{
     kubernetes,
     manager::{Endpoints, Ids, Manager, Owed, Parts, Recovered, recover},
     metrics::Metrics,
+    networks::{Networks, Settled},
     node::{Tests, ThisNode},
     notes,
     pods::{Pods, With},
@@ -72,6 +73,7 @@ struct Stored {
     attachments: Records<state::Attachment>,
     pod_adds: Records<state::PodAdd>,
     inherited: Records<state::Inherited>,
+    settled: Records<Settled>,
     owed: Records<crate::manager::OwedClose>,
 }
 
@@ -121,10 +123,7 @@ impl Agent {
         let Host { notes, sandboxes, namespaces } = host;
         let rivals = Rivals::default();
         let registry = Arc::new(open_registry(&settings, &boot_id, way.clone(), pods.clone(), rivals.clone()).await?);
-        let excluded = Excluded::new(settings.excluded_prefix.clone());
-        if let Some(way) = &way {
-            excluded.follow(way, &tasks, &stop);
-        }
+        let excluded = excluded(&settings, way.as_ref(), &tasks, &stop);
         let peers = Peers::new();
         let life = Duration::from_secs(settings.max_token_lifetime_seconds);
         let ids = Ids::new(&boot_id, netlink.netns().id());
@@ -169,30 +168,32 @@ impl Agent {
             namespaces.complete()?;
         }
         let plugins = cni::plugins::Plugins::default();
+        let elsewhere = elsewhere(watched_pods.clone());
+        let cluster = way.clone().zip(watched_pods.clone());
+        let networks =
+            Networks::start(&settings, stored.settled.clone(), cluster, &elsewhere, &sandboxes, (&tasks, &stop));
         let server = cni::Server::new(cni::Parts {
             engine: engine.clone(),
             selftest: selftest.clone(),
             metrics: metrics.clone(),
             plugins: plugins.clone(),
             namespaces,
-            elsewhere: elsewhere(watched_pods.clone()),
+            elsewhere,
+            networks,
         });
         let installer = Installer::new(&settings.install());
         let tests = Tests { selftest: selftest.clone(), installed: installer.installed(), rivals };
         let node =
             Arc::new(ThisNode::new(&settings, manager.clone(), healer.clone(), tests.clone(), plugins, &netlink));
-        if let Some(address) = settings.metrics {
-            let listener = http::bind(address).await?;
-            let directory = registry.directory().clone();
-            let shown = http::Shown { metrics, tests, connections: stored.connections, owed, directory };
-            tasks.spawn(http::serve(listener, shown, stop.clone()));
-        }
+        let directory = registry.directory().clone();
+        let shown = http::Shown { metrics, tests, connections: stored.connections, owed, directory };
+        show(settings.metrics, shown, &tasks, &stop).await?;
         let agent = Self { settings, ids, manager, registry, cni: server, stop, tasks, _held: held };
         let owed_dels = notes.watch();
         agent.serve(cni_socket, nsm_socket, node).await;
         if let Some((pods, way)) = watched_pods.zip(way) {
             let (tasks, stop) = (agent.tasks.clone(), agent.stop.clone());
-            pods.follow(With { engine: engine.clone(), healer, way, tasks, stop });
+            pods.follow(With { engine: engine.clone(), healer, settled: stored.settled, way, tasks, stop });
         }
         agent.tasks.spawn(engine.clone().work_off_notes(owed_dels, agent.stop.clone()));
         agent.tasks.spawn(engine.keep_pruned(agent.stop.clone()));
@@ -259,12 +260,40 @@ impl Agent {
     }
 }
 
+/// Serves what there is to be seen, if somebody wants to see it.
+async fn show(
+    address: Option<std::net::SocketAddr>,
+    shown: http::Shown,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if let Some(address) = address {
+        let listener = http::bind(address).await?;
+        tasks.spawn(http::serve(listener, shown, stop.clone()));
+    }
+    Ok(())
+}
+
 /// The private socket, which is root's alone, and the one of clients and endpoints.
 fn bind_sockets(settings: &Settings) -> anyhow::Result<(nsm_fdpass::Socket, nsm_fdpass::Socket)> {
     let cni = bind(&settings.cni_socket, Permissions { mode: 0o600, uid: None, gid: None })?;
     let (uid, gid) = (settings.nsm_socket_owner, settings.nsm_socket_group);
     let nsm = bind(&settings.nsm_socket, Permissions { mode: settings.nsm_socket_mode, uid, gid })?;
     Ok((cni, nsm))
+}
+
+/// Prefixes that no network service gives addresses of.
+fn excluded(
+    settings: &Settings,
+    way: Option<&kubernetes::Way>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Excluded {
+    let excluded = Excluded::new(settings.excluded_prefix.clone());
+    if let Some(way) = way {
+        excluded.follow(way, tasks, stop);
+    }
+    excluded
 }
 
 /// Who knows annotations besides the runtime.
@@ -331,8 +360,9 @@ fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error
     let (attachments, of_attachments) = Records::open(run_dir, boot_id)?;
     let (pod_adds, of_pod_adds) = Records::open(run_dir, boot_id)?;
     let (inherited, of_inherited) = Records::open(run_dir, boot_id)?;
+    let (settled, of_settled) = Records::open(run_dir, boot_id)?;
     let (owed, of_owed) = Records::open(run_dir, boot_id)?;
-    for more in [of_attachments, of_pod_adds, of_inherited, of_owed] {
+    for more in [of_attachments, of_pod_adds, of_inherited, of_settled, of_owed] {
         found.damaged.extend(more.damaged);
         found.earlier_boot += more.earlier_boot;
     }
@@ -342,7 +372,7 @@ fn load(run_dir: &std::path::Path, boot_id: &str) -> Result<Stored, state::Error
     if found.earlier_boot > 0 {
         tracing::info!(records = found.earlier_boot, "records of an earlier boot forgotten");
     }
-    Ok(Stored { connections, attachments, pod_adds, inherited, owed })
+    Ok(Stored { connections, attachments, pod_adds, inherited, settled, owed })
 }
 
 fn node_labels(settings: &Settings) -> BTreeMap<String, String> {

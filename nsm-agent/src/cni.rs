@@ -26,6 +26,7 @@ use crate::{
     attach::Engine,
     manager::Slot,
     metrics::{Metrics, Operation},
+    networks::Networks,
     sandboxes::Namespaces,
     selftest::SelfTest,
     state::AttachmentKey,
@@ -45,6 +46,8 @@ pub struct Parts {
     pub namespaces: Namespaces,
     /// Who knows the annotations of pods that the runtime does not give.
     pub elsewhere: Arc<dyn Elsewhere>,
+    /// What plans the networks of pods.
+    pub networks: Arc<Networks>,
 }
 
 /// The server. Clones share it.
@@ -234,12 +237,23 @@ impl cni_server::Cni for Server {
         done.map(|findings| Response::new(cni::CheckResponse { findings }))
     }
 
-    async fn plan(&self, _: Request<cni::PlanRequest>) -> Result<Response<cni::PlanResponse>, Status> {
-        Err(Status::unimplemented("this agent plans no networks"))
+    async fn plan(&self, request: Request<cni::PlanRequest>) -> Result<Response<cni::PlanResponse>, Status> {
+        let started = Instant::now();
+        let asked = request.into_inner();
+        self.parts.plugins.called(&asked.plugin_version);
+        let key = key(asked.key.clone())?;
+        // Nothing is made: when the caller hangs up there is nothing to end.
+        let done = self.parts.networks.plan(&key, asked).await;
+        report(&self.parts.metrics, Operation::Plan, &key, started, done.as_ref().map(|_| ()));
+        done.map(Response::new)
     }
 
-    async fn settled(&self, _: Request<cni::SettledRequest>) -> Result<Response<cni::SettledResponse>, Status> {
-        Err(Status::unimplemented("this agent plans no networks"))
+    async fn settled(&self, request: Request<cni::SettledRequest>) -> Result<Response<cni::SettledResponse>, Status> {
+        let asked = request.into_inner();
+        let key = key(asked.key.clone())?;
+        let networks = self.parts.networks.clone();
+        self.run(async move { networks.settle(key, asked).await }).await?;
+        Ok(Response::new(cni::SettledResponse {}))
     }
 
     async fn gc(&self, request: Request<cni::GcRequest>) -> Result<Response<cni::GcResponse>, Status> {

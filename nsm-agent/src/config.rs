@@ -92,6 +92,14 @@ pub struct Settings {
     #[arg(long, env = "NSM_PROC_SYS", value_name = "DIR", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
 
+    /// Where the kubelet tells which devices it has given a pod, for networks that need one.
+    #[arg(long, env = "NSM_POD_RESOURCES", value_name = "PATH", default_value = crate::networks::SOCKET)]
+    pub pod_resources: PathBuf,
+
+    /// The host's mount namespace, where this process has its own, for networks of running pods: the host's nsm-cni is called there.
+    #[arg(long, env = "NSM_HOST_MOUNT_NAMESPACE", value_name = "FILE")]
+    pub host_mount_namespace: Option<PathBuf>,
+
     /// Install nsm-cni in this directory: the one where the runtime looks for plugins. Off unless set.
     #[arg(long, env = "NSM_INSTALL_PLUGIN", value_name = "DIR")]
     pub install_plugin: Option<PathBuf>,

@@ -19,6 +19,7 @@ mod files;
 pub mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host;
 pub mod http;
 mod identified;
 pub mod install;
@@ -27,6 +28,7 @@ pub mod manager;
 pub mod memory;
 pub mod metrics;
 mod netns;
+pub mod networks;
 pub mod node;
 pub mod notes;
 pub mod pods;

@@ -21,6 +21,8 @@ pub enum Operation {
     Gc,
     /// STATUS.
     Status,
+    /// What the meta-plugin is to attach.
+    Plan,
 }
 
 impl fmt::Display for Operation {
@@ -31,6 +33,7 @@ impl fmt::Display for Operation {
             Self::Check => "CHECK",
             Self::Gc => "GC",
             Self::Status => "STATUS",
+            Self::Plan => "PLAN",
         })
     }
 }

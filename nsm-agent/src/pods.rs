@@ -46,9 +46,10 @@ use crate::{
     kubernetes::Way,
     manager::Healer,
     metrics::Metrics,
+    networks::Settled,
     processes::PodUid,
     sandboxes::Namespaces,
-    state::{AttachmentKey, Pod},
+    state::{AttachmentKey, Pod, Records},
 };
 
 /// How long a pod that calls may take to be seen.
@@ -68,6 +69,15 @@ pub struct Pods {
     unseen: Unseen,
 }
 
+/// Why a pod's annotations are not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody has seen it.
+    Unseen,
+    /// There is another one of that name, with this uid.
+    Another(Box<str>),
+}
+
 /// What nobody has looked at since it changed.
 #[derive(Default)]
 struct Unsettled {
@@ -82,6 +92,8 @@ pub struct With {
     pub engine: Engine,
     /// What is wrong with connections.
     pub healer: Healer,
+    /// What the meta-plugin has made.
+    pub settled: Records<Settled>,
     /// The API server.
     pub way: Way,
     /// Where the work is done.
@@ -111,11 +123,11 @@ impl Pods {
 
     /// Starts to follow running pods: what they ask for is made, and what became of it is told.
     pub fn follow(self: &Arc<Self>, with: With) {
-        let With { engine, healer, way, tasks, stop } = with;
+        let With { engine, healer, settled, way, tasks, stop } = with;
         let follower = Follower::new(self.clone(), engine.clone(), tasks.clone(), stop.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(settle::run(self.clone(), follower.clone())));
         let (pods, of_tasks, of_stop) = (self.clone(), tasks.clone(), stop.clone());
-        let status = Status { pods, follower, engine, healer, way, tasks: of_tasks, stop: of_stop };
+        let status = Status { pods, follower, engine, healer, settled, way, tasks: of_tasks, stop: of_stop };
         tasks.spawn(stop.run_until_cancelled_owned(status::run(status)));
     }
 
@@ -137,6 +149,45 @@ impl Pods {
             Some(Pod { name: name.to_string(), namespace: namespace.to_string(), uid: found.uid.to_string() })
         };
         self.wait(of_pod, Instant::now() + SEEN).await
+    }
+
+    /// Which networks a pod selects by itself; waits until the pod has been seen.
+    ///
+    /// # Errors
+    /// It has not been seen in time.
+    pub async fn networks(&self, pod: &Pod, deadline: Instant) -> Result<nsm_npwg::Annotations, Unknown> {
+        let key = key(pod);
+        let of_pod = |seen: &Seen| {
+            let found = seen.pod(&key).filter(|found| found.may_be(pod))?;
+            Some(found.networks.clone())
+        };
+        let found = self.wait(of_pod, deadline).await;
+        found.ok_or_else(|| match self.seen().pod(&key) {
+            Some(other) => Unknown::Another(other.uid.clone()),
+            None => Unknown::Unseen,
+        })
+    }
+
+    /// A number that moves with everything that is seen.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Which networks a pod selects; none: it is not the pod that a runtime means, ends, or has no network of its own.
+    pub(crate) fn selects(&self, pod: &Pod) -> Option<nsm_npwg::Annotations> {
+        let seen = self.seen();
+        let found = seen.pod(&key(pod)).filter(|found| found.is(pod) && !found.ending && !found.host_network)?;
+        Some(found.networks.clone())
+    }
+
+    /// Tells something of a pod, when it has been seen.
+    pub fn tell(&self, pod: &Pod, reason: Reason, message: &str) {
+        let key = key(pod);
+        if self.unseen.put(key.clone(), pod.clone(), (reason, message.to_owned())) {
+            self.tell_if_seen(&key);
+        } else {
+            self.events.dropped(&pod.namespace, &pod.name, reason);
+        }
     }
 
     async fn wait<T>(&self, find: impl Fn(&Seen) -> Option<T>, deadline: Instant) -> Option<T> {
@@ -171,8 +222,8 @@ impl Pods {
     /// Tells what is to be told of a pod, if it has been seen by now.
     fn tell_if_seen(&self, key: &Key) {
         let Some(found) = self.seen().pod(key).cloned() else { return };
-        if let Some(message) = self.unseen.take(key, |pod| found.may_be(pod)) {
-            self.events.tell(About::from(&*found), Reason::Refused, &message);
+        if let Some((reason, message)) = self.unseen.take(key, |pod| found.may_be(pod)) {
+            self.events.tell(About::from(&*found), reason, &message);
         }
     }
 
@@ -208,11 +259,7 @@ impl Elsewhere for Pods {
     }
 
     fn refused(&self, pod: &Pod, why: &str) {
-        let key = key(pod);
-        if !self.unseen.put(key.clone(), pod.clone(), format!("the pod does not start: {why}")) {
-            return self.events.dropped(&pod.namespace, &pod.name, Reason::Refused);
-        }
-        self.tell_if_seen(&key);
+        self.tell(pod, Reason::Refused, &format!("the pod does not start: {why}"));
     }
 }
 

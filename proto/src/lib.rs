@@ -28,6 +28,11 @@ pub mod registry {
     tonic::include_proto!("registry");
 }
 
+/// What is asked of the kubelet about devices: package `v1` of its pod-resources API.
+pub mod podresources {
+    tonic::include_proto!("v1");
+}
+
 /// The private packages, nested as their names say because the generated code refers to its neighbours that way.
 mod nsm {
     pub mod cni {

@@ -303,6 +303,7 @@ fn collection(object: &Value) -> anyhow::Result<String> {
     }
     let api = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
     let plural = match kind.to_lowercase() {
+        kind if kind == "networkattachmentdefinition" => "network-attachment-definitions".to_owned(),
         kind if kind.ends_with('y') => format!("{}ies", kind.trim_end_matches('y')),
         kind => format!("{kind}s"),
     };

@@ -92,6 +92,23 @@ pub struct PodRecord {
     /// `allowRouteOverlap`.
     #[serde(default)]
     pub allow_route_overlap: bool,
+    /// How the meta-plugin was called for the pod, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<MetaCall>,
+}
+
+/// How the meta-plugin was called for a pod: with that the agent has it called again for a pod that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaCall {
+    /// Its configuration, in JSON, without `prevResult` and `runtimeConfig`.
+    pub configuration: String,
+    /// CNI_PATH.
+    pub cni_path: String,
+    /// CNI_ARGS.
+    pub cni_args: String,
+    /// The path of its program on the host.
+    pub plugin: PathBuf,
 }
 
 impl PodRecord {
@@ -111,6 +128,7 @@ impl PodRecord {
             taken: Vec::new(),
             allow_default_route: false,
             allow_route_overlap: false,
+            meta: None,
         }
     }
 

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod complete;
 mod error;
 mod list;
@@ -18,11 +19,12 @@ mod plan;
 mod selection;
 pub mod status;
 
+pub use change::{ATTACH, Attach, Change, DETACH, Detach};
 pub use complete::Completion;
 pub use error::Error;
 pub use list::{List, REACHING};
 pub use meta::{Chosen, KEYS, Key, Meta, Treatment};
-pub use plan::{Definition, Lookup, Network, Planned, names_for, plan};
+pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added};
 pub use selection::{Annotations, DEFAULT_NETWORK, LONGEST, MOST, NETWORKS, Selection};
 
 /// The annotation of a NetworkAttachmentDefinition that names the device plugin's resource.

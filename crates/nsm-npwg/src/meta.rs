@@ -14,6 +14,7 @@ pub use keys::{KEYS, Key, Treatment};
 
 use crate::{
     List,
+    change::{ATTACH, Change, DETACH},
     mistakes::Mistakes,
     names::{self, is_namespace},
     selection::Annotations,
@@ -67,6 +68,8 @@ pub struct Meta {
     pub allow_dns: bool,
     /// `runtimeConfig`, as it came: of the default network alone (section 7.5).
     pub runtime_config: Map<String, Value>,
+    /// `attach` or `detach`, which only the agent writes: the call is about one network of a running pod.
+    pub change: Option<Change>,
     /// `prevResult`.
     pub prev_result: Option<Answer>,
     /// Keys that have no effect, each with the reason.
@@ -164,6 +167,7 @@ fn read(stdin: &Stdin) -> (Meta, Mistakes) {
         allow_route_overlap: mistakes.boolean(keys, "allowRouteOverlap"),
         allow_dns: mistakes.boolean(keys, "allowDns"),
         runtime_config: mistakes.object(keys, "runtimeConfig").cloned().unwrap_or_default(),
+        change: change(keys, &mut mistakes),
         prev_result,
         without_effect,
     };
@@ -214,6 +218,20 @@ fn chosen(stdin: &Stdin, kind: &str, mistakes: &mut Mistakes) -> Chosen {
         }
     }
     Chosen::Delegates(lists)
+}
+
+fn change(keys: &Map<String, Value>, mistakes: &mut Mistakes) -> Option<Change> {
+    let there = |key: &str| keys.get(key).filter(|value| !value.is_null());
+    let read = match (there(ATTACH), there(DETACH)) {
+        (None, None) => return None,
+        (Some(attach), None) => serde_json::from_value(attach.clone()).map(Change::Attach),
+        (None, Some(detach)) => serde_json::from_value(detach.clone()).map(Change::Detach),
+        (Some(_), Some(_)) => {
+            mistakes.add("attach beside detach: expected one of them");
+            return None;
+        }
+    };
+    read.map_err(|error| mistakes.add(format!("attach or detach: {error}: expected what nsm-agent writes"))).ok()
 }
 
 fn default_networks(keys: &Map<String, Value>, mistakes: &mut Mistakes) -> Vec<String> {

@@ -88,12 +88,25 @@ pub fn plan(
         }
     }
     for one in &added {
-        let namespace = one.namespace.as_deref().unwrap_or(pod_namespace);
-        isolated(meta, namespace, &one.name, pod_namespace)?;
-        all.push(selected(one, namespace, lookup)?);
+        all.push(plan_added(meta, pod_namespace, one, lookup)?);
     }
     name_interfaces(&mut all, ifname)?;
     Ok(all)
+}
+
+/// Plans one more network of a pod that runs; the selection names its interface.
+///
+/// # Errors
+/// Why the pod cannot have it.
+pub fn plan_added(
+    meta: &Meta,
+    pod_namespace: &str,
+    one: &Selection,
+    lookup: &mut impl Lookup,
+) -> Result<Planned, Error> {
+    let namespace = one.namespace.as_deref().unwrap_or(pod_namespace);
+    isolated(meta, namespace, &one.name, pod_namespace)?;
+    selected(one, namespace, lookup)
 }
 
 /// Interfaces' names for selections beside those that a pod has: the asked ones, else the first `net<n>` that is free. None where a

@@ -7,6 +7,7 @@ mod element;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -72,7 +73,8 @@ impl Annotations {
 }
 
 /// One network that a pod asks for. All values are sound.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Selection {
     /// Of the NetworkAttachmentDefinition; none: the pod's.
     pub namespace: Option<String>,

@@ -9,8 +9,7 @@ use nsm_cni_types::{Answer, Dns, Interface, Ip};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The annotation.
-pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+pub use nsm_cni_types::pods::NETWORK_STATUS;
 
 /// One interface of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

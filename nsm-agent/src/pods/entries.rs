@@ -1,6 +1,7 @@
 //! What is said of a pod's network services, and where it goes among what others say of its interfaces.
 //!
-//! Guarantee: what others wrote stays as it is, in its order.
+//! Guarantee: what others wrote stays as it is, in its order. Where the meta-plugin is this project's, all networks are its own, and no
+//! other one is said to be there.
 
 use nsm_cni_types::pods::NETWORK_STATUS_PREFIX;
 use serde::Serialize;
@@ -66,6 +67,15 @@ impl Entry {
     }
 }
 
+/// What the meta-plugin has made for a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Networks {
+    /// Of each interface.
+    pub(super) entries: Vec<Value>,
+    /// The pod's first interface, where somebody else has to tell of it.
+    pub(super) first_of_others: Option<String>,
+}
+
 /// The interfaces of a pod with ours as they are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Joined {
@@ -77,12 +87,20 @@ pub(super) enum Joined {
     Text(String),
 }
 
-/// Joins ours with what others say.
-pub(super) fn joined(there: Option<&str>, entries: &[Entry]) -> Joined {
+/// Joins ours with what others say, or with the networks that the meta-plugin has made, where it is this project's.
+pub(super) fn joined(there: Option<&str>, networks: Option<&Networks>, entries: &[Entry]) -> Joined {
     let Ok(before) = there.map_or(Ok(Vec::new()), serde_json::from_str::<Vec<Value>>) else { return Joined::AsItIs };
     let is_ours = |entry: &Value| entry["name"].as_str().is_some_and(|name| name.starts_with(NETWORK_STATUS_PREFIX));
     let ours = entries.iter().filter(|entry| !entry.mac.is_empty()).map(Entry::interface);
-    let after: Vec<Value> = before.iter().filter(|entry| !is_ours(entry)).cloned().chain(ours).collect();
+    let others: Vec<Value> = match networks {
+        Some(Networks { entries, first_of_others: None }) => entries.clone(),
+        Some(Networks { entries, first_of_others: Some(first) }) => {
+            let is_first = |entry: &&Value| entry["interface"] == **first;
+            before.iter().filter(is_first).chain(entries).cloned().collect()
+        }
+        None => before.iter().filter(|entry| !is_ours(entry)).cloned().collect(),
+    };
+    let after: Vec<Value> = others.into_iter().chain(ours).collect();
     if after == before {
         Joined::AsItIs
     } else if after.is_empty() {
@@ -103,6 +121,23 @@ mod tests {
     }
 
     #[test]
+    fn networks_of_ours_are_all_that_there_is() {
+        let before = r#"[{"name":"gone","interface":"net1"}]"#;
+        let entries = vec![json!({"name": "cbr0", "interface": "eth0", "default": true, "dns": {}})];
+        let networks = Networks { entries, first_of_others: None };
+        let Joined::Text(text) = joined(Some(before), Some(&networks), &[up("a", "nsm-1")]) else {
+            panic!("as it was")
+        };
+        let list: Vec<Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!((list.len(), &list[0], &list[1]["interface"]), (2, &networks.entries[0], &json!("nsm-1")));
+        assert_eq!(joined(Some(&text), Some(&networks), &[up("a", "nsm-1")]), Joined::AsItIs);
+        let later = Networks { entries: vec![json!({"interface": "net2"})], first_of_others: Some("eth0".into()) };
+        let Joined::Text(text) = joined(Some(&text), Some(&later), &[]) else { panic!("as it was") };
+        let list: Vec<Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(list, [networks.entries[0].clone(), json!({"interface": "net2"})]);
+    }
+
+    #[test]
     fn others_entries_stay() {
         let others = r#"[{"name":"cbr0","interface":"eth0","ips":["10.0.0.7"],"default":true}]"#;
         let failed = Entry::missing(Missing { service: "b".into(), interface: "nsm-2".into(), why: "no".into() });
@@ -111,7 +146,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let list_of = |text: &str| serde_json::from_str::<Vec<Value>>(text).unwrap();
-        let both = text(joined(Some(others), &[up("a", "nsm-1"), failed.clone()]));
+        let both = text(joined(Some(others), None, &[up("a", "nsm-1"), failed.clone()]));
         let list = list_of(&both);
         assert_eq!(list.len(), 2, "what there is not has no interface");
         assert_eq!(list[0], list_of(others)[0]);
@@ -120,11 +155,11 @@ mod tests {
             "mtu": 1500, "dns": {},
         });
         assert_eq!(list[1], ours);
-        assert_eq!(joined(Some(&both), &[up("a", "nsm-1")]), Joined::AsItIs);
-        assert_eq!(list_of(&text(joined(Some(&both), &[]))), list[..1]);
-        assert_eq!(joined(Some(&json!([ours]).to_string()), &[]), Joined::Nothing);
-        assert_eq!(joined(Some("no list"), &[up("a", "nsm-1")]), Joined::AsItIs);
-        assert_eq!(joined(None, &[]), Joined::AsItIs);
+        assert_eq!(joined(Some(&both), None, &[up("a", "nsm-1")]), Joined::AsItIs);
+        assert_eq!(list_of(&text(joined(Some(&both), None, &[]))), list[..1]);
+        assert_eq!(joined(Some(&json!([ours]).to_string()), None, &[]), Joined::Nothing);
+        assert_eq!(joined(Some("no list"), None, &[up("a", "nsm-1")]), Joined::AsItIs);
+        assert_eq!(joined(None, None, &[]), Joined::AsItIs);
         let text = serde_json::to_string(&failed).unwrap();
         assert_eq!(text, r#"{"service":"b","interface":"nsm-2","state":"failed","message":"no"}"#);
     }

@@ -51,11 +51,32 @@ pub enum Reason {
     Lost,
     /// The pod has no network of its own.
     HostNetwork,
+    /// The meta-plugin has attached the pod's networks.
+    AddedInterface,
+    /// A network that the pod asks for is not defined.
+    NoNetworkFound,
+    /// Networks that the pod asks for cannot be attached.
+    NetworkRefused,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Refused, Self::Lost, Self::HostNetwork];
+    pub const ALL: [Self; 6] = [
+        Self::Refused,
+        Self::Lost,
+        Self::HostNetwork,
+        Self::AddedInterface,
+        Self::NoNetworkFound,
+        Self::NetworkRefused,
+    ];
+
+    /// The event's type.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::AddedInterface => "Normal",
+            Self::Refused | Self::Lost | Self::HostNetwork | Self::NoNetworkFound | Self::NetworkRefused => "Warning",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -64,6 +85,10 @@ impl fmt::Display for Reason {
             Self::Refused => "NetworkServiceRefused",
             Self::Lost => "NetworkServiceLost",
             Self::HostNetwork => "NetworkServiceHostNetwork",
+            // As Multus calls them.
+            Self::AddedInterface => "AddedInterface",
+            Self::NoNetworkFound => "NoNetworkFound",
+            Self::NetworkRefused => "NetworkRefused",
         })
     }
 }
@@ -275,7 +300,7 @@ fn event(about: &About, reason: Reason, node: &str) -> Event {
             uid: text(&about.uid),
             ..ObjectReference::default()
         },
-        type_: text("Warning"),
+        type_: text(reason.kind()),
         reason: Some(reason.to_string()),
         source: Some(EventSource { component: text("nsm-agent"), host: None }),
         reporting_component: text(REPORTER),

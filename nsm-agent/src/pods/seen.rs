@@ -39,6 +39,8 @@ pub(super) struct Found {
     /// The object's version.
     pub(super) version: Box<str>,
     pub(super) annotations: Annotations,
+    /// Those that select networks.
+    pub(super) networks: nsm_npwg::Annotations,
     pub(super) status: Option<Box<str>>,
     pub(super) network_status: Option<Box<str>>,
     pub(super) host_network: bool,
@@ -62,6 +64,7 @@ impl Found {
         let text = |key: &str| get(key).map(|text| cut(text, LONGEST_STATUS).into());
         Self {
             annotations: asked(&get),
+            networks: nsm_npwg::Annotations::of(|key| get(key).map(|text| cut(text, nsm_npwg::LONGEST))),
             status: text(STATUS),
             network_status: text(NETWORK_STATUS),
             // Anybody may write a hash on a pod of their own.
@@ -223,6 +226,7 @@ pub(super) mod tests {
             hash: None,
             version: "1".into(),
             annotations: Annotations::default(),
+            networks: nsm_npwg::Annotations::default(),
             status: None,
             network_status: None,
             host_network: false,

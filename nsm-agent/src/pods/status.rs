@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Pods,
-    entries::{Entry, Joined, State, joined},
+    entries::{Entry, Joined, Networks, State, joined},
     events::{About, Reason},
     follow::Follower,
     seen::{Found, Key},
@@ -33,7 +33,8 @@ use crate::{
     forwarder::Wire,
     kubernetes::{Failure, Way, bounded, jitter},
     manager::Healer,
-    state::{Attachment, ConnectionId, Owner, Phase, Source},
+    networks::Settled,
+    state::{Attachment, ConnectionId, Owner, Phase, Records, Source},
 };
 
 /// Changes that come together are looked at together.
@@ -58,6 +59,7 @@ pub(super) struct Status {
     pub(super) follower: Arc<Follower>,
     pub(super) engine: Engine,
     pub(super) healer: Healer,
+    pub(super) settled: Records<Settled>,
     pub(super) way: Way,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -77,7 +79,7 @@ struct Written {
     /// Failures to heal that have been told, by connection.
     told: HashMap<ConnectionId, u32>,
     /// Pods that have all that is to be said of them, by the object's version and what that was.
-    judged: HashMap<Key, (Box<str>, Vec<Entry>)>,
+    judged: HashMap<Key, (Box<str>, Said)>,
     /// Pods whose status the API server did not take.
     refused: HashMap<Key, Refused>,
     /// Why it did not, as far as the log has it.
@@ -108,6 +110,14 @@ impl Drop for Writing {
     }
 }
 
+/// All that is to be said of a pod.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Said {
+    services: Vec<Entry>,
+    /// None: the pod's networks are not this project's.
+    networks: Option<Networks>,
+}
+
 /// When a pod is tried again.
 struct Refused {
     until: Instant,
@@ -126,6 +136,7 @@ pub(super) async fn run(of: Status) {
     let (mut attachments, mut connections) = (manager.attachments.changes(), manager.wires.connections.changes());
     let (mut adds, mut health) = (of.engine.pod_adds().changes(), of.healer.changes());
     let (mut followed, mut seen) = (of.follower.changes(), of.pods.changes.subscribe());
+    let mut settled = of.settled.changes();
     let writer = Arc::new(Writer { of, places: Semaphore::new(AT_ONCE), state: Mutex::default() });
     loop {
         writer.look();
@@ -136,13 +147,15 @@ pub(super) async fn run(of: Status) {
             moved = health.changed() => moved,
             moved = followed.changed() => moved,
             moved = seen.changed() => moved,
+            moved = settled.changed() => moved,
             () = writer.again() => Ok(()),
         };
         if moved.is_err() {
             return;
         }
         tokio::time::sleep(TOGETHER).await;
-        for changes in [&mut attachments, &mut connections, &mut adds, &mut health, &mut followed, &mut seen] {
+        let all = [&mut attachments, &mut connections, &mut adds, &mut health, &mut followed, &mut seen, &mut settled];
+        for changes in all {
             changes.mark_unchanged();
         }
     }
@@ -161,9 +174,11 @@ impl Writer {
     /// Looks at every pod that has, or had, something.
     fn look(self: &Arc<Self>) {
         let attached = self.attached();
+        let settled: BTreeSet<Key> = self.of.settled.all().iter().map(|one| super::key(&one.pod)).collect();
         let found: Vec<Arc<Found>> = {
             let seen = self.of.pods.seen();
-            let theirs = |found: &&Arc<Found>| found.status.is_some() || attached.contains_key(&found.key);
+            let has = |key: &Key| attached.contains_key(key) || settled.contains(key);
+            let theirs = |found: &&Arc<Found>| found.status.is_some() || has(&found.key);
             seen.pods().filter(theirs).cloned().collect()
         };
         let mut ailing = BTreeSet::new();
@@ -215,28 +230,38 @@ impl Writer {
             entries.push(Entry::missing(missing));
         }
         entries.sort_by(|a, b| a.interface.cmp(&b.interface));
+        let said = Said { services: entries, networks: self.networks(&found) };
         // What others wrote may be long: it is read once.
-        let as_judged = |(version, judged): &(Box<str>, Vec<Entry>)| *version == found.version && *judged == entries;
+        let as_judged = |(version, judged): &(Box<str>, Said)| *version == found.version && *judged == said;
         if self.state().judged.get(key).is_some_and(as_judged) {
             return None;
         }
-        let status = (!entries.is_empty()).then(|| serde_json::to_string(&entries).unwrap_or_default());
-        let (unchanged, network_status) = match joined(found.network_status.as_deref(), &entries) {
+        let Said { services, networks } = &said;
+        let status = (!services.is_empty()).then(|| serde_json::to_string(services).unwrap_or_default());
+        let there = found.network_status.as_deref();
+        let (unchanged, network_status) = match joined(there, networks.as_ref(), services) {
             Joined::AsItIs => (true, found.network_status.as_deref().map(str::to_owned)),
             Joined::Nothing => (false, None),
             Joined::Text(text) => (false, Some(text)),
         };
         let same = unchanged && status.as_deref() == found.status.as_deref();
         if same {
-            self.judge(key, &found, entries);
+            self.judge(key, &found, said);
             return None;
         }
         Some((found, Wanted { status, network_status }))
     }
 
     /// Nothing is to be written until the pod, or what it has, is another one.
-    fn judge(&self, key: &Key, found: &Found, entries: Vec<Entry>) {
-        self.state().judged.insert(key.clone(), (found.version.clone(), entries));
+    fn judge(&self, key: &Key, found: &Found, said: Said) {
+        self.state().judged.insert(key.clone(), (found.version.clone(), said));
+    }
+
+    /// What the meta-plugin has made for a pod.
+    fn networks(&self, found: &Found) -> Option<Networks> {
+        let settled = self.of.settled.find(|one| found.is(&one.pod))?;
+        let entries = settled.entries().map(|entry| json!(entry)).collect();
+        Some(Networks { entries, first_of_others: settled.first_unknown.then(|| settled.key.ifname.clone()) })
     }
 
     fn entry(&self, attachment: &Attachment) -> Entry {
@@ -310,11 +335,11 @@ impl Writer {
         for tries in 0..TRIES {
             let attached = self.attached().remove(key).unwrap_or_default();
             let Some((found, wanted)) = self.outstanding(key, &attached) else { return };
-            if wanted.status.is_none() && !calm {
+            if wanted.status.is_none() && !calm && self.networks(&found).is_none() {
                 // Between two sandboxes a pod has nothing, and so has one that is about to be deleted.
                 tokio::time::sleep(REMADE).await;
                 if !self.has_sandbox(&found).await {
-                    self.judge(key, &found, Vec::new());
+                    self.judge(key, &found, Said::default());
                     return;
                 }
                 calm = true;

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::seen::Key;
+use super::{events::Reason, seen::Key};
 use crate::state::Pod;
 
 /// Most pods.
@@ -28,29 +28,29 @@ pub(super) struct Unseen(Mutex<HashMap<Key, Word>>);
 #[derive(Debug)]
 struct Word {
     pod: Pod,
-    message: String,
+    told: (Reason, String),
     since: Instant,
 }
 
 impl Unseen {
     /// Keeps it; false: there is no room.
-    pub(super) fn put(&self, key: Key, pod: Pod, message: String) -> bool {
+    pub(super) fn put(&self, key: Key, pod: Pod, told: (Reason, String)) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST && !all.contains_key(&key) {
             all.retain(|_, word| word.since.elapsed() < LONG);
         }
         let room = all.len() < MOST || all.contains_key(&key);
         if room {
-            all.insert(key, Word { pod, message, since: Instant::now() });
+            all.insert(key, Word { pod, told, since: Instant::now() });
         }
         room
     }
 
     /// What is to be told of the pod of that name, if it is the one that was seen.
-    pub(super) fn take(&self, key: &Key, is_seen: impl FnOnce(&Pod) -> bool) -> Option<String> {
+    pub(super) fn take(&self, key: &Key, is_seen: impl FnOnce(&Pod) -> bool) -> Option<(Reason, String)> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).filter(|word| is_seen(&word.pod))?;
-        all.remove(key).map(|word| word.message)
+        all.remove(key).map(|word| word.told)
     }
 }
 
@@ -64,12 +64,12 @@ mod tests {
         let key = |number: usize| Key { namespace: "default".into(), name: number.to_string().into() };
         let put = |number: usize, message: &str| {
             let pod = Pod { name: number.to_string(), namespace: "default".into(), uid: "u".into() };
-            unseen.put(key(number), pod, message.into())
+            unseen.put(key(number), pod, (Reason::Refused, message.into()))
         };
         assert!((0..MOST).all(|number| put(number, "no")));
         assert!(!put(MOST, "no") && put(1, "still no"));
         assert_eq!(unseen.take(&key(1), |_| false), None);
-        assert_eq!(unseen.take(&key(1), |pod| pod.name == "1").as_deref(), Some("still no"));
+        assert_eq!(unseen.take(&key(1), |pod| pod.name == "1"), Some((Reason::Refused, "still no".into())));
         assert!(unseen.take(&key(1), |_| true).is_none() && put(MOST, "no") && !put(MOST + 1, "no"));
         tokio::time::advance(LONG).await;
         assert!(put(MOST + 1, "no"));

@@ -178,6 +178,7 @@ pub(super) fn found(object: &Trimmed) -> Found {
         hash: None,
         version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
         annotations: Annotations::default(),
+        networks: nsm_npwg::Annotations::default(),
         status: None,
         network_status: None,
         host_network: object.spec.host_network,

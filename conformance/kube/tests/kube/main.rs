@@ -10,6 +10,7 @@ mod endpoints;
 mod excluded;
 mod measured;
 mod namespaces;
+mod networks;
 mod nodes;
 mod pods;
 mod rights;
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
             away::an_agent_starts_without_it,
             away::an_agent_restarts_without_it,
             namespaces::those_that_ask_are_files,
+            networks::plans_follow_definitions,
+            networks::what_was_made_is_told,
             pods::on_the_hosts_network_are_told_so,
             pods::are_edited_by_nsmctl,
             rights::what_the_file_does_not_grant_is_denied,

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::mistakes::Mistakes;
+use crate::{
+    change::{ATTACH, DETACH},
+    mistakes::Mistakes,
+};
 
 /// What becomes of a key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub const KEYS: &[Key] = &[
     honoured("allowDefaultRoute"),
     honoured("allowRouteOverlap"),
     honoured("allowDns"),
+    honoured(ATTACH),
+    honoured(DETACH),
     idle("retryDeleteOnError", "a record is always kept until every network's DEL has succeeded"),
     idle("kubeconfig", NO_CREDENTIAL),
     idle("perNodeCertificate", NO_CREDENTIAL),
@@ -113,7 +118,10 @@ pub(super) fn judge(keys: &Map<String, Value>, mistakes: &mut Mistakes) -> Vec<S
             }
             None if name.starts_with("cni.dev/") => {}
             None => {
-                let known = KEYS.iter().filter(|key| key.treatment == Treatment::Honoured).map(|key| key.name);
+                let known = KEYS
+                    .iter()
+                    .filter(|key| key.treatment == Treatment::Honoured && ![ATTACH, DETACH].contains(&key.name))
+                    .map(|key| key.name);
                 mistakes.unknown(name, &known.collect::<Vec<_>>().join(", "));
             }
         }

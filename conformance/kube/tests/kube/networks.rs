@@ -1,0 +1,177 @@
+//! The networks of pods: what the agent plans of NetworkAttachmentDefinitions and annotations, and what it tells of the result.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nsm_kube::Cluster;
+use nsm_lab::{Node, eventually};
+use nsm_proto::cni::{
+    AttachmentKey, PlanRequest, PlanResponse, Pod, SettledNetwork, SettledRequest, cni_client::CniClient,
+};
+use serde_json::{Map, Value, json};
+use tonic::{Response, transport::Channel};
+
+use crate::SOON;
+use crate::asking::{Asking, with_log};
+use crate::pods::events;
+
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+const GROUP: &str = "k8s.cni.cncf.io";
+
+/// The kind of NetworkAttachmentDefinitions, as little of it as the specification needs.
+pub(crate) fn kind() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("network-attachment-definitions.{GROUP}") },
+        "spec": {
+            "group": GROUP, "scope": "Namespaced",
+            "names": {
+                "plural": "network-attachment-definitions", "singular": "network-attachment-definition",
+                "kind": "NetworkAttachmentDefinition", "shortNames": ["net-attach-def"],
+            },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object",
+                "properties": { "spec": { "type": "object", "properties": { "config": { "type": "string" } } } },
+            } } }],
+        },
+    })
+}
+
+pub(crate) fn definition(name: &str, config: &Value) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "NetworkAttachmentDefinition",
+        "metadata": { "name": name, "namespace": "default" }, "spec": { "config": config.to_string() },
+    })
+}
+
+/// Makes the kind, and waits until it is served.
+pub(crate) fn define(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.create(&kind())?.map_err(anyhow::Error::msg)?;
+    let path = format!("/apis/{GROUP}/v1/network-attachment-definitions");
+    let list = || Ok(cluster.get(&path).unwrap_or_default());
+    eventually("the kind", SOON, list, |list| list["items"].is_array()).map(drop)
+}
+
+fn key(pod: &Asking<'_>) -> AttachmentKey {
+    AttachmentKey { container_id: pod.sandbox.container().to_owned(), ifname: "eth0".into() }
+}
+
+fn of(pod: &Asking<'_>) -> Pod {
+    Pod { name: pod.name.clone(), namespace: "default".into(), uid: pod.uid.clone() }
+}
+
+/// What the meta-plugin asks where the runtime gives no annotations. Of a refusal code and message.
+fn plan(node: &Node, pod: &Asking<'_>, uid: &str) -> anyhow::Result<Result<PlanResponse, String>> {
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "meta", "type": "nsm-cni", "delegates": [{ "name": "own", "type": "ptp" }],
+        "namespaceIsolation": true,
+    });
+    let request = PlanRequest {
+        key: Some(key(pod)),
+        pod: Some(Pod { uid: uid.to_owned(), ..of(pod) }),
+        configuration: conf.to_string(),
+        timeout_ms: 4000,
+        ..PlanRequest::default()
+    };
+    let answer = call(node, async |mut agent| agent.plan(request).await)?;
+    Ok(answer.map_err(|status| format!("{:?}: {}", status.code(), status.message())))
+}
+
+/// One call on the agent's private socket.
+fn call<T, E>(
+    node: &Node,
+    work: impl AsyncFnOnce(CniClient<Channel>) -> Result<Response<T>, E>,
+) -> anyhow::Result<Result<T, E>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        let agent = nsm_fdpass::connect(&node.cni_socket(), deadline).await?;
+        Ok(work(CniClient::new(agent.channel)).await.map(Response::into_inner))
+    })
+}
+
+pub(crate) fn plans_follow_definitions() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let a = cluster.started("node-a")?;
+    let asks: Map<String, Value> = [(NETWORKS.to_owned(), "a,a@ext0".into())].into_iter().collect();
+    let pod = Asking::annotated(&cluster, &a.node, "default", "web", &asks)?;
+    let planned = || plan(&a.node, &pod, &pod.uid);
+    let refused = |words: &[&str]| {
+        let why = planned()?.err().context("a plan")?;
+        ensure!(words.iter().all(|word| why.contains(word)), "{why}");
+        anyhow::Ok(())
+    };
+    // Nobody has installed their kind.
+    with_log(&a.node, refused(&["NotFound", "no NetworkAttachmentDefinition \"a\" in namespace \"default\""]))?;
+    let told = eventually("the event", SOON, || events(&cluster, "web", "NoNetworkFound"), |all| all.len() == 1)?;
+    ensure!(
+        told[0]["type"] == "Warning" && told[0]["message"].to_string().contains("the pod does not start"),
+        "{told:?}"
+    );
+    define(&cluster)?;
+    cluster.create(&definition("a", &json!({ "type": "macvlan", "master": "eth1" })))?.map_err(anyhow::Error::msg)?;
+    // At once, also where the watch has not seen it yet.
+    let plan_of = with_log(&a.node, planned()?.map_err(anyhow::Error::msg))?;
+    let seen: Vec<_> = plan_of.networks.iter().map(|one| (&*one.name, &*one.ifname)).collect();
+    ensure!(seen == [("own", "eth0"), ("default/a", "net1"), ("default/a", "ext0")], "{seen:?}");
+    let list: Value = serde_json::from_str(&plan_of.networks[1].configuration)?;
+    ensure!(list == json!({ "name": "a", "plugins": [{ "type": "macvlan", "master": "eth1" }] }), "{list}");
+    // What reaches into the host is refused.
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/network-attachment-definitions/a");
+    let reaching = json!({ "type": "sriov", "logFile": "/etc/shadow" }).to_string();
+    cluster.patch(&path, &json!({ "spec": { "config": reaching } }))?;
+    let why = || Ok(planned()?.err().unwrap_or_default());
+    let now = with_log(&a.node, eventually("the refusal", SOON, why, |why| why.contains("logFile")))?;
+    ensure!(now.starts_with("InvalidArgument"), "{now}");
+    eventually("the event", SOON, || events(&cluster, "web", "NetworkRefused"), |all| all.len() == 1)?;
+    cluster.delete(&path)?;
+    with_log(&a.node, eventually("its end", SOON, why, |why| why.starts_with("NotFound")))?;
+    let other = plan(&a.node, &pod, "another-uid")?.err().context("a plan")?;
+    ensure!(other.starts_with("FailedPrecondition") && other.contains(&pod.uid), "{other}");
+    Ok(())
+}
+
+pub(crate) fn what_was_made_is_told() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let a = cluster.started("node-a")?;
+    let _one = nsm_lab::Endpoint::of("one").start(&a.node)?;
+    let asks: Map<String, Value> =
+        [("networkservicemesh.io".to_owned(), "kernel://one/svc".into())].into_iter().collect();
+    let pod = Asking::annotated(&cluster, &a.node, "default", "web", &asks)?;
+    pod.add()?.ok()?;
+    let result = |ifname: &str, address: &str| {
+        let interfaces = json!([{ "name": ifname, "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/x" }]);
+        json!({ "cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{ "interface": 0, "address": address }] })
+    };
+    let network = |name: &str, ifname: &str, address: &str| SettledNetwork {
+        name: name.into(),
+        ifname: ifname.into(),
+        result: result(ifname, address).to_string(),
+        default: ifname == "eth0",
+        device_info: String::new(),
+    };
+    let request = SettledRequest {
+        key: Some(key(&pod)),
+        pod: Some(of(&pod)),
+        networks: vec![network("own", "eth0", "10.0.0.2/24"), network("default/a", "net1", "10.1.0.2/24")],
+    };
+    let settled = call(&a.node, async |mut agent| agent.settled(request).await)?;
+    settled.map_err(|status| anyhow::anyhow!("{status}"))?;
+    let names = || {
+        let status = pod.told(NETWORK_STATUS)?;
+        let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
+        Ok(status.as_array().map(|all| all.iter().map(name).collect::<Vec<_>>()).unwrap_or_default())
+    };
+    let expected = ["own", "default/a", "networkservicemesh.io/one"];
+    with_log(&a.node, eventually("one status of all", SOON, names, |names| names == &expected))?;
+    let status = pod.told(NETWORK_STATUS)?;
+    ensure!(status[0]["default"] == true && status[1]["ips"] == json!(["10.1.0.2"]), "{status}");
+    let told = eventually("the event", SOON, || events(&cluster, "web", "AddedInterface"), |all| all.len() == 1)?;
+    let message = told[0]["message"].as_str().unwrap_or_default();
+    ensure!(
+        told[0]["type"] == "Normal" && message == "Add eth0 [10.0.0.2] from own, net1 [10.1.0.2] from default/a",
+        "{told:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The one door to the host: for pods that run, the agent has the host's `nsm-cni` called there, as a runtime calls it.
+//!
+//! Guarantees: no other program is started through it, nor one that a name in a peer's hands chose; a call ends at its time, with all that
+//! it started; at most [`AT_ONCE`] run. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
+//! ends with the start: no thread comes back.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::state::blocking;
+
+/// Names under which the plugin is installed.
+const PLUGINS: [&str; 3] = ["nsm-cni", "multus", "multus-shim"];
+/// Most calls at the same time.
+const AT_ONCE: usize = 8;
+/// Longest answer that is read, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The way to the host. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// The host's mount namespace; none: the agent's own.
+    namespace: Option<Arc<Path>>,
+    places: Arc<Semaphore>,
+}
+
+/// One call of the plugin.
+#[derive(Debug, Clone, Default)]
+pub struct Call {
+    /// Its program on the host.
+    pub plugin: PathBuf,
+    /// The variables of the call, and no others.
+    pub environment: Vec<(&'static str, String)>,
+    /// Its configuration.
+    pub stdin: String,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It could not be made.
+    #[error("{0}")]
+    NotCalled(String),
+    /// It did not end in time.
+    #[error("nsm-cni on the host did not answer in time, and was ended")]
+    Late,
+    /// The plugin said no.
+    #[error("{message}")]
+    Refused {
+        /// The CNI error's code.
+        code: u64,
+        /// Its words.
+        message: String,
+    },
+}
+
+impl Door {
+    /// Through this mount namespace, e.g. `/proc/1/ns/mnt`; without one, right here.
+    pub fn new(namespace: Option<PathBuf>) -> Self {
+        Self { namespace: namespace.map(Into::into), places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Calls the plugin; answers what it printed.
+    ///
+    /// # Errors
+    /// It could not be called, failed, or did not end in time.
+    pub async fn call(&self, call: Call, until: Instant) -> Result<String, Error> {
+        let ended = |_| Error::NotCalled("the agent is ending".to_owned());
+        let _place =
+            tokio::time::timeout_at(until, self.places.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
+        let namespace = self.namespace.clone();
+        let started = blocking(move || Started::begin(&call, namespace.as_deref())).await?;
+        let started = Arc::new(started);
+        let waiting = started.clone();
+        let work = blocking(move || waiting.finish());
+        tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| {
+            started.kill();
+            Err(Error::Late)
+        })
+    }
+}
+
+/// A plugin that runs.
+struct Started {
+    group: Pid,
+    child: Mutex<Option<Child>>,
+}
+
+impl Started {
+    fn begin(call: &Call, namespace: Option<&Path>) -> Result<Self, Error> {
+        let plugin = &call.plugin;
+        let name = plugin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !plugin.is_absolute() || !PLUGINS.contains(&name) {
+            let expected = format!("expected the path of {}", PLUGINS.join(", "));
+            return Err(Error::NotCalled(format!("{} is not called: {expected}", plugin.display())));
+        }
+        let mut command = Command::new(plugin);
+        command.env_clear().envs(call.environment.iter().cloned());
+        // A group of its own, so that what it starts ends with it.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let entered = |path: &Path, error: io::Error| {
+            Error::NotCalled(format!(
+                "the host's mount namespace {} cannot be entered: {error}; the agent's pod needs hostPID, SYS_PTRACE and SYS_CHROOT for \
+                 networks of running pods",
+                path.display()
+            ))
+        };
+        let mut child = match namespace {
+            None => command.spawn(),
+            Some(path) => {
+                let file = File::open(path).map_err(|error| entered(path, error))?;
+                spawn_in(file, command).map_err(|error| entered(path, error))?
+            }
+        }
+        .map_err(|error| Error::NotCalled(format!("{} cannot be started: {error}", plugin.display())))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let configuration = call.stdin.clone();
+            // What it does not read is its own affair.
+            thread::spawn(move || drop(stdin.write_all(configuration.as_bytes())));
+        }
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        Ok(Self { group, child: Mutex::new(Some(child)) })
+    }
+
+    /// Waits for its end.
+    fn finish(&self) -> Result<String, Error> {
+        let (stdout, stderr) = {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            let pipes = child.as_mut().map(|child| (child.stdout.take(), child.stderr.take()));
+            pipes.unwrap_or_default()
+        };
+        let told = thread::spawn(move || read(stderr));
+        let answer = read(stdout);
+        // Until it is reaped its number is nobody else's.
+        let _ = waitid(Id::Pid(self.group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let status = child.map(|mut child| child.wait());
+        let told = told.join().unwrap_or_default();
+        match status {
+            Some(Ok(status)) if status.success() => Ok(answer),
+            _ => Err(refused(&answer, &told)),
+        }
+    }
+
+    fn kill(&self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if child.is_some() {
+            let _ = killpg(self.group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Starts a program in a mount namespace; the outer error is about entering it.
+fn spawn_in(namespace: File, mut command: Command) -> io::Result<io::Result<Child>> {
+    let entering = thread::Builder::new().name("host".to_owned()).spawn(move || {
+        // Of this thread alone, which ends here.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        Ok(command.spawn())
+    })?;
+    entering.join().unwrap_or_else(|_| Err(io::Error::other("the thread failed")))
+}
+
+fn read(pipe: Option<impl Read>) -> String {
+    let mut text = Vec::new();
+    if let Some(pipe) = pipe {
+        let _ = pipe.take(LONGEST).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The plugin's error, as it printed it.
+fn refused(answer: &str, told: &str) -> Error {
+    let error: Value = serde_json::from_str(answer).unwrap_or_default();
+    let text = |key: &str| error[key].as_str().filter(|text| !text.is_empty());
+    let message = match (text("msg"), text("details")) {
+        (Some(msg), Some(details)) => format!("{msg}; {details}"),
+        (Some(msg), None) => msg.to_owned(),
+        (None, _) => {
+            let line = told.lines().last().unwrap_or_default();
+            format!("nsm-cni on the host failed without a word of why: {}", line.chars().take(300).collect::<String>())
+        }
+    };
+    Error::Refused { code: error["code"].as_u64().unwrap_or_default(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+    use super::*;
+
+    fn call(dir: &Path, script: &str) -> Call {
+        let plugin = dir.join("nsm-cni");
+        // Written beside, as a file that is open for writing cannot be executed.
+        let aside = dir.join("nsm-cni.new");
+        fs::write(&aside, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&aside, &plugin).unwrap();
+        Call { plugin, environment: vec![("CNI_COMMAND", "ADD".into())], stdin: "{}".into() }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test]
+    async fn what_the_plugin_says_is_answered() {
+        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(None));
+        let script = call(dir.path(), "read stdin; echo \"$CNI_COMMAND $stdin ${HOME:-none}\"");
+        assert_eq!(door.call(script, soon()).await, Ok("ADD {} none\n".into()));
+        let script = call(dir.path(), r#"echo '{"code": 11, "msg": "later", "details": "because"}'; exit 1"#);
+        let refused = Error::Refused { code: 11, message: "later; because".into() };
+        assert_eq!(door.call(script, soon()).await, Err(refused));
+        let script = call(dir.path(), "echo trouble >&2; exit 3");
+        let why = door.call(script, soon()).await.unwrap_err().to_string();
+        assert!(why.ends_with("trouble"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_is_ended_with_all_that_it_started() {
+        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(None));
+        let script = call(dir.path(), "sleep 1000 & wait");
+        let began = Instant::now();
+        assert_eq!(door.call(script, Instant::now() + Duration::from_millis(200)).await, Err(Error::Late));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_called() {
+        let door = Door::new(None);
+        for plugin in ["/bin/sh", "nsm-cni", "/tmp/nsm-cni/../sh"] {
+            let call = Call { plugin: plugin.into(), ..Call::default() };
+            let why = door.call(call, soon()).await.unwrap_err().to_string();
+            assert!(why.contains("is not called: expected the path of nsm-cni"), "{why}");
+        }
+        let door = Door::new(Some("/nowhere/ns/mnt".into()));
+        let call = Call { plugin: "/opt/cni/bin/nsm-cni".into(), ..Call::default() };
+        assert!(door.call(call, soon()).await.unwrap_err().to_string().contains("hostPID"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The networks of the node's pods beside its network services: what NetworkAttachmentDefinitions, a pod's annotations and the
+//! meta-plugin's configuration make of a pod, and what became of it.
+//!
+//! Guarantees: nothing is made here, and a plan leaves nothing behind. The API server is asked only for what its watch has not told:
+//! a definition that was created a moment ago, or is too big to be kept. Every wait is bounded; what cannot be known in time is an
+//! answer to try again, never a pod with fewer networks. No pod waits for what is told of it.
+
+mod answer;
+mod definitions;
+mod devices;
+mod running;
+mod settled;
+mod view;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nsm_cni_types::{Command, Stdin};
+use nsm_npwg::{Annotations, Meta, Planned, Selection};
+use nsm_proto::cni::{PlanRequest, PlanResponse, SettledRequest};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
+
+pub use definitions::Definitions;
+pub use devices::{Devices, SOCKET};
+pub use settled::{Made, Settled};
+
+use self::{
+    running::{Running, qualified},
+    view::{View, Wanted},
+};
+use crate::{
+    annotations::Elsewhere,
+    config::Settings,
+    host::Door,
+    kubernetes::Way,
+    pods::{Pods, Reason, Unknown},
+    sandboxes::Sandboxes,
+    state::{AttachmentKey, Pod, Records, blocking},
+};
+
+/// Longest plan, whatever the plugin says.
+const LONGEST: Duration = Duration::from_mins(2);
+/// Most times that a plan is made anew because something of it had to be asked first.
+const ROUNDS: usize = 8;
+
+/// What plans are made of.
+pub struct Networks {
+    /// Of the cluster; none: there is no cluster, and every network is a file of the host.
+    definitions: Option<Definitions>,
+    pods: Option<Arc<Pods>>,
+    elsewhere: Arc<dyn Elsewhere>,
+    devices: Devices,
+    settled: Records<Settled>,
+    /// Of ADDs under way.
+    plans: Mutex<HashMap<AttachmentKey, Plan>>,
+    since: Instant,
+}
+
+/// What was planned for an ADD under way.
+struct Plan {
+    since: Instant,
+    /// What the annotation asked for, by interface.
+    asked: Vec<(String, Selection)>,
+}
+
+impl Networks {
+    /// Starts with what the cluster says, if there is one, which is read from now on.
+    pub fn start(
+        settings: &Settings,
+        settled: Records<Settled>,
+        cluster: Option<(Way, Arc<Pods>)>,
+        elsewhere: &Arc<dyn Elsewhere>,
+        sandboxes: &Sandboxes,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) -> Arc<Self> {
+        let of_host = Self::of_host(elsewhere.clone(), Devices::at(settings.pod_resources.clone()), settled);
+        let networks = Arc::new(match cluster {
+            Some((way, pods)) => {
+                let definitions = Definitions::watch(way, tasks, stop);
+                Self { definitions: Some(definitions), pods: Some(pods), ..of_host }
+            }
+            None => of_host,
+        });
+        tasks.spawn(stop.clone().run_until_cancelled_owned(networks.clone().keep(sandboxes.clone())));
+        if let Some(pods) = networks.pods.clone() {
+            let door = Door::new(settings.host_mount_namespace.clone());
+            let (tasks, stop) = (tasks.clone(), stop.clone());
+            let running = Running::new(networks.clone(), pods, sandboxes.clone(), door, tasks.clone(), stop.clone());
+            tasks.spawn(stop.run_until_cancelled_owned(running.run()));
+        }
+        networks
+    }
+
+    /// Without a cluster.
+    fn of_host(elsewhere: Arc<dyn Elsewhere>, devices: Devices, settled: Records<Settled>) -> Self {
+        let (plans, since) = (Mutex::default(), Instant::now());
+        Self { definitions: None, pods: None, elsewhere, devices, settled, plans, since }
+    }
+
+    /// Plans the networks of a pod that starts.
+    ///
+    /// # Errors
+    /// Why there is none; the code says whether it is worth trying again.
+    pub async fn plan(&self, key: &AttachmentKey, asked: PlanRequest) -> Result<PlanResponse, Status> {
+        let now = Instant::now();
+        let time = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
+        // The other half is for the networks themselves.
+        let until = now + time / 2;
+        let meta = read(&asked.configuration)?;
+        let pod = asked.pod.map(|pod| Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid });
+        let pod = pod.filter(|pod| !pod.name.is_empty());
+        let mut asks_services = false;
+        let annotations = match (asked.annotations, &pod) {
+            (Some(given), _) => Annotations {
+                networks: Some(given.networks).filter(|text| !text.trim().is_empty()),
+                default_network: Some(given.default_network).filter(|text| !text.trim().is_empty()),
+            },
+            (None, Some(pod)) => {
+                let known = self.annotations(pod, until).await?;
+                let services = self.elsewhere.asked(pod, until).await;
+                asks_services = services.is_some_and(|services| !services.is_empty());
+                known
+            }
+            (None, None) => Annotations::default(),
+        };
+        let planned = self.plan_for(&meta, &key.ifname, pod.as_ref(), &annotations, until).await;
+        let planned = planned.inspect_err(|error| self.tell_refused(pod.as_ref(), error))?;
+        if let Some(pod) = &pod {
+            let asked = annotations.added().map_err(Refusal::Plan)?;
+            self.remember(key, now, &planned, qualified(asked, pod));
+        }
+        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect(), asks_services })
+    }
+
+    /// Keeps what an ADD was planned with until it has settled.
+    fn remember(&self, key: &AttachmentKey, now: Instant, planned: &[Planned], asked: Vec<Selection>) {
+        // The annotation's come last.
+        let added = planned.len().saturating_sub(asked.len());
+        let ifnames = planned.iter().skip(added).map(|one| one.ifname.clone());
+        let plan = Plan { since: now, asked: ifnames.zip(asked).collect() };
+        let mut plans = self.plans();
+        plans.retain(|_, plan| plan.since.elapsed() < LONGEST);
+        plans.insert(key.clone(), plan);
+    }
+
+    fn plans(&self) -> MutexGuard<'_, HashMap<AttachmentKey, Plan>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plans one more network of a pod that runs.
+    async fn plan_added(
+        &self,
+        meta: &Meta,
+        pod: &Pod,
+        selection: &Selection,
+        until: Instant,
+    ) -> Result<Planned, Refusal> {
+        self.resolve(Some(pod), until, |view| nsm_npwg::plan_added(meta, &pod.namespace, selection, view)).await
+    }
+
+    /// Plans with these annotations.
+    pub(crate) async fn plan_for(
+        &self,
+        meta: &Meta,
+        ifname: &str,
+        pod: Option<&Pod>,
+        annotations: &Annotations,
+        until: Instant,
+    ) -> Result<Vec<Planned>, Refusal> {
+        let namespace = pod.map(|pod| pod.namespace.as_str()).unwrap_or_default();
+        self.resolve(pod, until, |view| nsm_npwg::plan(meta, ifname, namespace, annotations, view)).await
+    }
+
+    /// Makes a plan again until all that it needs of the cluster is known.
+    async fn resolve<T>(
+        &self,
+        pod: Option<&Pod>,
+        until: Instant,
+        plan: impl Fn(&mut View<'_>) -> Result<T, nsm_npwg::Error>,
+    ) -> Result<T, Refusal> {
+        if let Some(definitions) = &self.definitions {
+            definitions.read(until).await.map_err(Refusal::NotNow)?;
+        }
+        let mut view = View::new(self.definitions.as_ref());
+        for _ in 0..ROUNDS {
+            let planned = plan(&mut view);
+            match view.wanted(planned.as_ref().err()) {
+                Wanted::Nothing => return planned.map_err(Refusal::Plan),
+                Wanted::Definitions(wanted) => {
+                    let Some(definitions) = &self.definitions else { return planned.map_err(Refusal::Plan) };
+                    for (namespace, name) in wanted {
+                        let found = definitions.ask(&namespace, &name, until).await.map_err(Refusal::NotNow)?;
+                        view.put(namespace, name, found);
+                    }
+                }
+                Wanted::Devices => match pod {
+                    Some(pod) => view.put_devices(self.devices.of_pod(pod, until).await),
+                    None => return planned.map_err(Refusal::Plan),
+                },
+            }
+        }
+        Err(Refusal::NotNow("the definitions of its networks change all the time".to_owned()))
+    }
+
+    /// What a pod asks for by itself.
+    async fn annotations(&self, pod: &Pod, until: Instant) -> Result<Annotations, Status> {
+        let Some(pods) = &self.pods else { return Ok(Annotations::default()) };
+        let Pod { name, namespace, uid } = pod;
+        pods.networks(pod, until).await.map_err(|unknown| match unknown {
+            Unknown::Unseen => Status::not_found(format!(
+                "pod \"{namespace}/{name}\" is not known to nsm-agent yet: is it deleted, or the API server away? nothing is attached \
+                 until its annotations are known"
+            )),
+            Unknown::Another(other) => Status::failed_precondition(format!(
+                "pod \"{namespace}/{name}\" has uid {other} now, the runtime starts {uid}: expected the pod that there is; the older one \
+                 gets no networks any more"
+            )),
+        })
+    }
+
+    /// Takes what the meta-plugin has made, to be told.
+    ///
+    /// # Errors
+    /// The call says something else than it may, or the disk is full.
+    pub async fn settle(&self, key: AttachmentKey, asked: SettledRequest) -> Result<(), Status> {
+        let mut record = Settled::read(key, asked).map_err(Status::invalid_argument)?;
+        if let Some(plan) = self.plans().remove(&record.key) {
+            record.follow(&plan.asked);
+        }
+        let (pod, told) = (record.pod.clone(), record.told());
+        let earlier = self.settled.select(|one| one.pod == pod && one.key != record.key);
+        self.settled.put(record).await.map_err(|error| Status::internal(error.to_string()))?;
+        for one in earlier {
+            // The sandbox before this one.
+            let _ = self.settled.remove(&one.key).await;
+        }
+        if let Some(pods) = &self.pods {
+            pods.tell(&pod, Reason::AddedInterface, &told);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was made in sandboxes that have gone, until the end.
+    async fn keep(self: Arc<Self>, sandboxes: Sandboxes) {
+        let mut changes = sandboxes.changes();
+        loop {
+            // Before the look: a sandbox is recorded before its networks are.
+            let (settled, all) = (self.settled.all(), sandboxes.clone());
+            if let Ok(all) = blocking(move || all.all()).await {
+                let is =
+                    |key: &AttachmentKey| all.iter().any(|known| known.record.is_of(&key.container_id, &key.ifname));
+                for gone in settled.iter().filter(|one| !is(&one.key)) {
+                    let _ = self.settled.remove(&gone.key).await;
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says on the pod why it does not start.
+    fn tell_refused(&self, pod: Option<&Pod>, refusal: &Refusal) {
+        let (Some(pods), Some(pod)) = (&self.pods, pod) else { return };
+        pods.tell(pod, refusal.reason(), &format!("the pod does not start: {refusal}"));
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It cannot be made of what is asked.
+    #[error("{0}")]
+    Plan(#[from] nsm_npwg::Error),
+    /// Something that it needs is not known in time.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+impl Refusal {
+    /// The event that tells it.
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Plan(nsm_npwg::Error::NoDefinition { .. }) => Reason::NoNetworkFound,
+            Self::Plan(_) | Self::NotNow(_) => Reason::NetworkRefused,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        use nsm_npwg::Error;
+        let why = refusal.to_string();
+        match refusal {
+            Refusal::NotNow(_) => Self::unavailable(why),
+            Refusal::Plan(Error::Annotation { .. } | Error::Refused { .. }) => Self::invalid_argument(why),
+            // Whoever creates it has the pod started by the next try.
+            Refusal::Plan(Error::NoDefinition { .. }) => Self::not_found(why),
+            Refusal::Plan(Error::Isolated { .. }) => Self::permission_denied(why),
+            Refusal::Plan(Error::NoDevice { .. }) => Self::failed_precondition(why),
+        }
+    }
+}
+
+fn read(configuration: &str) -> Result<Meta, Status> {
+    let invalid =
+        |error: nsm_cni_types::Error| Status::invalid_argument(format!("configuration of the meta-plugin: {error}"));
+    let stdin = Stdin::parse(configuration.as_bytes(), &Command::Add).map_err(invalid)?;
+    Meta::parse(&stdin).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! NetworkAttachmentDefinitions, as they were last seen.
+//!
+//! Guarantees: of each its configuration and its resource's name are kept, of all together at most [`MOST`] bytes; what is bigger is
+//! known to be there and asked for when a pod wants it. The definition of their kind may be missing, and come later.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config, Event},
+    },
+};
+use nsm_npwg::{Definition, RESOURCE_NAME};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::kubernetes::{Failure, Way, bounded, chain};
+
+/// Definitions of one page.
+const PAGE: u32 = 50;
+/// Most bytes of all that is kept.
+const MOST: usize = 32 << 20;
+/// Most bytes of one that is kept.
+const MOST_OF_ONE: usize = 64 << 10;
+/// Shortest time between two lines of the log about a watch that does not work.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// The cluster's definitions. Clones share them.
+#[derive(Clone)]
+pub struct Definitions {
+    client: Client,
+    seen: Arc<Mutex<Seen>>,
+    /// Whether all have been read once, or there is nothing to be read.
+    read: watch::Sender<bool>,
+}
+
+/// What is known of a definition that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All that matters.
+    Here(Arc<Definition>),
+    /// That it is there.
+    There,
+}
+
+type Key = (Arc<str>, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    all: HashMap<Key, Kept>,
+    bytes: usize,
+    /// While a list is read: what it had.
+    listed: Option<HashSet<Key>>,
+}
+
+impl Seen {
+    fn put(&mut self, key: Key, definition: Definition) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(key.clone());
+        }
+        self.remove(&key);
+        let bytes = size(&definition);
+        let kept = if bytes > MOST_OF_ONE || self.bytes + bytes > MOST {
+            Kept::There
+        } else {
+            self.bytes += bytes;
+            Kept::Here(Arc::new(definition))
+        };
+        self.all.insert(key, kept);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(Kept::Here(definition)) = self.all.remove(key) {
+            self.bytes -= size(&definition);
+        }
+    }
+
+    fn end_list(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        let gone: Vec<Key> = self.all.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in &gone {
+            self.remove(key);
+        }
+    }
+}
+
+fn size(definition: &Definition) -> usize {
+    definition.config.len() + definition.resource_name.as_ref().map_or(0, String::len)
+}
+
+impl Definitions {
+    /// Starts to read.
+    pub fn watch(way: Way, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let all = Self { client: way.client, seen: Arc::default(), read: watch::Sender::new(false) };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(all.clone().run()));
+        all
+    }
+
+    /// Waits until all have been read once.
+    pub(super) async fn read(&self, until: Instant) -> Result<(), String> {
+        let mut read = self.read.subscribe();
+        match tokio::time::timeout_at(until, read.wait_for(|read| *read)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err("NetworkAttachmentDefinitions have not been read yet: is the API server away?".to_owned())
+            }
+        }
+    }
+
+    /// What was seen of a definition; none: nothing.
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<Kept> {
+        self.seen().all.get(&(namespace.into(), name.into())).cloned()
+    }
+
+    /// Asks the API server for a definition; none: there is none.
+    pub(super) async fn ask(&self, namespace: &str, name: &str, until: Instant) -> Result<Option<Definition>, String> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind());
+        let asked = tokio::time::timeout_at(until, bounded(api.get(name))).await;
+        match asked.unwrap_or_else(|_| Err(Failure::Away("no answer in time".to_owned()))) {
+            Ok(object) => Ok(Some(definition(&object))),
+            Err(Failure::Missing(_)) => Ok(None),
+            Err(error) => Err(format!("NetworkAttachmentDefinition \"{namespace}/{name}\" cannot be read: {error}")),
+        }
+    }
+
+    async fn run(self) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind());
+        let mut events = watcher::watcher(api, Config::default().page_size(PAGE)).default_backoff().boxed();
+        let mut last_line: Option<std::time::Instant> = None;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(event),
+                Err(error) => {
+                    match answered(&error) {
+                        // Nobody has installed their kind: until somebody does, there are none.
+                        Some(404) => {
+                            self.seen().all.clear();
+                            self.read.send_replace(true);
+                        }
+                        // Whoever wants one is told why it cannot be read.
+                        Some(403) => drop(self.read.send_replace(true)),
+                        _ => {}
+                    }
+                    if answered(&error) != Some(404) && last_line.is_none_or(|last| last.elapsed() > QUIET) {
+                        last_line = Some(std::time::Instant::now());
+                        let error = chain(&error);
+                        tracing::warn!(
+                            error,
+                            "NetworkAttachmentDefinitions cannot be watched: what was seen last counts"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: Event<DynamicObject>) {
+        let mut seen = self.seen();
+        match event {
+            Event::Init => seen.listed = Some(HashSet::new()),
+            Event::InitApply(object) | Event::Apply(object) => seen.put(key(&object), definition(&object)),
+            Event::Delete(object) => seen.remove(&key(&object)),
+            Event::InitDone => {
+                seen.end_list();
+                let (count, bytes) = (seen.all.len(), seen.bytes);
+                drop(seen);
+                if !self.read.send_replace(true) {
+                    tracing::info!(count, bytes, "NetworkAttachmentDefinitions have been read");
+                }
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// NetworkAttachmentDefinitions, as the API server calls them.
+fn kind() -> ApiResource {
+    let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
+    ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions")
+}
+
+fn key(object: &DynamicObject) -> Key {
+    (object.namespace().unwrap_or_default().into(), object.name_any().into())
+}
+
+fn definition(object: &DynamicObject) -> Definition {
+    let config = object.data["spec"]["config"].as_str().unwrap_or_default();
+    let resource_name = object.annotations().get(RESOURCE_NAME).filter(|name| !name.is_empty()).cloned();
+    Definition { config: config.to_owned(), resource_name }
+}
+
+fn answered(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(config: &str) -> Definition {
+        Definition { config: config.to_owned(), resource_name: None }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_allowed() {
+        let mut seen = Seen::default();
+        let key = |name: &str| -> Key { ("n".into(), name.into()) };
+        seen.put(key("long"), of(&"x".repeat(MOST_OF_ONE + 1)));
+        assert_eq!((seen.all.get(&key("long")), seen.bytes), (Some(&Kept::There), 0));
+        for place in 0..(MOST / MOST_OF_ONE) + 10 {
+            seen.put(key(&place.to_string()), of(&"x".repeat(MOST_OF_ONE)));
+        }
+        assert_eq!(seen.bytes, MOST);
+        seen.put(key("0"), of("short"));
+        assert_eq!(seen.bytes, MOST - MOST_OF_ONE + 5);
+        seen.listed = Some(HashSet::from([key("0")]));
+        seen.end_list();
+        assert_eq!((seen.all.len(), seen.bytes), (1, 5));
+    }
+
+    #[test]
+    fn an_object_without_configuration_is_one() {
+        let object = |value| definition(&serde_json::from_value(value).unwrap());
+        assert_eq!(object(json!({"metadata": {"name": "a"}})), Definition::default());
+        let full =
+            json!({"metadata": {"name": "a", "annotations": {RESOURCE_NAME: "x.com/d"}}, "spec": {"config": "{}"}});
+        assert_eq!(object(full), Definition { config: "{}".into(), resource_name: Some("x.com/d".into()) });
+        assert_eq!(object(json!({"metadata": {"name": "a"}, "spec": {"config": 1}})), Definition::default());
+    }
+}

@@ -1,0 +1,365 @@
+//! Running pods are given the networks that their annotation selects, and no more, by the host's `nsm-cni`.
+//!
+//! Guarantees: at most one task works for a pod; what is as wanted is not touched, and neither is what no annotation gave. The plugin
+//! works under the lock and on the record of the pod's own ADD, so that its DEL ends what came later too, and nothing is given to a pod
+//! whose ADD is under way or whose DEL has come. An annotation that cannot be read changes nothing. What failed is tried again, with
+//! pauses that grow, and told on the pod.
+
+mod calls;
+mod difference;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nsm_cni_types::{Command, Stdin, pods::MetaCall};
+use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Meta, Selection};
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::difference::{Difference, difference};
+use super::{Made, Networks, Refusal, Settled};
+use crate::{
+    host::Door,
+    kubernetes::jitter,
+    pods::{Pods, Reason},
+    sandboxes::{Sandbox, Sandboxes},
+    state::{AttachmentKey, Pod, blocking},
+};
+
+/// Changes that come together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// The plugin asks for a plan within this time after it has recorded a sandbox, if it does.
+const ASKED: Duration = Duration::from_secs(1);
+/// The longest ADD.
+const ADDING: Duration = Duration::from_mins(2);
+/// Longest wait for one network.
+const ATTACHING: Duration = Duration::from_mins(1);
+/// First and longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Pause between two looks for records of sandboxes that have gone.
+const COLLECTED: Duration = Duration::from_mins(10);
+
+/// What changes running pods.
+pub(super) struct Running {
+    pub(super) networks: Arc<Networks>,
+    pub(super) pods: Arc<Pods>,
+    pub(super) sandboxes: Sandboxes,
+    pub(super) door: Door,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sandboxes that a task works for.
+    running: HashSet<AttachmentKey>,
+    /// What was looked at last and is to stay as it is: an annotation that cannot be read.
+    left: HashMap<AttachmentKey, Annotations>,
+}
+
+/// A pod of the meta-plugin's, as it was made.
+#[derive(Clone)]
+struct Place {
+    key: AttachmentKey,
+    pod: Pod,
+    call: MetaCall,
+    sandbox: Arc<Sandbox>,
+}
+
+/// How the work at a pod went.
+enum Outcome {
+    Done,
+    /// Not now, but in that time.
+    After(Duration),
+    Failed,
+}
+
+impl Running {
+    pub(super) fn new(
+        networks: Arc<Networks>,
+        pods: Arc<Pods>,
+        sandboxes: Sandboxes,
+        door: Door,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { networks, pods, sandboxes, door, tasks, stop, state: Mutex::default() })
+    }
+
+    /// Follows edits until the end.
+    pub(super) async fn run(self: Arc<Self>) {
+        let (mut pods, mut sandboxes) = (self.pods.moves(), self.sandboxes.changes());
+        let mut settled = self.networks.settled.changes();
+        let mut collect = tokio::time::interval(COLLECTED);
+        loop {
+            let moved = tokio::select! {
+                moved = pods.changed() => moved,
+                moved = sandboxes.changed() => moved,
+                moved = settled.changed() => moved,
+                _ = collect.tick() => {
+                    self.collect().await;
+                    continue;
+                }
+            };
+            if moved.is_err() {
+                return;
+            }
+            tokio::time::sleep(TOGETHER).await;
+            for changes in [&mut pods, &mut sandboxes, &mut settled] {
+                changes.mark_unchanged();
+            }
+            self.look().await;
+        }
+    }
+
+    /// Starts to work for each pod that has not what it selects.
+    async fn look(self: &Arc<Self>) {
+        let places = self.places().await;
+        self.state().left.retain(|key, _| places.iter().any(|place| place.key == *key));
+        for place in places {
+            if self.wanted(&place).is_some() && self.state().running.insert(place.key.clone()) {
+                let running = self.clone();
+                let work = async move { running.work(place).await };
+                self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
+            }
+        }
+    }
+
+    /// The newest sandbox of each pod that has the meta-plugin's networks.
+    async fn places(&self) -> Vec<Place> {
+        let sandboxes = self.sandboxes.clone();
+        let Ok(mut all) = blocking(move || sandboxes.all()).await else { return Vec::new() };
+        all.sort_by_key(|sandbox| sandbox.since);
+        let newest: HashMap<(String, String), Place> = all
+            .into_iter()
+            .filter_map(|sandbox| {
+                let (pod, call) = (sandbox.pod(), sandbox.record.meta.clone()?);
+                let key = sandbox.call();
+                Some(((pod.namespace.clone(), pod.name.clone()), Place { key, pod, call, sandbox }))
+            })
+            .collect();
+        newest.into_values().collect()
+    }
+
+    /// The pod's annotations, if there may be something to change.
+    fn wanted(&self, place: &Place) -> Option<Annotations> {
+        let asked = self.pods.selects(&place.pod)?;
+        if self.state().left.get(&place.key) == Some(&asked) {
+            return None;
+        }
+        let made = self.networks.settled.get(&place.key);
+        let made = made.as_deref().map(|settled| settled.networks.as_slice()).unwrap_or_default();
+        match asked.added() {
+            Ok(selections) => {
+                let difference = difference(made, &qualified(selections, &place.pod));
+                (!difference.is_empty()).then_some(asked)
+            }
+            Err(_) => Some(asked),
+        }
+    }
+
+    async fn work(self: Arc<Self>, place: Place) {
+        let mut pause = PAUSES.0;
+        while let Some(asked) = self.wanted(&place) {
+            match self.once(&place, &asked).await {
+                Outcome::Done => {}
+                Outcome::After(time) => tokio::time::sleep(time).await,
+                Outcome::Failed => {
+                    let mut moves = self.pods.moves();
+                    let edited = async {
+                        while self.pods.selects(&place.pod).as_ref() == Some(&asked) && moves.changed().await.is_ok() {}
+                    };
+                    // An edit is followed at once.
+                    if tokio::time::timeout(jitter(pause), edited).await.is_ok() {
+                        pause = PAUSES.0;
+                    } else {
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                }
+            }
+            if !self.is_there(&place).await {
+                break;
+            }
+        }
+        self.state().running.remove(&place.key);
+    }
+
+    async fn is_there(&self, place: &Place) -> bool {
+        let (sandboxes, sandbox) = (self.sandboxes.clone(), place.sandbox.clone());
+        blocking(move || sandboxes.age(&sandbox)).await.is_some()
+    }
+
+    /// Brings a pod to what its annotation selects.
+    async fn once(&self, place: &Place, asked: &Annotations) -> Outcome {
+        let settled = self.networks.settled.get(&place.key);
+        if let Some(time) = self.add_is_to_come(place, settled.as_deref()) {
+            return Outcome::After(time);
+        }
+        let selections = match asked.added() {
+            Ok(selections) => qualified(selections, &place.pod),
+            Err(error) => {
+                self.state().left.insert(place.key.clone(), asked.clone());
+                self.tell(place, Reason::NetworkRefused, &format!("no network is changed: {error}"));
+                return Outcome::Done;
+            }
+        };
+        let made = settled.as_deref().map(|settled| settled.networks.clone()).unwrap_or_default();
+        let Difference { detach, attach } = difference(&made, &selections);
+        let mut failed = false;
+        for ifname in detach {
+            if let Err(error) = self.detach(place, &ifname).await {
+                failed = true;
+                self.tell(place, Reason::NetworkRefused, &format!("interface {ifname} is not detached yet: {error}"));
+            }
+        }
+        for (selection, planned) in self.planned(place, asked, settled.as_deref(), attach).await {
+            let (reason, why) = match planned {
+                Err(refusal) => (refusal.reason(), refusal.to_string()),
+                Ok(attach) => match self.attach(place, selection.clone(), attach).await {
+                    Ok(()) => continue,
+                    Err(why) => (Reason::NetworkRefused, why),
+                },
+            };
+            failed = true;
+            let namespace = selection.namespace.as_deref().unwrap_or_default();
+            self.tell(place, reason, &format!("network \"{namespace}/{}\" is not attached yet: {why}", selection.name));
+        }
+        if failed { Outcome::Failed } else { Outcome::Done }
+    }
+
+    /// How long to wait for the end of the pod's own ADD, if that may be to come.
+    fn add_is_to_come(&self, place: &Place, settled: Option<&Settled>) -> Option<Duration> {
+        if settled.is_some() {
+            return None;
+        }
+        let age = place.sandbox.since.elapsed().unwrap_or_default();
+        let (since, longest) = match self.networks.plans().get(&place.key) {
+            Some(plan) => (plan.since.elapsed(), ADDING),
+            // Who was away sees the plugin's next try.
+            None => (age.min(self.networks.since.elapsed()), ASKED),
+        };
+        longest.checked_sub(since).filter(|left| !left.is_zero()).map(|left| left.min(ASKED))
+    }
+
+    /// The networks to attach, planned, with names that are free.
+    async fn planned(
+        &self,
+        place: &Place,
+        asked: &Annotations,
+        settled: Option<&Settled>,
+        selections: Vec<Selection>,
+    ) -> Vec<(Selection, Result<Attach, Refusal>)> {
+        let until = Instant::now() + ATTACHING / 2;
+        let all_alike = |selections: Vec<Selection>, refusal: &Refusal| {
+            selections.into_iter().map(|selection| (selection, Err(refusal.clone()))).collect()
+        };
+        let meta = match meta(&place.call.configuration) {
+            Ok(meta) => meta,
+            Err(why) => return all_alike(selections, &Refusal::NotNow(why)),
+        };
+        let Some(settled) = settled else {
+            // Names as its ADD would have given them.
+            let planned = self.networks.plan_for(&meta, &place.key.ifname, Some(&place.pod), asked, until).await;
+            return match planned {
+                Ok(planned) => {
+                    let before = planned.len().saturating_sub(selections.len());
+                    let planned = planned.iter().skip(before).map(|one| Ok(Attach::from(one)));
+                    selections.into_iter().zip(planned).collect()
+                }
+                Err(refusal) => all_alike(selections, &refusal),
+            };
+        };
+        let mut taken: BTreeSet<String> = [place.key.ifname.clone()].into();
+        taken.extend(settled.networks.iter().map(|made| made.ifname.clone()));
+        taken.extend(place.sandbox.record.taken.iter().cloned());
+        let names = nsm_npwg::names_for(&selections, &taken);
+        let mut all = Vec::new();
+        for (selection, name) in selections.into_iter().zip(names) {
+            let planned = if let Some(name) = name {
+                let one = Selection { interface: Some(name), ..selection.clone() };
+                self.networks.plan_added(&meta, &place.pod, &one, until).await
+            } else {
+                let taken = selection.interface.clone().unwrap_or_default();
+                Err(Refusal::NotNow(format!("interface {taken:?} is the pod's already: name another one")))
+            };
+            all.push((selection, planned.map(|planned| Attach::from(&planned))));
+        }
+        all
+    }
+
+    async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
+        let (name, ifname) = (attach.name.clone(), attach.ifname.clone());
+        let began = Instant::now();
+        let answer = self.call("ADD", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
+        let result = serde_json::from_str(&answer).map_err(|error| format!("nsm-cni answered no result: {error}"))?;
+        let made = Made::of(name, ifname, false, &result, None)?.asked(selection);
+        let told = format!("Add {}", made.told());
+        let duration_ms = crate::cni::milliseconds(began.elapsed());
+        tracing::info!(
+            pod = place.pod.name,
+            namespace = place.pod.namespace,
+            ifname = made.ifname,
+            network = made.name,
+            duration_ms,
+            "network attached"
+        );
+        self.record(place, |networks| {
+            networks.retain(|one| one.ifname != made.ifname);
+            networks.push(made.clone());
+        })
+        .await?;
+        self.tell(place, Reason::AddedInterface, &told);
+        Ok(())
+    }
+
+    async fn detach(&self, place: &Place, ifname: &str) -> Result<(), String> {
+        let detach = json!(Detach { ifname: ifname.to_owned() });
+        self.call("DEL", place, DETACH, detach).await.map_err(|error| error.to_string())?;
+        tracing::info!(pod = place.pod.name, namespace = place.pod.namespace, ifname, "network detached");
+        self.record(place, |networks| networks.retain(|one| one.ifname != ifname)).await
+    }
+
+    /// Changes the record of a pod's networks.
+    async fn record(&self, place: &Place, change: impl FnOnce(&mut Vec<Made>)) -> Result<(), String> {
+        let known = self.networks.settled.get(&place.key);
+        let mut settled = known.as_deref().cloned().unwrap_or_else(|| Settled {
+            key: place.key.clone(),
+            pod: place.pod.clone(),
+            networks: Vec::new(),
+            first_unknown: true,
+        });
+        change(&mut settled.networks);
+        self.networks.settled.put(settled).await.map_err(|error| error.to_string())
+    }
+
+    fn tell(&self, place: &Place, reason: Reason, message: &str) {
+        if reason != Reason::AddedInterface {
+            let (pod, namespace) = (&place.pod.name, &place.pod.namespace);
+            tracing::warn!(pod, namespace, message, "networks of a running pod are not as its annotation selects them");
+        }
+        self.pods.tell(&place.pod, reason, message);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// With the namespace that each means.
+pub(super) fn qualified(selections: Vec<Selection>, pod: &Pod) -> Vec<Selection> {
+    let with = |one: Selection| {
+        let namespace = one.namespace.clone().or_else(|| Some(pod.namespace.clone()));
+        Selection { namespace, ..one }
+    };
+    selections.into_iter().map(with).collect()
+}
+
+fn meta(configuration: &str) -> Result<Meta, String> {
+    let stdin = Stdin::parse(configuration.as_bytes(), &Command::Add).map_err(|error| error.to_string())?;
+    Meta::parse(&stdin).map_err(|error| error.to_string())
+}

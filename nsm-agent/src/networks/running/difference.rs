@@ -1,0 +1,85 @@
+//! From what a pod has to what it selects.
+//!
+//! Guarantees: of what no annotation gave nothing is detached; what was asked in the same words, or in others that mean the same, stays.
+
+use nsm_npwg::Selection;
+
+use crate::networks::Made;
+
+/// What is to be changed of a pod.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Interfaces' names.
+    pub(super) detach: Vec<String>,
+    /// In the annotation's order.
+    pub(super) attach: Vec<Selection>,
+}
+
+impl Difference {
+    pub(super) fn is_empty(&self) -> bool {
+        self.detach.is_empty() && self.attach.is_empty()
+    }
+}
+
+pub(super) fn difference(made: &[Made], wanted: &[Selection]) -> Difference {
+    let mut left: Vec<&Made> = made.iter().filter(|made| made.asked.is_some()).collect();
+    let mut attach: Vec<&Selection> = wanted.iter().collect();
+    // Those that name an interface choose first.
+    for named in [true, false] {
+        attach.retain(|selection| {
+            let serves = |made: &&Made| selection.interface.is_some() == named && is(made, selection);
+            let found = left.iter().position(serves);
+            found.map(|place| left.remove(place)).is_none()
+        });
+    }
+    Difference {
+        detach: left.into_iter().map(|made| made.ifname.clone()).collect(),
+        attach: attach.into_iter().cloned().collect(),
+    }
+}
+
+/// Whether a network is what a selection wants.
+fn is(made: &Made, wanted: &Selection) -> bool {
+    let plain = |selection: &Selection| Selection { interface: None, ..selection.clone() };
+    let named = wanted.interface.as_ref().is_none_or(|name| *name == made.ifname);
+    named && made.asked.as_ref().is_some_and(|asked| plain(asked) == plain(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use nsm_npwg::NETWORKS;
+
+    use super::*;
+
+    fn made(ifname: &str, asked: Option<&str>) -> Made {
+        let asked = asked.map(|text| Selection::parse(NETWORKS, text).unwrap().remove(0));
+        Made { name: "n".into(), ifname: ifname.into(), default: asked.is_none(), entries: Vec::new(), asked }
+    }
+
+    fn change(made: &[Made], wanted: &str) -> (Vec<String>, Vec<String>) {
+        let wanted = if wanted.is_empty() { Vec::new() } else { Selection::parse(NETWORKS, wanted).unwrap() };
+        let Difference { detach, attach } = difference(made, &wanted);
+        (detach, attach.into_iter().map(|one| one.name).collect())
+    }
+
+    #[test]
+    fn only_what_differs() {
+        let has = [made("eth0", None), made("net1", Some("a")), made("net2", Some("b")), made("x", Some("a@x"))];
+        let nothing = (vec![], vec![]);
+        assert_eq!(change(&has, "a,b,a@x"), nothing);
+        assert_eq!(change(&has, "a@x,a,b"), nothing, "the order does not matter");
+        assert_eq!(change(&has, "b,a@net1,a"), nothing, "nor whether the name is said");
+        assert_eq!(change(&has, ""), (vec!["net1".into(), "net2".into(), "x".into()], vec![]));
+        assert_eq!(change(&has, "a,b"), (vec!["x".into()], vec![]), "the first one serves");
+        assert_eq!(change(&has, "a,b,a@x,c"), (vec![], vec!["c".into()]));
+        assert_eq!(change(&has, "a@y,b,a@x"), (vec!["net1".into()], vec!["a".into()]));
+        assert_eq!(change(&[made("eth0", None)], "a"), (vec![], vec!["a".into()]));
+    }
+
+    #[test]
+    fn what_is_asked_otherwise_is_made_anew() {
+        let has = [made("net1", Some(r#"[{"name": "a", "ips": ["10.0.0.1"]}]"#))];
+        assert_eq!(change(&has, r#"[{"name": "a", "ips": ["10.0.0.1"]}]"#), (vec![], vec![]));
+        assert_eq!(change(&has, r#"[{"name": "a", "ips": ["10.0.0.2"]}]"#), (vec!["net1".into()], vec!["a".into()]));
+    }
+}

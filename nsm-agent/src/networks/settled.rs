@@ -1,0 +1,131 @@
+//! What the meta-plugin has made for a pod, as long as the sandbox is there.
+
+use nsm_cni_types::{Answer, Version};
+use nsm_npwg::{
+    Selection,
+    status::{self, Entry},
+};
+use nsm_proto::cni::{SettledNetwork, SettledRequest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::state::{Attachment, AttachmentKey, Pod, Record};
+
+/// Most networks of a pod.
+const MOST: usize = 2 * nsm_npwg::MOST;
+/// Longest text of one result, in bytes.
+const LONGEST: usize = 256 << 10;
+
+/// The networks of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The container, and the first network's interface.
+    pub key: AttachmentKey,
+    /// Whose it is.
+    pub pod: Pod,
+    /// In the order in which they were made.
+    pub networks: Vec<Made>,
+    /// Nobody has told of the first network: others' word on it stays.
+    #[serde(default)]
+    pub first_unknown: bool,
+}
+
+/// One network of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// As the status names it.
+    pub name: String,
+    /// The interface's name.
+    pub ifname: String,
+    /// Whether it is the pod's default network.
+    pub default: bool,
+    /// What is told of it: an entry for each interface.
+    pub entries: Vec<Entry>,
+    /// What the pod's annotation asked for, where it asked for this one.
+    #[serde(default)]
+    pub asked: Option<Selection>,
+}
+
+impl Made {
+    /// One network, from its result.
+    pub(super) fn of(
+        name: String,
+        ifname: String,
+        default: bool,
+        result: &Value,
+        info: Option<Value>,
+    ) -> Result<Self, String> {
+        let answer = Answer::parse(result, Version::NEWEST).map_err(|error| format!("network {name:?}: {error}"))?;
+        let entries = status::entries(&name, &ifname, default, info, &answer);
+        Ok(Self { name, ifname, default, entries, asked: None })
+    }
+
+    /// The same, as the annotation asked for it.
+    pub(super) fn asked(self, selection: Selection) -> Self {
+        Self { asked: Some(selection), ..self }
+    }
+
+    /// As an event tells it.
+    pub(super) fn told(&self) -> String {
+        let ips: Vec<String> = self.entries.iter().flat_map(|entry| &entry.ips).map(ToString::to_string).collect();
+        format!("{} [{}] from {}", self.ifname, ips.join(" "), self.name)
+    }
+}
+
+impl Settled {
+    /// Reads what the plugin says.
+    pub(super) fn read(key: AttachmentKey, asked: SettledRequest) -> Result<Self, String> {
+        let pod = asked.pod.unwrap_or_default();
+        let pod = Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid };
+        if asked.networks.len() > MOST {
+            return Err(format!("{} networks: expected at most {MOST}", asked.networks.len()));
+        }
+        let networks = asked.networks.into_iter().map(read_one).collect::<Result<_, _>>()?;
+        Ok(Self { key, pod, networks, first_unknown: false })
+    }
+
+    /// Notes which of the networks the annotation asked for, by their interfaces.
+    pub(super) fn follow(&mut self, selections: &[(String, Selection)]) {
+        for made in &mut self.networks {
+            let asked = selections.iter().find(|(ifname, _)| *ifname == made.ifname);
+            made.asked = asked.map(|(_, selection)| selection.clone());
+        }
+    }
+
+    /// All entries, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.networks.iter().flat_map(|network| &network.entries)
+    }
+
+    /// As an event tells it.
+    pub(super) fn told(&self) -> String {
+        let all: Vec<String> = self.networks.iter().map(Made::told).collect();
+        format!("Add {}", all.join(", "))
+    }
+}
+
+fn read_one(asked: SettledNetwork) -> Result<Made, String> {
+    let SettledNetwork { name, ifname, result, default, device_info } = asked;
+    let json = |what: &str, text: &str| -> Result<Value, String> {
+        if text.len() > LONGEST {
+            return Err(format!("{what} of network {name:?} has {} bytes: expected at most {LONGEST}", text.len()));
+        }
+        serde_json::from_str(text).map_err(|error| format!("{what} of network {name:?}: {error}: expected JSON"))
+    };
+    let value = json("result", &result)?;
+    let info = if device_info.is_empty() { None } else { Some(json("device_info", &device_info)?) };
+    Made::of(name.clone(), ifname, default, &value, info)
+}
+
+impl Record for Settled {
+    type Key = AttachmentKey;
+    const FOLDER: &'static str = "networks";
+
+    fn key(&self) -> AttachmentKey {
+        self.key.clone()
+    }
+
+    fn file_name(key: &AttachmentKey) -> String {
+        Attachment::file_name(key)
+    }
+}
