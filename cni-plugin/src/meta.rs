@@ -5,6 +5,7 @@
 //! objects, no runtime is started and nobody asked.
 
 mod add;
+mod change;
 mod check;
 mod del;
 mod exec;
@@ -20,8 +21,9 @@ mod undo;
 
 use std::path::Path;
 
-use nsm_cni_types::{Command, Error, code};
-use nsm_npwg::Meta;
+use nsm_cni_types::{Command, Error, code, pods::MetaCall};
+use nsm_npwg::{ATTACH, Change, DETACH, Meta};
+use serde_json::Value;
 
 use crate::Call;
 use exec::SearchPath;
@@ -43,15 +45,48 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
         meta
     };
     match &call.env.command {
-        Command::Add => add::run(call, &strict()?).map(Some),
+        Command::Add => {
+            let meta = strict()?;
+            match &meta.change {
+                None => add::run(call, &meta).map(Some),
+                Some(Change::Attach(attach)) => change::attach(call, &meta, attach).map(Some),
+                Some(Change::Detach(_)) => Err(of_another("detach", "DEL")),
+            }
+        }
         Command::Check => check::run(call, &strict()?).map(|()| None),
-        Command::Del => del::run(call, &lenient()).map(|()| None),
+        Command::Del => {
+            let meta = lenient();
+            match &meta.change {
+                None => del::run(call, &meta).map(|()| None),
+                Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
+                Some(Change::Attach(_)) => Err(of_another("attach", "ADD")),
+            }
+        }
         Command::Gc => gc::run(call, &lenient()).map(|()| None),
         Command::Status => status::run(&strict()?).map(|()| None),
         Command::Version | Command::Unknown(_) => {
             Err(Error::new(code::INTERNAL, "no call of the meta-plugin: expected ADD, DEL, CHECK, GC or STATUS"))
         }
     }
+}
+
+fn of_another(key: &str, command: &str) -> Error {
+    Error::new(code::INVALID_CONFIG, format!("{key}: expected CNI_COMMAND {command} with it"))
+}
+
+/// With what the agent calls this plugin again for the pod, where the call is the meta-plugin's.
+pub(crate) fn call_again(call: &Call) -> Option<MetaCall> {
+    if !Meta::is(&call.stdin.keys) {
+        return None;
+    }
+    let mut configuration = call.stdin.keys.clone();
+    configuration.retain(|key, _| !["prevResult", "runtimeConfig", ATTACH, DETACH].contains(&key.as_str()));
+    Some(MetaCall {
+        configuration: Value::Object(configuration).to_string(),
+        cni_path: std::env::var("CNI_PATH").unwrap_or_default(),
+        cni_args: call.env.args.clone(),
+        plugin: std::env::current_exe().unwrap_or_default(),
+    })
 }
 
 /// Where plugins are looked for: `binDir`, then what the runtime says.

@@ -18,7 +18,7 @@ use crate::{
     Call,
     add::{answer_or_end, pod_of, timeout_ms},
     agent::{self, Agent, Failure},
-    del, in_runtime,
+    del, in_runtime, meta,
     netns::Netns,
     sandbox,
 };
@@ -204,6 +204,7 @@ fn record(call: &Call, conf: &Conf, args: &Args) -> PodRecord {
     record.taken = conf.made_before(&call.env.netns).map(str::to_owned).collect();
     record.allow_default_route = conf.allow_default_route;
     record.allow_route_overlap = conf.allow_route_overlap;
+    record.meta = meta::call_again(call);
     record
 }
 

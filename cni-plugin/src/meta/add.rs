@@ -28,7 +28,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
     let held = Store::of(&meta.cni_dir).hold(&call.env)?;
     let earlier = held.load();
     refuse_complete(&earlier, &netns)?;
-    let mut inside = Inside::open(&netns)?;
+    let inside = Inside::open(&netns)?;
     inside.refuse_taken([call.env.ifname.as_str()])?;
     let search = search(&meta.bin_dir);
     end_earlier(&held, earlier, &search)?;
@@ -41,7 +41,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
     held.put(&record)?;
     let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
     let mut attempt = Attempt { held: &held, record, progress: Progress::begun(), sandbox, begun: 0 };
-    let answered = attempt.networks(&plan.networks, &mut inside).and_then(|()| {
+    let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
         let answer = attempt.answer(call.stdin.version)?;
         services(call, meta, args.clone(), &netns, answer, &attempt)
     });
@@ -116,7 +116,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn networks(&mut self, wanted: &[Wanted], inside: &mut Inside) -> Result<(), Error> {
+    fn networks(&mut self, wanted: &[Wanted], inside: &Inside) -> Result<(), Error> {
         let mut results = Vec::new();
         for one in wanted {
             self.begun += 1;
@@ -178,7 +178,7 @@ impl Attempt<'_> {
 
 impl Wanted {
     /// Whether the result has what the pod's annotation asks for.
-    fn verify(&self, result: &Value) -> Result<(), Error> {
+    pub(crate) fn verify(&self, result: &Value) -> Result<(), Error> {
         let network = &self.network;
         let refused = |what: String| {
             let kinds: Vec<&str> = network.list.plugins.iter().map(super::network::kind).collect();

@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 
 use nsm_cni_types::{Error, code};
-use nsm_netlink::{DefaultRoute, Family, Hop, IfIndex, IfName, NetnsSocket};
+use nsm_netlink::{DefaultRoute, Family, Hop, IfIndex, NetnsSocket};
 use serde_json::{Value, json};
 
 use super::network::Network;
 use crate::netns::Netns;
 
 /// The namespace.
-pub(crate) struct Inside(NetnsSocket);
+pub(crate) struct Inside(nsm_netlink::Netns);
 
 /// A network of the pod and what it asks of the pod's default route.
 #[derive(Clone, Copy)]
@@ -37,29 +37,49 @@ enum Owner {
 
 impl Inside {
     pub(crate) fn open(netns: &Netns) -> Result<Self, Error> {
-        let netns = nsm_netlink::Netns::from_shared(netns.file.clone()).map_err(failed)?;
-        NetnsSocket::open(&netns).map(Self).map_err(failed)
+        nsm_netlink::Netns::from_shared(netns.file.clone()).map(Self).map_err(failed)
     }
 
     /// Refuses names that interfaces of the pod have already.
-    pub(crate) fn refuse_taken<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
-        let there = self.0.links().map_err(failed)?;
-        for name in names {
-            if there.iter().any(|link| link.name.as_str() == name) {
+    pub(crate) fn refuse_taken<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let there = self.0.indices(names.iter().copied()).map_err(failed)?;
+        match names.iter().zip(there).find(|(_, index)| index.is_some()) {
+            Some((name, _)) => {
                 let msg = format!("interface {name} exists in the pod already: nothing was changed");
-                return Err(Error::new(code::CONFLICT, msg));
+                Err(Error::new(code::CONFLICT, msg))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Leaves one default route of each family; `results` are the networks', in order.
-    pub(crate) fn settle_default_routes(&mut self, claims: &[Claim<'_>], results: &mut [Value]) -> Result<(), Error> {
+    /// Leaves one default route of each family; `results` are the networks', in order. On failure routes are as before.
+    pub(crate) fn settle_default_routes(&self, claims: &[Claim<'_>], results: &mut [Value]) -> Result<(), Error> {
         let asked = claims.iter().any(|claim| claim.default_route.is_some());
         if !asked && claims.len() < 2 {
             return Ok(());
         }
-        let there = self.0.default_routes().map_err(failed)?;
+        let mut socket = NetnsSocket::open(&self.0).map_err(failed)?;
+        let there = socket.default_routes().map_err(failed)?;
+        let mut removed = Vec::new();
+        let given = self.give_all(&mut socket, claims, results, &there, &mut removed);
+        if given.is_err() {
+            for (route, hop) in removed {
+                // Where it is not gone, or another has come, there is nothing better to do.
+                let _ = socket.add_default_route(route.family, hop, route.metric);
+            }
+        }
+        given
+    }
+
+    fn give_all<'a>(
+        &self,
+        socket: &mut NetnsSocket,
+        claims: &[Claim<'_>],
+        results: &mut [Value],
+        there: &'a [DefaultRoute],
+        removed: &mut Vec<(&'a DefaultRoute, Hop)>,
+    ) -> Result<(), Error> {
         // A network has one interface in the pod by its name; plugins that make others are asked what they made.
         let mut indices = Vec::new();
         for (claim, result) in claims.iter().zip(&*results) {
@@ -71,7 +91,7 @@ impl Inside {
             if matches!(owner, Owner::Unknown) {
                 continue;
             }
-            self.give(claims, family, &routes, &indices, &owner)?;
+            give(socket, claims, &routes, &indices, (family, &owner), removed)?;
             for (place, result) in results.iter_mut().enumerate() {
                 match owner {
                     Owner::Made(owner) if owner == place => {}
@@ -85,53 +105,49 @@ impl Inside {
         Ok(())
     }
 
-    fn indices(&mut self, ifname: &str, result: &Value) -> Result<Vec<IfIndex>, Error> {
+    /// The links that a network made; that of its own name is the last.
+    fn indices(&self, ifname: &str, result: &Value) -> Result<Vec<IfIndex>, Error> {
         let made = result["interfaces"].as_array().into_iter().flatten();
         let made = made.filter(|known| known["sandbox"].as_str().is_some_and(|path| !path.is_empty()));
-        let mut names: Vec<&str> = made.filter_map(|known| known["name"].as_str()).collect();
-        names.push(ifname);
-        let mut indices = Vec::new();
-        for name in names.into_iter().filter_map(|name| IfName::new(name).ok()) {
-            indices.extend(self.0.link_by_name(&name).map_err(failed)?.map(|link| link.index));
-        }
-        Ok(indices)
+        let names = made.filter_map(|known| known["name"].as_str()).chain([ifname]);
+        Ok(self.0.indices(names).map_err(failed)?.into_iter().flatten().collect())
     }
+}
 
-    fn give(
-        &mut self,
-        claims: &[Claim<'_>],
-        family: Family,
-        routes: &[&DefaultRoute],
-        indices: &[Vec<IfIndex>],
-        owner: &Owner,
-    ) -> Result<(), Error> {
-        let of_owner = |hop: &Hop| match owner {
-            Owner::Made(place) => indices[*place].contains(&hop.index),
-            Owner::Asked(..) | Owner::Nobody | Owner::Unknown => false,
-        };
-        for route in routes {
-            let kept: Vec<Hop> = route.hops.iter().copied().filter(of_owner).collect();
-            if kept.len() == route.hops.len() {
-                continue;
-            }
-            self.0.remove_default_route(route).map_err(failed)?;
-            // Of one that was spread over several networks the owner's part stays.
-            if let Some(hop) = kept.first() {
-                self.0.add_default_route(family, *hop, route.metric).map_err(failed)?;
-            }
+fn give<'a>(
+    socket: &mut NetnsSocket,
+    claims: &[Claim<'_>],
+    routes: &[&'a DefaultRoute],
+    indices: &[Vec<IfIndex>],
+    (family, owner): (Family, &Owner),
+    removed: &mut Vec<(&'a DefaultRoute, Hop)>,
+) -> Result<(), Error> {
+    let of_owner = |hop: &Hop| match owner {
+        Owner::Made(place) => indices[*place].contains(&hop.index),
+        Owner::Asked(..) | Owner::Nobody | Owner::Unknown => false,
+    };
+    for route in routes {
+        let kept: Vec<Hop> = route.hops.iter().copied().filter(of_owner).collect();
+        if kept.len() == route.hops.len() {
+            continue;
         }
-        let Owner::Asked(place, gateway) = owner else { return Ok(()) };
-        let one = claims[*place].network;
-        let told = |why: String| {
-            let msg = format!("network {:?}, interface {}: default route via {gateway}: {why}", one.name, one.ifname);
-            Error::new(code::INVALID_CONFIG, msg)
-        };
-        let name = IfName::new(one.ifname.as_str()).map_err(|error| told(error.to_string()))?;
-        let link = self.0.link_by_name(&name).map_err(failed)?;
-        let link = link.ok_or_else(|| told("the network made no interface of that name".to_owned()))?;
-        let hop = Hop { index: link.index, gateway: Some(*gateway), onlink: false };
-        self.0.add_default_route(family, hop, None).map_err(|error| told(error.to_string()))
+        socket.remove_default_route(route).map_err(failed)?;
+        removed.extend(route.hops.iter().map(|hop| (*route, *hop)));
+        // Of one that was spread over several networks the owner's part stays.
+        if let Some(hop) = kept.first() {
+            socket.add_default_route(family, *hop, route.metric).map_err(failed)?;
+        }
     }
+    let Owner::Asked(place, gateway) = owner else { return Ok(()) };
+    let one = claims[*place].network;
+    let told = |why: String| {
+        let msg = format!("network {:?}, interface {}: default route via {gateway}: {why}", one.name, one.ifname);
+        Error::new(code::INVALID_CONFIG, msg)
+    };
+    let index = indices[*place].last().copied();
+    let index = index.ok_or_else(|| told("the network made no interface of that name".to_owned()))?;
+    let hop = Hop { index, gateway: Some(*gateway), onlink: false };
+    socket.add_default_route(family, hop, None).map_err(|error| told(error.to_string()))
 }
 
 fn owner(claims: &[Claim<'_>], family: Family, routes: &[&DefaultRoute], indices: &[Vec<IfIndex>]) -> Owner {

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, path::Path};
 
 use nsm_cni_types::{Args, Error, code, pods};
-use nsm_npwg::{Annotations, Chosen, Completion, Definition, List, Lookup, Meta};
+use nsm_npwg::{Annotations, Attach, Chosen, Completion, Definition, List, Lookup, Meta};
 use nsm_proto::cni::{NetworkAnnotations, PlanRequest, PlannedNetwork};
 use serde_json::{Map, Value, json};
 
@@ -56,6 +56,23 @@ struct Planned {
     default_route: Option<Vec<IpAddr>>,
     ips: Vec<String>,
     mac: Option<String>,
+}
+
+impl From<nsm_npwg::Planned> for Planned {
+    fn from(one: nsm_npwg::Planned) -> Self {
+        Self {
+            name: one.name,
+            ifname: one.ifname,
+            source: match one.network {
+                nsm_npwg::Network::List(list) => Source::List(list),
+                nsm_npwg::Network::File(text) => Source::File(text),
+            },
+            completion: one.completion,
+            default_route: one.default_route,
+            ips: one.ips,
+            mac: one.mac,
+        }
+    }
 }
 
 enum Source {
@@ -129,19 +146,7 @@ impl Lookup for NoObjects {
 fn alone(meta: &Meta, ifname: &str, args: &Args) -> Result<Vec<Planned>, Error> {
     let nothing = Annotations::default();
     let all = nsm_npwg::plan(meta, ifname, &args.pod_namespace, &nothing, &mut NoObjects).map_err(invalid)?;
-    let planned = |one: nsm_npwg::Planned| Planned {
-        name: one.name,
-        ifname: one.ifname,
-        source: match one.network {
-            nsm_npwg::Network::List(list) => Source::List(list),
-            nsm_npwg::Network::File(text) => Source::File(text),
-        },
-        completion: one.completion,
-        default_route: one.default_route,
-        ips: one.ips,
-        mac: one.mac,
-    };
-    Ok(all.into_iter().map(planned).collect())
+    Ok(all.into_iter().map(Planned::from).collect())
 }
 
 fn ask(call: &Call, meta: &Meta, args: &Args, asked: Option<&Annotations>) -> Result<Vec<Planned>, Error> {
@@ -187,6 +192,12 @@ fn no_plan(meta: &Meta, is_asked: bool, failure: Failure) -> Error {
         pods::CAPABILITY
     );
     Error { msg, ..error }
+}
+
+/// One network of a pod that runs.
+pub(crate) fn one(call: &Call, meta: &Meta, attach: Attach) -> Result<Wanted, Error> {
+    let planned = nsm_npwg::Planned::try_from(attach).map_err(invalid)?;
+    wanted(&call.env.args, meta, planned.into(), false)
 }
 
 fn planned(one: PlannedNetwork) -> Result<Planned, String> {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::door::Door;
 use crate::events::lock;
-use crate::{Error, Nsid, sys};
+use crate::{Error, IfIndex, Nsid, sys};
 
 /// A network namespace, held open. Clones share the descriptor.
 #[derive(Clone)]
@@ -119,6 +119,16 @@ impl Netns {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::io("create a network namespace", errno.into()))?;
             Self::current()
         })?
+    }
+
+    /// The links of these names, or alternative names: without a netlink socket, for who only asks whether they are there.
+    ///
+    /// # Errors
+    /// Whatever keeps the namespace from being entered.
+    pub fn indices<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<IfIndex>>, Error> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let index = |name: &&str| nix::net::if_::if_nametoindex(*name).ok().and_then(IfIndex::new);
+        self.run(|| names.iter().map(index).collect())
     }
 
     /// Which one it is.

@@ -4,6 +4,7 @@ mod delegates;
 mod endings;
 mod failures;
 mod routes;
+mod running;
 mod whole;
 
 use std::fs;
@@ -17,6 +18,7 @@ pub(crate) use delegates::*;
 pub(crate) use endings::*;
 pub(crate) use failures::*;
 pub(crate) use routes::*;
+pub(crate) use running::*;
 pub(crate) use whole::*;
 
 /// Where the plugins of the CNI project are.

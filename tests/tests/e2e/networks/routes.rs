@@ -66,3 +66,35 @@ pub(crate) fn a_default_where_the_first_has_none() -> anyhow::Result<()> {
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])
 }
+
+/// A running pod's new network takes the default route, of one family only; the pod beside it keeps its own. CHECK and the
+/// results follow.
+pub(crate) fn a_default_moves_and_a_sibling_keeps_its_own() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let [pod, sibling] = [node.pod("client")?, node.pod("sibling")?];
+    let everything = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    let first = json!({"type": "ptp", "ipam": both(&node, 0, &everything)});
+    let keys = json!({"delegates": [list("ptp", &[first])]});
+    let (sandbox, other) = (Sandbox::of(&node, &pod, &keys)?, Sandbox::of(&node, &sibling, &keys)?);
+    let added = sandbox.add()?.ok()?;
+    other.add()?.ok()?;
+    let siblings = defaults(&sibling)?;
+    let mut conf = sandbox.conf.clone();
+    conf["attach"] = json!({
+        "name": "team/bridge", "ifname": "net1", "configuration": list("bridge", &[bridge(&node)]),
+        "defaultRoute": ["10.77.1.1"],
+    });
+    let got = node.cni().call(&sandbox.call_with("ADD", &conf))?.ok()?;
+    let found = defaults(&pod)?;
+    let expected = [
+        (Family::V4, Some(IpAddr::from([10, 77, 1, 1])), "net1".to_owned()),
+        (Family::V6, Some("fd77::1".parse()?), "eth0".to_owned()),
+    ];
+    ensure!(found == expected && defaults(&sibling)? == siblings, "{found:?}");
+    ensure!(got.json["routes"] == json!([{"dst": "0.0.0.0/0", "gw": "10.77.1.1"}]), "{}", got.json);
+    sandbox.check(&added.json)?.ok()?;
+    for one in [&sandbox, &other] {
+        one.del()?.ok()?;
+    }
+    nothing_left(&node, &[&pod, &sibling])
+}

@@ -1,0 +1,129 @@
+//! One network more, or one less, for a pod that runs: asked by the agent, of the host's plugin.
+//!
+//! Guarantees: the pod's record has the network before it is made and until it is gone, so that the pod's own DEL ends it too; a
+//! failure leaves the pod as it was. Repeated calls change nothing.
+
+use nsm_cni_types::{Answer, Error, code};
+use nsm_npwg::{Attach, Detach, Meta};
+
+use super::{
+    inside::{Claim, Inside},
+    network::Sandbox,
+    plan,
+    record::{Found, Held, Progress, Record, Store},
+    search,
+};
+use crate::{Call, netns::Netns};
+
+/// ADD of one network. Its result.
+pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String, Error> {
+    let netns = Netns::open(&call.env)?;
+    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let (mut record, mut progress) = running(call, &held, &netns)?;
+    let is_it = |network: &super::network::Network| network.ifname == attach.ifname;
+    let search = search(&meta.bin_dir);
+    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    if let Some(place) = record.networks.iter().position(is_it) {
+        let network = &record.networks[place];
+        match progress.results.get(&attach.ifname) {
+            Some(result) if network.name == attach.name => {
+                let made = Answer::parse(result, network.list.version()?)?;
+                return Ok(made.convert(call.stdin.version).to_json()?.to_string());
+            }
+            // Of an attach that did not come to its end.
+            None if place > 0 => {
+                network.del(sandbox, None)?;
+                record.networks.remove(place);
+            }
+            _ => {
+                let msg = format!(
+                    "interface {} is network {:?} of the pod: nothing was changed",
+                    attach.ifname, network.name
+                );
+                return Err(Error::new(code::CONFLICT, msg));
+            }
+        }
+    }
+    let inside = Inside::open(&netns)?;
+    inside.refuse_taken([attach.ifname.as_str()])?;
+    let wanted = plan::one(call, meta, attach.clone())?;
+    wanted.network.find_plugins(&search)?;
+    record.networks.push(wanted.network.clone());
+    held.put(&record)?;
+
+    let made = wanted.network.add(sandbox).and_then(|result| {
+        wanted.verify(&result)?;
+        progress.results.insert(attach.ifname.clone(), result);
+        let last = record.networks.len() - 1;
+        let claims: Vec<Claim<'_>> = (0..=last)
+            .map(|place| Claim {
+                network: &record.networks[place],
+                default_route: wanted.default_route.as_deref().filter(|_| place == last),
+            })
+            .collect();
+        let results =
+            claims.iter().map(|claim| progress.results.get(&claim.network.ifname).cloned().unwrap_or_default());
+        let mut results: Vec<serde_json::Value> = results.collect();
+        inside.settle_default_routes(&claims, &mut results)?;
+        for (claim, result) in claims.iter().zip(results) {
+            progress.results.insert(claim.network.ifname.clone(), result);
+        }
+        let result = progress.results.get(&attach.ifname).unwrap_or(&serde_json::Value::Null);
+        let made = Answer::parse(result, wanted.network.list.version()?)?.convert(call.stdin.version);
+        Ok(made.to_json()?.to_string())
+    });
+    match made {
+        Ok(answer) => {
+            held.put_progress(&progress);
+            Ok(answer)
+        }
+        Err(error) => {
+            match wanted.network.del(sandbox, progress.results.get(&attach.ifname)) {
+                Ok(()) => {
+                    record.networks.pop();
+                    held.put(&record)?;
+                }
+                Err(left) => eprintln!("nsm-cni: not undone, DEL will try again: {left}"),
+            }
+            Err(error)
+        }
+    }
+}
+
+/// DEL of one network; harmless when the pod has none of that interface.
+pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Error> {
+    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let (mut record, mut progress) = match held.load() {
+        Found::Record(record, progress) => (*record, progress),
+        Found::Nothing => return Ok(()),
+        Found::Damaged(why) => {
+            eprintln!("nsm-cni: the record of container {} cannot be read: {why}", call.env.container_id);
+            return Ok(());
+        }
+    };
+    let Some(place) = record.networks.iter().position(|network| network.ifname == detach.ifname) else { return Ok(()) };
+    if place == 0 {
+        let msg = format!("interface {} is the pod's first network, which only the pod's own DEL ends", detach.ifname);
+        return Err(Error::new(code::INVALID_CONFIG, msg));
+    }
+    let search = search(&record.bin_dir);
+    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    record.networks[place].del(sandbox, progress.results.get(&detach.ifname))?;
+    record.networks.remove(place);
+    progress.results.remove(&detach.ifname);
+    held.put(&record)?;
+    held.put_progress(&progress);
+    Ok(())
+}
+
+/// The record of a pod that has all its networks.
+fn running(call: &Call, held: &Held, netns: &Netns) -> Result<(Record, Progress), Error> {
+    let why = match held.load() {
+        Found::Record(record, progress) if progress.complete && record.is_of(netns) => return Ok((*record, progress)),
+        Found::Record(..) => "its own ADD has not come to its end".to_owned(),
+        Found::Nothing => "nothing is recorded of it: it is older than the meta-plugin, or gone".to_owned(),
+        Found::Damaged(why) => format!("its record cannot be read: {why}"),
+    };
+    let msg = format!("container {} gets no further network: {why}", call.env.container_id);
+    Err(Error::new(code::TRY_AGAIN, msg))
+}

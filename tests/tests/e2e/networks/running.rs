@@ -1,0 +1,78 @@
+//! Pods that run get a network more, or lose one, by the host's plugin as the agent calls it.
+
+use std::net::IpAddr;
+
+use anyhow::ensure;
+use nsm_lab::{Node, Outcome};
+use serde_json::{Value, json};
+
+use super::{Sandbox, bridge, held, links, list, nothing_left, ptp, recorder, records};
+
+fn attach(sandbox: &Sandbox<'_>, list: &Value, more: &Value) -> anyhow::Result<Outcome> {
+    let mut conf = sandbox.conf.clone();
+    conf["attach"] =
+        json!({"name": format!("team/{}", list["name"].as_str().unwrap_or_default()), "configuration": list});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        conf["attach"][key] = value.clone();
+    }
+    sandbox.node.cni().call(&sandbox.call_with("ADD", &conf))
+}
+
+fn detach(sandbox: &Sandbox<'_>, ifname: &str) -> anyhow::Result<Outcome> {
+    let mut conf = sandbox.conf.clone();
+    conf["detach"] = json!({"ifname": ifname});
+    sandbox.node.cni().call(&sandbox.call_with("DEL", &conf))
+}
+
+/// One more, again, one less; and the pod's own DEL ends what it got later.
+pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("ptp", &[ptp(&node)])]}))?;
+    let extra = list("bridge", &[bridge(&node)]);
+    let named = |name: &str| json!({"ifname": name});
+    let told = attach(&sandbox, &extra, &named("net1"))?.refused(11)?;
+    ensure!(told.contains("nothing is recorded of it"), "{told}");
+    let added = sandbox.add()?.ok()?;
+    let before = records(&node);
+    let first = attach(&sandbox, &extra, &named("net1"))?.ok()?;
+    ensure!(first.json["ips"][0]["address"] == "10.77.1.2/24", "{}", first.json);
+    pod.ping(IpAddr::from([10, 77, 1, 1]))?;
+    let again = attach(&sandbox, &extra, &named("net1"))?.ok()?;
+    ensure!(again.json == first.json && held(&node, "bridge").len() == 1);
+    attach(&sandbox, &list("other", &[recorder(&node)]), &named("net1"))?.refused(102)?;
+    attach(&sandbox, &extra, &named("eth0"))?.refused(102)?;
+    sandbox.check(&added.json)?.ok()?;
+    detach(&sandbox, "eth0")?.refused(7)?;
+    for _ in 0..2 {
+        detach(&sandbox, "net1")?.ok()?;
+        ensure!(links(&pod)? == ["eth0"] && held(&node, "bridge").is_empty());
+    }
+    attach(&sandbox, &extra, &named("net2"))?.ok()?;
+    ensure!(links(&pod)? == ["eth0", "net2"] && records(&node) == before);
+    sandbox.del()?.ok()?;
+    nothing_left(&node, &[&pod])
+}
+
+/// A network that cannot be made, or does not give what is asked, leaves the pod as it was.
+pub(crate) fn one_that_fails_changes_nothing() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("ptp", &[ptp(&node)])]}))?;
+    let added = sandbox.add()?.ok()?;
+    let extra = list("bridge", &[bridge(&node)]);
+    let told = attach(&sandbox, &extra, &json!({"ifname": "net1", "ips": ["10.77.1.99"]}))?.refused(100)?;
+    ensure!(told.contains("address 10.77.1.99, and bridge did not give it"), "{told}");
+    let told = attach(&sandbox, &extra, &json!({"ifname": "net1", "mac": "02:00:00:00:00:99"}))?.refused(100)?;
+    ensure!(told.contains("hardware address 02:00:00:00:00:99"), "{told}");
+    let told = attach(&sandbox, &extra, &json!({"ifname": "net1", "defaultRoute": ["192.0.2.1"]}))?.refused(7)?;
+    ensure!(told.contains("network \"team/bridge\", interface net1: default route via 192.0.2.1"), "{told}");
+    ensure!(links(&pod)? == ["eth0"] && held(&node, "bridge").is_empty());
+    sandbox.check(&added.json)?.ok()?;
+    // What plugins heed by CNI_ARGS counts.
+    let asked = json!({"ifname": "net1", "ips": ["10.77.1.99"], "cniArgs": "IP=10.77.1.99"});
+    let got = attach(&sandbox, &extra, &asked)?.ok()?;
+    ensure!(got.json["ips"][0]["address"] == "10.77.1.99/24", "{}", got.json);
+    sandbox.del()?.ok()?;
+    nothing_left(&node, &[&pod])
+}
