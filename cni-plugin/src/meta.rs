@@ -12,6 +12,7 @@ mod exec;
 mod gc;
 mod hostfiles;
 mod inside;
+mod multus;
 mod network;
 mod plan;
 mod record;

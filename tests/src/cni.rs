@@ -55,8 +55,13 @@ impl<'a> Cni<'a> {
 
     /// Runs the plugin once.
     pub fn call(self, call: &Call<'_>) -> anyhow::Result<Outcome> {
+        self.call_of(&binary("nsm-cni")?, call)
+    }
+
+    /// Runs another plugin once, as it is run by a runtime that has ours beside it.
+    pub fn call_of(self, program: &Path, call: &Call<'_>) -> anyhow::Result<Outcome> {
         let began = Instant::now();
-        let child = self.start(call)?;
+        let child = self.start_of(program, call)?;
         let output = child.wait_with_output()?;
         let took = began.elapsed();
         let stdout = String::from_utf8(output.stdout).context("standard output")?;
@@ -71,9 +76,13 @@ impl<'a> Cni<'a> {
 
     /// Starts the plugin, for tests in which it does not come to its end.
     pub fn start(self, call: &Call<'_>) -> anyhow::Result<Child> {
-        let program = binary("nsm-cni")?;
-        let mut command = bare(&program);
-        command.env("CNI_COMMAND", call.command).env("CNI_PATH", program.parent().unwrap_or(Path::new("/")));
+        self.start_of(&binary("nsm-cni")?, call)
+    }
+
+    fn start_of(self, program: &Path, call: &Call<'_>) -> anyhow::Result<Child> {
+        let ours = binary("nsm-cni")?;
+        let mut command = bare(program);
+        command.env("CNI_COMMAND", call.command).env("CNI_PATH", ours.parent().unwrap_or(Path::new("/")));
         for (name, value) in [("CNI_CONTAINERID", call.container), ("CNI_IFNAME", call.ifname), ("CNI_ARGS", call.args)]
         {
             if !value.is_empty() {

@@ -5,6 +5,7 @@ use nsm_npwg::Meta;
 
 use super::{
     add::{conf, of_pod},
+    multus,
     network::Sandbox,
     plan,
     record::{Found, Store},
@@ -32,6 +33,9 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
             undo::one_of(&checked.filter_map(Result::err).collect::<Vec<_>>())
         }
         Found::Nothing | Found::Damaged(_) => {
+            if let Some(pod) = multus::pod(&meta.cni_dir, &call.env.container_id, &call.env.ifname, meta.version) {
+                return of_multus(call, meta, &pod);
+            }
             let args = Args::parse(&call.env.args)?;
             let first = plan::first(call, meta, &args)?;
             let search = search(&meta.bin_dir);
@@ -44,4 +48,13 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     networks?;
     let conf = conf(meta, before.clone());
     check::services(call, &conf, &of_pod(meta), before.clone().convert(Version::NEWEST))
+}
+
+/// Of a pod that Multus made: what Multus recorded no result of cannot be compared.
+fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod) -> Result<(), Error> {
+    let search = search(&meta.bin_dir);
+    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    let known = pod.networks.iter().filter_map(|network| Some((network, pod.results.get(&network.ifname)?)));
+    let errors: Vec<Error> = known.filter_map(|(network, result)| network.check(sandbox, result).err()).collect();
+    undo::one_of(&errors)
 }

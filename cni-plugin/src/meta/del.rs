@@ -1,13 +1,14 @@
 //! DEL: what the record says, in reverse order, with exactly what ADD got.
 //!
 //! Guarantees: neither agent nor cluster is needed for networks. The record stays until all of it is gone; a repeated DEL repeats
-//! what is left. Without a record the configuration's own first network is ended, and it is told that more may be left.
+//! what is left. A pod that Multus made is ended by Multus's records. Without any the configuration's own first network is ended, and it is told that more may be left.
 
 use nsm_cni_types::{Args, Error};
 use nsm_npwg::{Chosen, Meta};
 
 use super::{
     add::of_pod,
+    multus,
     network::Sandbox,
     plan,
     record::{Found, Held, Progress, Record, Store},
@@ -60,8 +61,20 @@ fn recorded(call: &Call, held: &Held, mut record: Record, progress: &Progress) -
     undo::one_of(&left.errors)
 }
 
+/// What Multus recorded, of a pod that it made.
+fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod) -> Result<(), Error> {
+    let search = search(&meta.bin_dir);
+    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    undo::one_of(&undo::all(&pod.networks, &pod.results, sandbox).errors)?;
+    pod.forget();
+    Ok(())
+}
+
 /// What the configuration itself says that the container has: its first network.
 fn unrecorded(call: &Call, meta: &Meta) -> Result<(), Error> {
+    if let Some(pod) = multus::pod(&meta.cni_dir, &call.env.container_id, &call.env.ifname, meta.version) {
+        return of_multus(call, meta, &pod);
+    }
     let args = Args::parse(&call.env.args).unwrap_or_default();
     let certain = match &meta.default {
         Chosen::ClusterNetwork(name) => name.contains('/'),

@@ -8,12 +8,16 @@ use nsm_cni_types::{Attachment, Error, Lenient, code};
 use nsm_npwg::Meta;
 
 use super::{
+    multus,
     network::{Network, Sandbox},
     plan,
     record::{Found, Held, Progress, Record, Store},
     search, undo,
 };
 use crate::{Call, gc};
+
+/// The first interface of a pod where nothing else is known: what container runtimes call it.
+const FIRST: &str = "eth0";
 
 pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     let valid = Lenient::valid_attachments(&call.stdin)?;
@@ -30,6 +34,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     }
     store.sweep();
     if let Some(valid) = &valid {
+        errors.extend(of_multus(meta, valid));
         errors.extend(of_plugins(meta, &store, valid));
     }
     errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
@@ -61,11 +66,35 @@ fn end(held: &Held, mut record: Record, progress: &Progress) -> Result<(), Error
     undo::one_of(&left.errors)
 }
 
+/// Pods that Multus made and the runtime no longer knows.
+fn of_multus(meta: &Meta, valid: &[Attachment]) -> Vec<Error> {
+    let search = search(&meta.bin_dir);
+    let mut errors = Vec::new();
+    for container in multus::containers(&meta.cni_dir) {
+        if valid.iter().any(|one| one.container_id == container) {
+            continue;
+        }
+        let Some(pod) = multus::pod(&meta.cni_dir, &container, FIRST, meta.version) else { continue };
+        let sandbox = Sandbox { container_id: &container, netns: "", search: &search };
+        let left = undo::all(&pod.networks, &pod.results, sandbox);
+        if left.errors.is_empty() {
+            eprintln!("nsm-cni: GC freed container={container}, which Multus made");
+            pod.forget();
+        }
+        errors.extend(left.errors);
+    }
+    errors
+}
+
 /// GC of each network's plugins.
 fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment]) -> Vec<Error> {
     let (records, unread) = store.all();
     let search = search(&meta.bin_dir);
     let (everybodys, mut errors) = plan::everybodys(meta);
+    let multus: Vec<(String, multus::Pod)> = multus::containers(&meta.cni_dir)
+        .into_iter()
+        .filter_map(|container| Some((container.clone(), multus::pod(&meta.cni_dir, &container, FIRST, meta.version)?)))
+        .collect();
     let mut seen: Vec<&Network> = Vec::new();
     let added = records.iter().flat_map(|record| &record.networks);
     for (place, network) in everybodys.iter().chain(added).enumerate() {
@@ -83,6 +112,10 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment]) -> Vec<Error> {
             continue;
         }
         let mut all = attached(&records, &network.list.name);
+        for (container, pod) in &multus {
+            let of_it = pod.networks.iter().filter(|other| other.list.name == network.list.name);
+            all.extend(of_it.map(|other| Attachment { container_id: container.clone(), ifname: other.ifname.clone() }));
+        }
         all.extend(valid.iter().filter(|one| first && !all.contains(one)).cloned().collect::<Vec<_>>());
         errors.extend(network.gc(&search, &all));
     }

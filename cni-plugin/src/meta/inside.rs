@@ -61,48 +61,23 @@ impl Inside {
         }
         let mut socket = NetnsSocket::open(&self.0).map_err(failed)?;
         let there = socket.default_routes().map_err(failed)?;
+        // A network has one interface in the pod by its name; plugins that make others are asked what they made.
+        let mut indices = Vec::new();
+        for (claim, result) in claims.iter().zip(&*results) {
+            indices.push(self.indices(&claim.network.ifname, result)?);
+        }
         let mut removed = Vec::new();
-        let given = self.give_all(&mut socket, claims, results, &there, &mut removed);
+        let given = give_all(&mut socket, claims, results, &there, &indices, &mut removed);
         if given.is_err() {
+            // Of one that was spread over networks, the part of the network that was there first.
+            let place = |hop: &Hop| indices.iter().position(|of_network| of_network.contains(&hop.index));
+            removed.sort_by_key(|(_, hop)| place(hop));
             for (route, hop) in removed {
                 // Where it is not gone, or another has come, there is nothing better to do.
                 let _ = socket.add_default_route(route.family, hop, route.metric);
             }
         }
         given
-    }
-
-    fn give_all<'a>(
-        &self,
-        socket: &mut NetnsSocket,
-        claims: &[Claim<'_>],
-        results: &mut [Value],
-        there: &'a [DefaultRoute],
-        removed: &mut Vec<(&'a DefaultRoute, Hop)>,
-    ) -> Result<(), Error> {
-        // A network has one interface in the pod by its name; plugins that make others are asked what they made.
-        let mut indices = Vec::new();
-        for (claim, result) in claims.iter().zip(&*results) {
-            indices.push(self.indices(&claim.network.ifname, result)?);
-        }
-        for family in [Family::V4, Family::V6] {
-            let routes: Vec<&DefaultRoute> = there.iter().filter(|route| route.family == family).collect();
-            let owner = owner(claims, family, &routes, &indices);
-            if matches!(owner, Owner::Unknown) {
-                continue;
-            }
-            give(socket, claims, &routes, &indices, (family, &owner), removed)?;
-            for (place, result) in results.iter_mut().enumerate() {
-                match owner {
-                    Owner::Made(owner) if owner == place => {}
-                    Owner::Asked(owner, gateway) if owner == place => tell_gateway(result, family, gateway),
-                    Owner::Made(_) | Owner::Asked(..) | Owner::Nobody | Owner::Unknown => {
-                        forget_default(result, family);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The links that a network made; that of its own name is the last.
@@ -112,6 +87,34 @@ impl Inside {
         let names = made.filter_map(|known| known["name"].as_str()).chain([ifname]);
         Ok(self.0.indices(names).map_err(failed)?.into_iter().flatten().collect())
     }
+}
+
+fn give_all<'a>(
+    socket: &mut NetnsSocket,
+    claims: &[Claim<'_>],
+    results: &mut [Value],
+    there: &'a [DefaultRoute],
+    indices: &[Vec<IfIndex>],
+    removed: &mut Vec<(&'a DefaultRoute, Hop)>,
+) -> Result<(), Error> {
+    for family in [Family::V4, Family::V6] {
+        let routes: Vec<&DefaultRoute> = there.iter().filter(|route| route.family == family).collect();
+        let owner = owner(claims, family, &routes, indices);
+        if matches!(owner, Owner::Unknown) {
+            continue;
+        }
+        give(socket, claims, &routes, indices, (family, &owner), removed)?;
+        for (place, result) in results.iter_mut().enumerate() {
+            match owner {
+                Owner::Made(owner) if owner == place => {}
+                Owner::Asked(owner, gateway) if owner == place => tell_gateway(result, family, gateway),
+                Owner::Made(_) | Owner::Asked(..) | Owner::Nobody | Owner::Unknown => {
+                    forget_default(result, family);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn give<'a>(

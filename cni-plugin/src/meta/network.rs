@@ -60,6 +60,21 @@ pub(crate) struct Sandbox<'a> {
 const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 impl Conflist {
+    /// A list, or one plugin without a list, as somebody recorded it; `version` where it has none.
+    pub(crate) fn of(mut keys: Map<String, Value>, version: Version) -> Option<Self> {
+        let own = keys.get("cniVersion").and_then(Value::as_str).is_some_and(|own| !own.is_empty());
+        if !own {
+            keys.insert("cniVersion".to_owned(), version.as_str().into());
+        }
+        if !keys.contains_key("plugins") {
+            let (name, version) = (keys.get("name").cloned()?, keys.get("cniVersion").cloned()?);
+            let mut list = Map::from_iter([("name".to_owned(), name), ("cniVersion".to_owned(), version)]);
+            list.insert("plugins".to_owned(), Value::Array(vec![Value::Object(keys)]));
+            keys = list;
+        }
+        serde_json::from_value(Value::Object(keys)).ok()
+    }
+
     /// The version of its results.
     ///
     /// # Errors

@@ -5,14 +5,18 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 
 use crate::config::MAIN_TABLE;
 use crate::error::Subject;
 use crate::transport::Request;
 use crate::{Error, Family, IfIndex, NetnsSocket, message};
+
+/// Kinds of messages (linux/rtnetlink.h).
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
 
 /// A default route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +43,11 @@ pub struct Hop {
 impl NetnsSocket {
     /// All of them, IPv4 before IPv6.
     pub fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, Error> {
-        self.both_families(Subject::Route, "list routes", message::read_default_route, |family| {
+        const LIST: &str = "list routes";
+        self.of_both_families(LIST, message::read_default_route, |family| {
             let mut message = RouteMessage::default();
             message.header.address_family = family.into();
-            RouteNetlinkMessage::GetRoute(message)
+            Request::of(RTM_GETROUTE, &message, 0, Subject::Route, LIST)
         })
     }
 
@@ -55,8 +60,8 @@ impl NetnsSocket {
         if let [hop] = &*route.hops {
             message.attributes.push(RouteAttribute::Oif(hop.index.get()));
         }
-        let message = RouteNetlinkMessage::DelRoute(message);
-        self.removals(&[Request::change(message, 0, Subject::Route, "remove a default route")])
+        let request = Request::of(RTM_DELROUTE, &message, NLM_F_ACK, Subject::Route, "remove a default route");
+        self.removals(&[request])
     }
 
     /// Adds one through a next hop. Its gateway must be on the link, unless the hop says that it is.
@@ -75,8 +80,8 @@ impl NetnsSocket {
             Some(gateway) => format!("add default route via {gateway}"),
             None => "add default route".to_owned(),
         };
-        let message = RouteNetlinkMessage::NewRoute(message);
-        let request = Request::change(message, NLM_F_CREATE | NLM_F_EXCL, Subject::Route, operation);
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK;
+        let request = Request::of(RTM_NEWROUTE, &message, flags, Subject::Route, operation);
         self.transport().change(request)
     }
 }

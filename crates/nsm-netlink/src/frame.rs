@@ -12,7 +12,7 @@ use nix::errno::Errno;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// Length of a message's header, which an acknowledgement repeats.
-const HEADER_BYTES: usize = 16;
+pub(crate) const HEADER_BYTES: usize = 16;
 
 /// One message of a datagram.
 pub(crate) struct Frame<'a> {

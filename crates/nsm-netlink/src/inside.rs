@@ -128,16 +128,25 @@ impl NetnsSocket {
         })
     }
 
-    pub(crate) fn both_families<T>(
+    fn both_families<T>(
         &mut self,
         subject: Subject,
         operation: &str,
         read: impl Fn(&[u8]) -> Result<Option<T>, DecodeError>,
         ask: impl Fn(Family) -> RouteNetlinkMessage,
     ) -> Result<Vec<T>, Error> {
+        self.of_both_families(operation, read, |family| Request::question(ask(family), subject, operation))
+    }
+
+    pub(crate) fn of_both_families<T>(
+        &mut self,
+        operation: &str,
+        read: impl Fn(&[u8]) -> Result<Option<T>, DecodeError>,
+        ask: impl Fn(Family) -> Request,
+    ) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let bodies: Vec<Body> = match self.transport().dump(Request::question(ask(family), subject, operation)) {
+            let bodies: Vec<Body> = match self.transport().dump(ask(family)) {
                 // A kernel without IPv6 has no such table.
                 Err(Error::Refused(refusal))
                     if family == Family::V6 && matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) =>

@@ -12,9 +12,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -22,7 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Subject;
-use crate::frame::{Content, Frames, Refused};
+use crate::frame::{Content, Frames, HEADER_BYTES, Refused};
 use crate::{Error, Refusal, sys};
 
 /// How long answers are waited for: far longer than the kernel needs, short enough to end.
@@ -40,7 +38,8 @@ const DUMP_ATTEMPTS: u32 = 8;
 /// A message to the kernel, and what it is for.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) message: RouteNetlinkMessage,
+    kind: u16,
+    body: Vec<u8>,
     /// Beyond `NLM_F_REQUEST`.
     pub(crate) flags: u16,
     /// "add route 10.0.0.0/8": completes "cannot …".
@@ -50,18 +49,33 @@ pub(crate) struct Request {
 
 impl Request {
     /// A change, acknowledged by the kernel.
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for this request")]
     pub(crate) fn change(
         message: RouteNetlinkMessage,
         flags: u16,
         subject: Subject,
         operation: impl Into<String>,
     ) -> Self {
-        Self { message, flags: flags | NLM_F_ACK, operation: operation.into(), subject }
+        Self::of(message.message_type(), &message, flags | NLM_F_ACK, subject, operation)
     }
 
     /// A question with one message as its answer.
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for this request")]
     pub(crate) fn question(message: RouteNetlinkMessage, subject: Subject, operation: impl Into<String>) -> Self {
-        Self { message, flags: 0, operation: operation.into(), subject }
+        Self::of(message.message_type(), &message, 0, subject, operation)
+    }
+
+    /// A message of one kind (`RTM_…`): who sends no others links nothing of them.
+    pub(crate) fn of(
+        kind: u16,
+        message: &impl Emitable,
+        flags: u16,
+        subject: Subject,
+        operation: impl Into<String>,
+    ) -> Self {
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
+        Self { kind, body, flags, operation: operation.into(), subject }
     }
 
     fn refusal(&self, answer: Refused) -> Refusal {
@@ -164,15 +178,16 @@ impl Transport {
         let mut datagram = Vec::new();
         for request in batch {
             self.sequence = self.sequence.wrapping_add(1);
-            let mut header = NetlinkHeader::default();
-            header.flags = NLM_F_REQUEST | request.flags;
-            header.sequence_number = self.sequence;
-            let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.message.clone()));
-            message.finalize();
-            let start = datagram.len();
-            let len = message.buffer_len();
-            datagram.resize(start + len.next_multiple_of(NLMSG_ALIGNTO.into()), 0);
-            message.serialize(&mut datagram[start..start + len]);
+            let len = HEADER_BYTES + request.body.len();
+            let whole = u32::try_from(len).map_err(|_| malformed(&request.operation, "the request is too long"))?;
+            datagram.extend(whole.to_ne_bytes());
+            datagram.extend(request.kind.to_ne_bytes());
+            datagram.extend((NLM_F_REQUEST | request.flags).to_ne_bytes());
+            datagram.extend(self.sequence.to_ne_bytes());
+            // The port: the kernel knows it.
+            datagram.extend([0; 4]);
+            datagram.extend(&request.body);
+            datagram.resize(datagram.len().next_multiple_of(NLMSG_ALIGNTO.into()), 0);
         }
         let kernel = SocketAddr::new(0, 0);
         let operation = batch.first().map_or_else(String::new, |request| request.operation.clone());

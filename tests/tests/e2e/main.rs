@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         networks::records_that_are_lost,
         networks::gc_by_the_runtimes_list,
         networks::status_of_all,
+        networks::made_by_multus,
         networks::a_failure_undoes_all,
         networks::what_is_not_undone_is_owed,
         networks::a_second_add_changes_nothing,

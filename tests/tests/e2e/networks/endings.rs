@@ -3,10 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use nsm_lab::Node;
+use nsm_lab::{Node, runner};
 use serde_json::json;
 
-use super::{Sandbox, bridge, calls, held, links, list, nothing_left, ptp, recorder, records, write};
+use super::{Sandbox, bin_dir, bridge, calls, held, links, list, nothing_left, ptp, recorder, records, write};
 
 /// The configuration has changed, its file is gone, the machine was started again: DEL still gets what ADD got.
 pub(crate) fn del_gets_what_add_got() -> anyhow::Result<()> {
@@ -156,4 +156,46 @@ pub(crate) fn status_of_all() -> anyhow::Result<()> {
     let told = status(of(list("old", &[json!({"type": "missing"})]))?)?.refused(50)?;
     ensure!(told.contains("plugin missing"), "{told}");
     Ok(())
+}
+
+/// A pod that Multus itself made is checked and ended from Multus's records, with its conflist's keys, and nothing of them stays.
+pub(crate) fn made_by_multus() -> anyhow::Result<()> {
+    let multus = bin_dir()?.join("multus");
+    if !multus.is_file() {
+        return Err(
+            runner::Skip(format!("{} is not there: `cargo xtask test kubelet` builds it", multus.display())).into()
+        );
+    }
+    let node = Node::create("node-1")?;
+    let pods = [node.pod("one")?, node.pod("two")?];
+    let delegates = json!([list("ptp", &[ptp(&node), recorder(&node)]), list("bridge", &[bridge(&node)])]);
+    let made = pods.iter().map(|pod| -> anyhow::Result<_> {
+        let sandbox = Sandbox::of(&node, pod, &json!({"delegates": delegates}))?;
+        let mut theirs = json!({"type": "multus", "logToStderr": false});
+        for key in ["cniVersion", "name", "binDir", "cniDir", "delegates"] {
+            theirs[key] = sandbox.conf[key].clone();
+        }
+        let added = node.cni().call_of(&multus, &sandbox.call_with("ADD", &theirs))?.ok()?;
+        Ok((sandbox, added.json))
+    });
+    let made = made.collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(held(&node, "ptp").len() == 2 && held(&node, "bridge").len() == 2 && links(&pods[0])? == ["eth0", "net1"]);
+    let [(one, added), (two, _)] = &made[..] else { anyhow::bail!("{} pods", made.len()) };
+    one.check(added)?.ok()?;
+    one.del()?.ok()?;
+    ensure!(held(&node, "ptp").len() == 1 && held(&node, "bridge").len() == 1 && links(&pods[0])?.is_empty());
+    let del = calls(&node)?.pop().context("no call")?;
+    ensure!(
+        del["command"] == "DEL" && del["conf"]["log"].is_string() && del["conf"]["prevResult"].is_object(),
+        "{del}"
+    );
+    // What the runtime still knows stays, the rest goes.
+    let mut conf = two.conf.clone();
+    conf["cniVersion"] = "1.1.0".into();
+    node.cni().gc(&conf, Some(&[("two", "eth0")]))?.ok()?;
+    ensure!(held(&node, "ptp").len() == 1 && held(&node, "bridge").len() == 1);
+    node.cni().gc(&conf, Some(&[]))?.ok()?;
+    let left: Vec<_> = fs::read_dir(node.dir().join("cni"))?.flatten().filter(|entry| entry.path().is_file()).collect();
+    ensure!(left.is_empty() && fs::read_dir(node.dir().join("cni/results"))?.count() == 0, "{left:?}");
+    nothing_left(&node, &[])
 }
