@@ -37,6 +37,9 @@ pub(crate) fn plugin() -> anyhow::Result<()> {
             "--",
             "-C",
             "target-feature=+crt-static",
+            // Relocations in their short form: a linker that does not know it says so and goes on.
+            "-C",
+            "link-arg=-Wl,-z,pack-relative-relocs",
         ]),
         BUILD,
     )?;

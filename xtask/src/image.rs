@@ -163,7 +163,8 @@ fn build(architecture: Architecture, quick: bool) -> Result<String, Failed> {
 
 /// Static, as the image has no libraries; and the same wherever the sources lie.
 fn flags() -> String {
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let mut flags =
+        ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"].map(str::to_owned).to_vec();
     let cargo_home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     flags.extend(cargo_home.ok().map(|home| format!("--remap-path-prefix={home}=/cargo")));

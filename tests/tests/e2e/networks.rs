@@ -5,6 +5,7 @@ mod endings;
 mod failures;
 mod routes;
 mod running;
+mod services;
 mod whole;
 
 use std::fs;
@@ -19,6 +20,7 @@ pub(crate) use endings::*;
 pub(crate) use failures::*;
 pub(crate) use routes::*;
 pub(crate) use running::*;
+pub(crate) use services::*;
 pub(crate) use whole::*;
 
 /// Where the plugins of the CNI project are.
