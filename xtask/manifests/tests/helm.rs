@@ -42,9 +42,14 @@ fn template(args: &[&str]) -> Vec<Value> {
     objects(&helm(&[&fixed, args].concat()))
 }
 
-fn arguments(objects: &[Value]) -> Vec<String> {
+/// What the agent's pods are.
+fn pod(objects: &[Value]) -> &Value {
     let set = objects.iter().find(|object| object["kind"] == "DaemonSet").expect("no DaemonSet");
-    let args = set["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    &set["spec"]["template"]["spec"]
+}
+
+fn arguments(objects: &[Value]) -> Vec<String> {
+    let args = pod(objects)["containers"][0]["args"].as_array().unwrap();
     args.iter().map(|arg| arg.as_str().unwrap().to_owned()).collect()
 }
 
@@ -79,6 +84,25 @@ fn values_become_what_they_say() {
         assert!(arguments.iter().any(|argument| argument == flag), "{flag}: {arguments:?}");
     }
     assert!(rendered.iter().all(|object| object["kind"] != "ValidatingAdmissionPolicy"));
+}
+
+/// Nothing comes in the place of the host's processes, and nothing else goes with them: no capability is there for them alone.
+#[test]
+fn without_the_hosts_processes() {
+    let mut with = template(&[]);
+    let without = template(&["--set", "hostPID=false"]);
+    assert_eq!(pod(&with)["hostPID"], true);
+    for field in ["hostPID", "hostIPC", "shareProcessNamespace"] {
+        assert!(pod(&without).get(field).is_none(), "{field} in {}", pod(&without));
+    }
+    let added = &pod(&without)["containers"][0]["securityContext"]["capabilities"];
+    assert_eq!(added["drop"], serde_json::json!(["ALL"]));
+    for of_processes in ["SYS_PTRACE", "KILL"] {
+        assert!(!added["add"].as_array().unwrap().contains(&of_processes.into()), "{added}");
+    }
+    let set = with.iter_mut().find(|object| object["kind"] == "DaemonSet").unwrap();
+    set["spec"]["template"]["spec"].as_object_mut().unwrap().remove("hostPID");
+    assert_eq!(with, without);
 }
 
 #[test]
