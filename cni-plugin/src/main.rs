@@ -6,6 +6,14 @@
 //!
 //! Error codes: the specification's (1, 2, 4 to 8, 11, 50), and from 100 on those of [`nsm_cni_types::code`].
 
+/// In the place of the standard library's, which panics when nobody reads: a runtime that ended must not cut a call in half.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        std::writeln!(std::io::stderr(), $($words)*).ok();
+    }};
+}
+
 mod add;
 mod agent;
 mod check;

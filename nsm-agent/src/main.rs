@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(config::Error::Flags(error)) => error.exit(),
         Err(config::Error::Mistakes(mistakes)) => {
-            eprintln!("{mistakes}");
+            let _ = writeln!(std::io::stderr(), "{mistakes}");
             return ExitCode::from(2);
         }
     };
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nsm-agent: {error:#}");
+            let _ = writeln!(std::io::stderr(), "nsm-agent: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+/// In the place of the standard library's, which panics when nobody reads: what was done is not undone by it, nor the exit code.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        std::writeln!(std::io::stderr(), $($words)*).ok();
+    }};
+}
+
 mod agent;
 mod apply;
 mod check;

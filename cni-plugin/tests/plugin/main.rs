@@ -159,6 +159,26 @@ fn an_agent_that_is_away_owes_no_time() {
     assert_eq!(call("STATUS", &place.conf("1.1.0", json!({}))).json["code"], 50);
 }
 
+/// The runtime was killed while it waited for the plugin.
+#[test]
+fn nobody_has_to_read_its_warnings() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nsm-cni"))
+        .env_clear()
+        .envs([("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "net1"), ("CNI_PATH", "/opt/cni/bin")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let conf = place.conf("1.0.0", json!({"unknown": 1})).to_string();
+    child.stdin.take().unwrap().write_all(conf.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.notes().len(), 1);
+}
+
 #[test]
 fn a_del_that_cannot_be_noted_says_so() {
     let place = Place::new();

@@ -1,7 +1,9 @@
 //! Prints `deploy/crds.yaml`.
 #![forbid(unsafe_code)]
 
+use std::io::Write;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", nsm_crds::yaml()?);
+    std::io::stdout().write_all(nsm_crds::yaml()?.as_bytes())?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 mod ping;
 mod settings;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -65,7 +65,8 @@ async fn connect(client: &Client, settings: &Settings) -> anyhow::Result<()> {
         let id = id(settings, at);
         let connection =
             insist(client, url, &id).await.with_context(|| format!("cannot connect to {}", url.service))?;
-        println!("{}", line(&url.service, &connection));
+        // The connection is kept up, whether or not somebody goes on reading.
+        let _ = writeln!(std::io::stdout(), "{}", line(&url.service, &connection));
     }
     tracing::info!(connections = settings.services.len(), "ready");
     Ok(())

@@ -7,7 +7,10 @@
 mod settings;
 mod stop;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use nsm_sdk::settings::Mistakes;
 
@@ -24,7 +27,7 @@ pub async fn main<S>(
     let (common, own) = match settings {
         Ok(settings) => settings,
         Err(mistakes) => {
-            eprintln!("{mistakes}");
+            let _ = writeln!(std::io::stderr(), "{mistakes}");
             return ExitCode::from(2);
         }
     };

@@ -77,13 +77,39 @@ pub(crate) fn policies_of_a_pod_end_with_del() -> anyhow::Result<()> {
 
 /// A client that is no plugin.
 fn nsc(node: &Node, pod: &Pod, lifetime: &str) -> anyhow::Result<Program> {
+    Program::start("nsc", &mut client(node, lifetime)?, pod.namespace(), &node.dir().join("nsc.log"))
+}
+
+fn client(node: &Node, lifetime: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(binary("nsc")?);
     command
         .env("NSM_CONNECT_TO", format!("unix://{}", node.nsm_socket().display()))
         .env("NSM_NETWORK_SERVICES", format!("kernel://{SERVICE}/{IFNAME}"))
         .env("NSM_REQUEST_TIMEOUT", "2s")
         .env("NSM_MAX_TOKEN_LIFETIME", lifetime);
-    Program::start("nsc", &mut command, pod.namespace(), &node.dir().join("nsc.log"))
+    Ok(command)
+}
+
+/// As in `nsc | head`.
+pub(crate) fn a_client_goes_on_when_nobody_reads_its_output() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = generous(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let log = node.dir().join("nsc.log");
+    let mut command = client(&node, "10m")?;
+    let mut client = Program::start_by("nsc", &mut command, &log, |command| {
+        command.stdout(writer);
+        pod.namespace().run(|| command.spawn())
+    })?;
+    // The last that it says, after what it could not print.
+    eventually("a client that is ready", SOON, || Ok(client.log()), |log| log.contains("ready"))?;
+    client.still_runs()?;
+    eventually("the policy", SOON, || rules(&pod), |found| has_the_policy(found))?;
+    client.stop()?;
+    node.nothing_left(&before)
 }
 
 pub(crate) fn policies_of_a_client_end_with_its_connection() -> anyhow::Result<()> {

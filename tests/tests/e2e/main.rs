@@ -109,6 +109,7 @@ fn main() -> ExitCode {
         check::the_endpoints_neighbour_is_looked_at,
         contexts::policies_of_a_pod_end_with_del,
         contexts::policies_of_a_client_end_with_its_connection,
+        contexts::a_client_goes_on_when_nobody_reads_its_output,
         contexts::name_servers_are_in_the_result,
         contexts::what_the_pod_reaches_is_not_given_again,
         contexts::a_pod_with_thousands_of_routes_is_served,
