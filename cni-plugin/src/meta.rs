@@ -8,6 +8,7 @@ mod add;
 mod change;
 mod check;
 mod del;
+mod devinfo;
 mod exec;
 mod gc;
 mod hostfiles;

@@ -1,6 +1,6 @@
 //! ADD: all networks of a pod, then its network services, or nothing.
 //!
-//! Guarantees: what is refused is refused before anything runs. What is to be made is recorded durably before a plugin runs. On
+//! Guarantees: what is refused is refused before anything runs. What is to be made is recorded before a plugin runs. On
 //! failure what this call made is undone in reverse order, and nothing else; what cannot be undone stays recorded for DEL.
 
 use nsm_cni_types::{Answer, Args, Conf, Error, Mode, OfPod, Version, code};
@@ -8,10 +8,11 @@ use nsm_npwg::Meta;
 use serde_json::Value;
 
 use super::{
+    devinfo,
     inside::{Claim, Inside},
     network::{Network, Sandbox},
     plan::{self, Plan, Wanted},
-    record::{Found, Held, Progress, Record, Store},
+    record::{Found, Held, Progress, Record, Store, Syncing},
     search, settled, undo,
 };
 use crate::{
@@ -38,10 +39,11 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
 
     let mut record = Record::new(&call.env, &call.stdin, &netns, &meta.bin_dir);
     record.networks = plan.networks.iter().map(|one| one.network.clone()).collect();
-    held.put(&record)?;
+    // Without a record DEL can end the first network that the configuration itself has, and no other.
+    let syncing = if plan.by_agent { held.put(&record).map(|()| None)? } else { Some(held.begin(&record)?) };
     let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
     let mut attempt = Attempt { held: &held, record, progress: Progress::begun(), sandbox, begun: 0 };
-    let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
+    let answered = attempt.networks(&plan.networks, &inside, syncing).and_then(|()| {
         let answer = attempt.answer(call.stdin.version)?;
         services(call, meta, args.clone(), &netns, answer, &attempt)
     });
@@ -116,11 +118,17 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn networks(&mut self, wanted: &[Wanted], inside: &Inside) -> Result<(), Error> {
+    fn networks(&mut self, wanted: &[Wanted], inside: &Inside, mut syncing: Option<Syncing>) -> Result<(), Error> {
         let mut results = Vec::new();
         for one in wanted {
             self.begun += 1;
-            let result = one.network.add(self.sandbox)?;
+            if let Some(device) = &one.device {
+                devinfo::offer(device, &one.network, self.sandbox.container_id);
+            }
+            let made = one.network.add(self.sandbox);
+            // The disk worked meanwhile.
+            syncing.take().map_or(Ok(()), Syncing::done)?;
+            let result = made?;
             one.verify(&result)?;
             if wanted.len() > 1 {
                 self.progress.results.insert(one.network.ifname.clone(), result.clone());

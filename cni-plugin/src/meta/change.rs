@@ -7,6 +7,7 @@ use nsm_cni_types::{Answer, Error, code};
 use nsm_npwg::{Attach, Detach, Meta};
 
 use super::{
+    devinfo,
     inside::{Claim, Inside},
     network::Sandbox,
     plan,
@@ -51,6 +52,9 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     record.networks.push(wanted.network.clone());
     held.put(&record)?;
 
+    if let Some(device) = &wanted.device {
+        devinfo::offer(device, &wanted.network, sandbox.container_id);
+    }
     let made = wanted.network.add(sandbox).and_then(|result| {
         wanted.verify(&result)?;
         progress.results.insert(attach.ifname.clone(), result);
@@ -109,6 +113,7 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Er
     let search = search(&record.bin_dir);
     let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
     record.networks[place].del(sandbox, progress.results.get(&detach.ifname))?;
+    devinfo::remove(&record.networks[place], sandbox.container_id);
     record.networks.remove(place);
     progress.results.remove(&detach.ifname);
     held.put(&record)?;

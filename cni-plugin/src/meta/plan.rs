@@ -11,6 +11,7 @@ use nsm_proto::cni::{NetworkAnnotations, PlanRequest, PlannedNetwork};
 use serde_json::{Map, Value, json};
 
 use super::{
+    devinfo::{self, Device},
     hostfiles,
     network::{Conflist, Network},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Wanted {
     /// What the result must have.
     pub(crate) ips: Vec<String>,
     pub(crate) mac: Option<String>,
+    /// The device that it is about.
+    pub(crate) device: Option<Device>,
 }
 
 /// All networks of a pod.
@@ -56,6 +59,7 @@ struct Planned {
     default_route: Option<Vec<IpAddr>>,
     ips: Vec<String>,
     mac: Option<String>,
+    resource: Option<String>,
 }
 
 impl From<nsm_npwg::Planned> for Planned {
@@ -71,6 +75,7 @@ impl From<nsm_npwg::Planned> for Planned {
             default_route: one.default_route,
             ips: one.ips,
             mac: one.mac,
+            resource: one.resource_name,
         }
     }
 }
@@ -87,7 +92,7 @@ pub(crate) fn of(call: &Call, meta: &Meta, args: &Args) -> Result<Plan, Error> {
     let planned = if by_agent { ask(call, meta, args, asked.as_ref())? } else { alone(meta, &call.env.ifname, args)? };
     let mut networks = Vec::new();
     for (place, one) in planned.into_iter().enumerate() {
-        networks.push(wanted(&call.env.args, meta, one, place == 0)?);
+        networks.push(wanted(of_call(call), meta, one, place == 0)?);
     }
     networks.extend(auxiliary(call, meta, networks.len())?);
     Ok(Plan { networks, by_agent })
@@ -97,7 +102,7 @@ pub(crate) fn of(call: &Call, meta: &Meta, args: &Args) -> Result<Plan, Error> {
 pub(crate) fn first(call: &Call, meta: &Meta, args: &Args) -> Result<Network, Error> {
     let planned = alone(meta, &call.env.ifname, args)?.into_iter().next();
     let planned = planned.ok_or_else(|| invalid("the configuration has no network"))?;
-    wanted(&call.env.args, meta, planned, true).map(|one| one.network)
+    wanted(of_call(call), meta, planned, true).map(|one| one.network)
 }
 
 /// The networks that every pod gets, as far as the host knows them; and what is wrong with the others.
@@ -110,7 +115,7 @@ pub(crate) fn everybodys(meta: &Meta) -> (Vec<Network>, Vec<Error>) {
     for (place, one) in planned.into_iter().enumerate() {
         // An object, if the host has no such file.
         let is_name = matches!(&one.source, Source::File(text) if !text.contains('/'));
-        match wanted("", meta, one, place == 0) {
+        match wanted(("", ""), meta, one, place == 0) {
             Ok(one) => networks.push(one.network),
             Err(_) if is_name => {}
             Err(error) => errors.push(error),
@@ -197,7 +202,7 @@ fn no_plan(meta: &Meta, is_asked: bool, failure: Failure) -> Error {
 /// One network of a pod that runs.
 pub(crate) fn one(call: &Call, meta: &Meta, attach: Attach) -> Result<Wanted, Error> {
     let planned = nsm_npwg::Planned::try_from(attach).map_err(invalid)?;
-    wanted(&call.env.args, meta, planned.into(), false)
+    wanted(of_call(call), meta, planned.into(), false)
 }
 
 fn planned(one: PlannedNetwork) -> Result<Planned, String> {
@@ -224,12 +229,18 @@ fn planned(one: PlannedNetwork) -> Result<Planned, String> {
         default_route: one.takes_default_route.then_some(default_route),
         ips: one.ips,
         mac: some(one.mac),
+        resource: some(one.resource_name),
         ifname: one.ifname,
         name: one.name,
     })
 }
 
-fn wanted(given: &str, meta: &Meta, planned: Planned, is_default: bool) -> Result<Wanted, Error> {
+/// Container and CNI_ARGS.
+fn of_call(call: &Call) -> (&str, &str) {
+    (&call.env.container_id, &call.env.args)
+}
+
+fn wanted((container, given): (&str, &str), meta: &Meta, planned: Planned, is_default: bool) -> Result<Wanted, Error> {
     let list = match planned.source {
         Source::List(list) => list,
         Source::File(text) => {
@@ -242,6 +253,9 @@ fn wanted(given: &str, meta: &Meta, planned: Planned, is_default: bool) -> Resul
     // Section 7.5: what the runtime says is for the first network alone.
     let mut capability_args = if is_default { meta.runtime_config.clone() } else { Map::new() };
     capability_args.extend(planned.completion.capability_args);
+    let file = devinfo::path(&name, container, &planned.ifname);
+    capability_args.insert(devinfo::CAPABILITY.to_owned(), file.to_string_lossy().into());
+    let device = planned.resource.zip(planned.completion.device_id).map(|(resource, id)| Device { resource, id });
     let mut network = Network {
         name,
         ifname: planned.ifname,
@@ -251,7 +265,7 @@ fn wanted(given: &str, meta: &Meta, planned: Planned, is_default: bool) -> Resul
         follows_nothing: false,
     };
     network.capability_args.retain(|name, _| network.list.declares(name));
-    Ok(Wanted { network, default_route: planned.default_route, ips: planned.ips, mac: planned.mac })
+    Ok(Wanted { network, default_route: planned.default_route, ips: planned.ips, mac: planned.mac, device })
 }
 
 /// A list as it is recorded: with a version, as an ADD and its DEL may see different configurations around it.
@@ -299,7 +313,7 @@ fn auxiliary(call: &Call, meta: &Meta, place: usize) -> Result<Option<Wanted>, E
         list: conflist(&list, meta)?,
         follows_nothing: true,
     };
-    Ok(Some(Wanted { network, default_route: None, ips: Vec::new(), mac: None }))
+    Ok(Some(Wanted { network, default_route: None, ips: Vec::new(), mac: None, device: None }))
 }
 
 /// Waits for the file by which the cluster's network says that it is ready.

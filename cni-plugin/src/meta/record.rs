@@ -1,7 +1,8 @@
 //! What an ADD is about to make, on disk before it makes anything: `<cniDir>/nsm-cni/`, for each attachment its record and what its
 //! networks have answered.
 //!
-//! Guarantees: a record is there whole and durably, or not at all; who holds an attachment is alone with it, also after the file of
+//! Guarantees: a record is there before the first network is made, and durably before the second is or ADD answers: after a power cut
+//! between the two the first network is all that may have been made, and DEL ends it without a record. Who holds an attachment is alone with it, also after the file of
 //! the lock has gone; a record that cannot be read is set aside, never overwritten. Results need no disk: after a reboot DEL does
 //! without.
 
@@ -271,10 +272,15 @@ impl Held {
     /// Writes the record; on return it outlives a power cut.
     pub(crate) fn put(&self, record: &Record) -> Result<(), Error> {
         let text = serde_json::to_vec(record).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
-        files::put_durably(&self.folder, &self.name, &text).map_err(|error| {
-            let msg = format!("{}: the record cannot be written: {error}", self.path().display());
-            Error::new(code::IO, msg)
-        })
+        files::put_durably(&self.folder, &self.name, &text).map_err(|error| unwritten(&self.path(), &error))
+    }
+
+    /// Writes the record where nothing is recorded yet. It is there at once; on disk it is when what comes back says so.
+    pub(crate) fn begin(&self, record: &Record) -> Result<Syncing, Error> {
+        let text = serde_json::to_vec(record).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
+        let path = self.path();
+        let files = files::put_visibly(&self.folder, &self.name, &text).map_err(|error| unwritten(&path, &error))?;
+        Ok(Syncing { path, thread: thread::spawn(move || files::sync(&files)) })
     }
 
     /// Writes what has been made. DEL does without where that fails.
@@ -318,6 +324,25 @@ impl Held {
     fn lock_path(&self) -> PathBuf {
         self.folder.join(format!(".{}.lock", self.name.trim_end_matches(".json")))
     }
+}
+
+/// A record on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Syncing {
+    path: PathBuf,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
+
+impl Syncing {
+    /// Waits until it is there.
+    pub(crate) fn done(self) -> Result<(), Error> {
+        let synced = self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it panicked")));
+        synced.map_err(|error| unwritten(&self.path, &error))
+    }
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Error {
+    Error::new(code::IO, format!("{}: the record cannot be written: {error}", path.display()))
 }
 
 impl Drop for Held {

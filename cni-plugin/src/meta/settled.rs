@@ -8,7 +8,10 @@ use nsm_cni_types::{Answer, Args, Version};
 use nsm_npwg::Meta;
 use nsm_proto::cni::{SettledNetwork, SettledRequest};
 
-use super::record::{Progress, Record};
+use super::{
+    devinfo,
+    record::{Progress, Record},
+};
 use crate::{
     Call,
     add::pod_of,
@@ -30,7 +33,7 @@ pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progr
             ifname: network.ifname.clone(),
             result: result.to_string(),
             default: place == 0,
-            device_info: String::new(),
+            device_info: devinfo::read(network, &record.container_id),
         })
     };
     let request = SettledRequest {

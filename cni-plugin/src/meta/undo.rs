@@ -5,7 +5,10 @@
 use nsm_cni_types::Error;
 use serde_json::{Map, Value};
 
-use super::network::{Network, Sandbox};
+use super::{
+    devinfo,
+    network::{Network, Sandbox},
+};
 
 /// Networks whose DEL failed, in their order, and why.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(crate) fn all(networks: &[Network], results: &Map<String, Value>, sandbox: S
         if let Err(error) = network.del(sandbox, results.get(&network.ifname)) {
             left.networks.insert(0, network.clone());
             left.errors.push(error);
+        } else {
+            devinfo::remove(network, sandbox.container_id);
         }
     }
     left
