@@ -217,13 +217,11 @@ fn choose(
 }
 
 /// Whether the endpoint that serves such a client is one that the service's matches choose for it. True where nobody can say.
-pub fn fits(directory: &Directory, wanted: Wanted<'_>) -> bool {
+pub fn fits(directory: &Directory, service: &str, labels: &BTreeMap<String, String>, endpoint: &str) -> bool {
     let state = directory.state();
-    let (Some(service), Some(entry)) = (state.service(wanted.service), state.endpoint(wanted.endpoint)) else {
-        return true;
-    };
-    let decision = decide(&service.message, wanted.labels, state.offers(wanted.service));
-    let offered = entry.labels(wanted.service);
+    let (Some(known), Some(entry)) = (state.service(service), state.endpoint(endpoint)) else { return true };
+    let decision = decide(&known.message, labels, state.offers(service));
+    let offered = entry.labels(service);
     let fits = |route: &Route| route.selector.iter().all(|(key, value)| offered.get(key) == Some(value));
     decision.routes.iter().any(fits)
 }

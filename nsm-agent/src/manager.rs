@@ -6,6 +6,7 @@ mod heal;
 mod ids;
 mod lookup;
 mod measured;
+mod misfits;
 mod owed;
 mod recover;
 mod running;
@@ -52,7 +53,10 @@ pub use wires::Wires;
 
 pub use crate::netns::PodsNetns;
 
-use self::measured::Measured;
+use self::{
+    measured::Measured,
+    misfits::{Misfits, Moves},
+};
 use crate::{
     excluded::Excluded,
     forwarder::Forwarders,
@@ -88,6 +92,7 @@ pub struct Manager {
     pub attachments: Records<Attachment>,
     /// Whose turn it is at each of them.
     pub turns: Turns,
+    misfits: Misfits,
     behind_begin: Chain,
     behind_attached: Chain,
     refresh: Refresh,
@@ -141,9 +146,11 @@ impl Manager {
         let (refreshes, by_refreshes) = mpsc::unbounded_channel();
         let turns = Turns::default();
         let wires = Arc::new(Wires::new(connections, attachments.clone(), forwarders, owed.clone(), ids.clone(), hops));
+        let misfits = Misfits::new(endpoints.clone(), clients.clone(), attachments.clone());
         let to_endpoint = chain![Token::client(tokens.clone()), path::Verify, Connect::noted(peers)];
         let behind_begin = chain![
             Token::server(tokens.clone()),
+            Moves { misfits: misfits.clone(), wires: wires.clone() },
             monitor.clone(),
             expiry.clone(),
             Select {
@@ -183,6 +190,7 @@ impl Manager {
             excluded,
             attachments,
             turns,
+            misfits,
             behind_begin,
             behind_attached,
             refresh,

@@ -24,8 +24,8 @@ use crate::files;
 pub use hold::Hold;
 pub use medium::Medium;
 pub use record::{
-    Attachment, AttachmentKey, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd, RoutePolicy,
-    Source,
+    Attachment, AttachmentKey, ChosenBy, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd,
+    RoutePolicy, Source,
 };
 
 /// Version of the files' format. A newer agent reads older ones; an older one refuses newer ones.

@@ -64,9 +64,7 @@ fn the_first_match_that_fits_decides() {
     assert_eq!(names(&directory, &labels([("app", "firewall")])), ["gateway"]);
     assert_eq!(names(&directory, &labels([])), ["firewall-1", "firewall-2"]);
     assert_eq!(names(&directory, &labels([])), ["firewall-2", "firewall-1"], "the next request begins with the next");
-    let fits = |app, endpoint| {
-        fits(&directory, Wanted { service: "s", labels: &labels([("app", app)]), endpoint, client: &Party::Unknown })
-    };
+    let fits = |app, endpoint| fits(&directory, "s", &labels([("app", app)]), endpoint);
     assert!(fits("firewall", "gateway") && !fits("firewall", "firewall-1"));
     assert!(fits("other", "firewall-1") && !fits("other", "gateway"));
     assert!(fits("other", "nobody"), "nobody can say");

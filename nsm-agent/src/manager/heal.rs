@@ -4,7 +4,7 @@
 //! notification; nobody polls. Events only say that it is time to look: what counts is what is found then
 //! (`Healer::trouble`), so that an event that comes late moves nothing and none that comes early is lost. A connection
 //! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends, also when the matches of its network
-//! service change and choose another one (`matches`); the client of any other one gets an UPDATE with state DOWN and decides itself.
+//! service change and choose another one (`matches`, `misfits`); the client of any other one gets an UPDATE with state DOWN and decides itself.
 //! What a pod has that has gone without DEL is ended, by whoever ends attachments ([`Ends`]). A wire that could not be taken away is tried again until it is gone.
 
 mod mailbox;
@@ -22,13 +22,12 @@ use std::{
 
 use async_trait::async_trait;
 use nsm_proto::connection::State;
-use tokio::sync::watch as changes;
+use tokio::sync::{Notify, watch as changes};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::patients::Ailment;
 pub(super) use self::{mailbox::Mailbox, refreshes::Refreshes, watch::Told};
 use self::{
-    matches::Matches,
     patients::{Begin, Patients, longer},
     places::Places,
 };
@@ -63,7 +62,8 @@ pub struct Healer {
     /// Connections that their endpoints asked to refresh, until it is done.
     refreshing: Arc<Mutex<HashSet<ConnectionId>>>,
     places: Arc<Places>,
-    matches: Arc<Matches>,
+    /// It is time to look at all connections, though the registry has not changed.
+    look: Arc<Notify>,
 }
 
 /// Why a connection is lost.
@@ -115,7 +115,7 @@ impl Healer {
             healing: Arc::default(),
             refreshing: Arc::default(),
             places,
-            matches: Arc::default(),
+            look: Arc::default(),
         }
     }
 
@@ -229,7 +229,7 @@ impl Healer {
     /// What is wrong with a connection of the CNI plugin, as far as can be seen.
     async fn trouble(&self, id: &str) -> Option<Trouble> {
         let Some(record) = self.standing(id) else { return Some(Trouble::NeverRemade) };
-        if let Some(trouble) = self.endpoint_trouble(&record) {
+        if let Some(trouble) = self.endpoint_trouble(&record).await {
             return Some(trouble);
         }
         match self.manager.wires.hops.is_up(id) {
@@ -254,7 +254,7 @@ impl Healer {
         }
     }
 
-    fn endpoint_trouble(&self, record: &Connected) -> Option<Trouble> {
+    async fn endpoint_trouble(&self, record: &Connected) -> Option<Trouble> {
         let Some(now) = self.manager.endpoints.place(&record.endpoint) else {
             let known = !self.manager.endpoints.directory().is_reading();
             return known.then_some(Trouble::EndpointGone);
@@ -263,7 +263,7 @@ impl Healer {
         if then.is_some_and(|then| then != now) {
             return Some(Trouble::EndpointAnew);
         }
-        self.is_sent_elsewhere(record).then_some(Trouble::SentElsewhere)
+        self.manager.misfits.is_sent_elsewhere(record).await.then_some(Trouble::SentElsewhere)
     }
 
     fn refreshing(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {

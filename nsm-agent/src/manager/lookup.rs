@@ -166,8 +166,8 @@ impl Endpoints {
     }
 
     /// Whether the service's matches choose this endpoint for a client with these labels.
-    pub fn fits(&self, service: &str, labels: &BTreeMap<String, String>, client: &Party, endpoint: &str) -> bool {
-        candidates::fits(&self.directory, Wanted { service, labels, endpoint, client })
+    pub fn fits(&self, service: &str, labels: &BTreeMap<String, String>, endpoint: &str) -> bool {
+        candidates::fits(&self.directory, service, labels, endpoint)
     }
 
     /// What it takes to ask an endpoint.

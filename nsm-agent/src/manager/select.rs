@@ -11,7 +11,11 @@ use nsm_proto::connection::{Connection, State};
 use nsm_sdk::{Call, Close, Element, Error, Kind, Next, Request};
 
 use super::{CalledOff, Candidate, Clients, Endpoints, Found, Wires, wires::ClientFault};
-use crate::{excluded::Excluded, registry::Party, state::Phase};
+use crate::{
+    excluded::Excluded,
+    registry::Party,
+    state::{ChosenBy, Phase},
+};
 
 /// Longest try of an endpoint while another one is left.
 const SHARE: Duration = Duration::from_secs(5);
@@ -35,8 +39,8 @@ impl Element for Select {
     async fn request(&self, mut request: Request, next: Next) -> Result<Connection, Error> {
         // A client that wants another endpoint does not get its old one, also when the old wire could not be undone yet.
         let moves = request.connection.state() == State::ReselectRequested;
-        let known = self.wires.connections.get(&request.connection.id);
-        let known = known.filter(|known| known.phase == Phase::Up && !moves && !self.wires.is_left(known));
+        let before = self.wires.connections.get(&request.connection.id);
+        let known = before.clone().filter(|known| known.phase == Phase::Up && !moves && !self.wires.is_left(known));
         unless_called_off(&request.call, self.endpoints.read(request.call.deadline)).await?;
         let service = self.endpoints.service(&request.connection.network_service)?;
         if request.connection.payload.is_empty() {
@@ -44,6 +48,7 @@ impl Element for Select {
         }
         if let Some(known) = known {
             let candidate = self.reachable(&known.endpoint)?;
+            request.call.note(known.chosen_by);
             return ask(request, candidate, next).await;
         }
         let client = self.clients.calling(&request.call).await?;
@@ -54,8 +59,12 @@ impl Element for Select {
             let (service, endpoint) = (&asked.network_service, &asked.network_service_endpoint_name);
             let candidate = self.endpoints.named(service, endpoint, &client)?;
             self.settled(&request, &candidate.name).await?;
+            // One that comes back names whom it had, whoever chose.
+            let same = before.filter(|before| before.endpoint == candidate.name);
+            request.call.note(same.map_or(ChosenBy::Client, |before| before.chosen_by));
             return ask(request, candidate, next).await;
         }
+        request.call.note(ChosenBy::Matches);
         self.first_that_serves(request, &client, next).await
     }
 

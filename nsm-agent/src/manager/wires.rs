@@ -34,7 +34,7 @@ use super::{CalledOff, Candidate, Ids, Owed, asked};
 use crate::{
     failpoint,
     forwarder::{End, Forwarders, Wire},
-    state::{Attachment, Connected, ConnectionId, Owner, Phase, Records, blocking},
+    state::{Attachment, ChosenBy, Connected, ConnectionId, Owner, Phase, Records, blocking},
 };
 
 /// Most connections that one peer may hold.
@@ -180,6 +180,7 @@ impl Wires {
             phase: Phase::Adding,
             endpoint: asking.candidate.name.clone(),
             place: Some(asking.candidate.place),
+            chosen_by: chosen_by(asking.request),
             client_side: (&asking.request.connection).into(),
             endpoint_side: asked.into(),
             wire: None,
@@ -237,6 +238,7 @@ impl Wires {
             phase: Phase::Up,
             endpoint: candidate.name.clone(),
             place: Some(candidate.place),
+            chosen_by: chosen_by(request),
             client_side: (&connection).into(),
             endpoint_side: (&answer).into(),
             wire: None,
@@ -377,13 +379,18 @@ async fn answer_of(asked: Request, next: Next) -> Result<Connection, Error> {
     }
 }
 
+/// What the choice noted.
+fn chosen_by(request: &Request) -> ChosenBy {
+    request.call.noted().unwrap_or_default()
+}
+
 /// The id of the segment before ours.
 fn client_id(connection: &Connection) -> String {
     nsm_sdk::path::previous(connection).map(|segment| segment.id.clone()).unwrap_or_default()
 }
 
 /// The namespace of the process that makes this call.
-fn callers_netns(call: &Call) -> Option<Netns> {
+pub(super) fn callers_netns(call: &Call) -> Option<Netns> {
     let Some(Caller::Peer(peer)) = call.noted() else { return None };
     Netns::from_file(peer.netns.as_ref()?.fd.try_clone().ok()?).ok()
 }

@@ -257,6 +257,17 @@ impl fmt::Display for Phase {
     }
 }
 
+/// Who chose the endpoint of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ChosenBy {
+    /// The client, who asked for this one and no other. So it may be where a version that did not record it made the connection.
+    #[default]
+    Client,
+    /// The matches of the network service.
+    Matches,
+}
+
 /// A connection of this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Connected {
@@ -273,6 +284,9 @@ pub struct Connected {
     /// The registration of the endpoint that answered, while the agent lives that saw it: another number, another life.
     #[serde(skip)]
     pub place: Option<u64>,
+    /// Who chose the endpoint.
+    #[serde(default)]
+    pub chosen_by: ChosenBy,
     /// As the client knows it, its own mechanism in it, at this agent's index.
     pub client_side: Encoded,
     /// As the endpoint knows it, at this agent's index.

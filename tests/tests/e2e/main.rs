@@ -10,6 +10,7 @@ mod endpoints;
 mod garbage;
 mod install;
 mod liveness;
+mod matches;
 mod networks;
 mod nodes;
 mod operator;
@@ -138,6 +139,7 @@ fn main() -> ExitCode {
         unit::with_wrong_settings,
         liveness::an_interface_that_is_down,
         liveness::packets_of_one_family_that_are_dropped,
+        matches::a_program_follows_them,
         versions::of_the_version_before,
         versions::of_a_later_version,
         versions::a_call_of_a_later_version_is_refused_by_its_kind,

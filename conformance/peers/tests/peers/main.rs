@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             ours::heal_to_a_second_endpoint,
             ours::recovery_of_a_restarted_client,
             ours::match_decides,
+            ours::matches_that_change_move_those_who_named_nobody,
             ours::refusal,
             registries::services,
             registries::endpoints,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use nsm_lab::{Endpoint, EndpointPlan, Node, Pinger, eventually};
-use nsm_peers::go_client;
-use serde_json::Value;
+use nsm_peers::{go_client, registry};
+use serde_json::{Value, json};
 
 use crate::lab::{answered, destination, ping_both, served_by};
 use crate::selection::apply_matches;
@@ -128,6 +128,47 @@ pub(crate) fn match_decides() -> anyhow::Result<()> {
             client.stop()?;
         }
     }
+    Ok(())
+}
+
+/// A client that pings its endpoint asks again for what it had, as the pings are answered; one that does not asks for any.
+pub(crate) fn matches_that_change_move_those_who_named_nobody() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let choose = |app: &str| {
+        let matches = json!([{ "routes": [{ "destinationSelector": { "app": app } }] }]);
+        registry(&node, "operator", "register", "ns", &json!({ "name": "demo", "payload": "IP", "matches": matches }))
+    };
+    choose("a")?;
+    let mut a = plan("ours-a", "172.16.1.0/24").set("NSM_LABELS", "app:a").start(&node)?;
+    let b = plan("ours-b", "172.16.2.0/24").set("NSM_LABELS", "app:b").start(&node)?;
+    let mut started = Vec::new();
+    for (name, args) in [
+        ("pinging", &["--liveness=true"][..]),
+        ("trusting", &["--liveness=false"]),
+        ("resolute", &["--endpoint", "ours-a"]),
+    ] {
+        let pod = node.pod(name)?;
+        let mut client = go_client(&node, pod.namespace(), name, args)?;
+        let connected = client.event("connected")?;
+        ensure!(served_by(&connected) == "ours-a", "{name}: {connected}");
+        ping_both(&pod, a.pod(), &connected)?;
+        let seen = client.events().len();
+        started.push((name, pod, client, connected, seen));
+    }
+    let (_, stays, resolute, had, _) = started.pop().context("three clients")?;
+
+    choose("b")?;
+    let moved = |event: &Value| answered(event) && served_by(event) == "ours-b";
+    for (name, pod, mut client, connected, seen) in started {
+        let healed = client.matching(name, SOON, seen, moved)?;
+        ensure!(healed["connection"]["id"] == connected["connection"]["id"], "{name}: {healed}");
+        ping_both(&pod, b.pod(), &healed)?;
+        client.stop()?;
+    }
+    eventually("Closes at the endpoint before", SOON, || Ok(closed(&mut a)), |count| *count == 2)?;
+    ping_both(&stays, a.pod(), &had)?;
+    let events = resolute.stop()?;
+    ensure!(!events.iter().any(moved), "moved from the endpoint that it named: {events:?}");
     Ok(())
 }
 

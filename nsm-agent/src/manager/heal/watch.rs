@@ -15,8 +15,7 @@ use tokio::sync::mpsc;
 use super::{Healer, LONGEST, Trouble, mailbox::Mailbox, refreshes::NotRefreshed};
 use crate::{
     manager::Found,
-    registry::Party,
-    state::{AttachmentKey, Connected, ConnectionId, Owner, Phase},
+    state::{Connected, ConnectionId, Owner, Phase},
 };
 
 /// A DELETE may be a step of a move that we asked for ourselves: the UPDATE follows it within this time.
@@ -67,19 +66,21 @@ impl Healer {
     async fn watch_registry(self) {
         let mut changes = self.manager.endpoints.directory().changes();
         // What was said already of connections whose clients decide themselves.
-        let mut troubled: HashMap<ConnectionId, Trouble> = HashMap::new();
+        let mut troubled: HashMap<ConnectionId, (Trouble, SystemTime)> = HashMap::new();
         loop {
             self.manager.owed.deliver();
             let records = self.manager.wires.connections.all();
             self.resume(&records);
-            self.settle_matches();
+            self.manager.misfits.settle(|id| self.standing(id));
             let mut still = HashMap::new();
             for record in records.iter().filter(|record| record.phase == Phase::Up) {
-                if let Some(trouble) = self.endpoint_trouble(record) {
-                    if troubled.get(&record.id) != Some(&trouble) {
+                if let Some(trouble) = self.endpoint_trouble(record).await {
+                    // One that was made again meanwhile is another one.
+                    let told = (trouble, record.since);
+                    if troubled.get(&record.id) != Some(&told) {
                         self.lost(record, trouble);
                     }
-                    still.insert(record.id.clone(), trouble);
+                    still.insert(record.id.clone(), told);
                 }
             }
             troubled = still;
@@ -87,6 +88,7 @@ impl Healer {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 more = changes.changed() => if more.is_err() { return },
+                () = self.look.notified() => {}
             }
         }
     }
@@ -172,7 +174,7 @@ impl Healer {
             match self.standing(&id) {
                 // While it has time left the wire works on; with nobody else to go to, to the end of its time.
                 Some(record) => {
-                    if self.is_running_out(&record) && self.has_another(&record, &attachment) {
+                    if self.is_running_out(&record) && self.manager.misfits.has_another(&record).await {
                         self.lost(&record, Trouble::NotRefreshed);
                     }
                 }
@@ -197,13 +199,6 @@ impl Healer {
         let ends = segments.filter_map(|segment| SystemTime::try_from(segment.expires?).ok()).min();
         let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
         ends.is_some_and(|end| left(end) < self.manager.owed.life() / 3)
-    }
-
-    pub(super) fn has_another(&self, record: &Connected, key: &AttachmentKey) -> bool {
-        let Some(attachment) = self.manager.attachments.get(key) else { return false };
-        let client = Party::of_pod(attachment.pod.as_ref());
-        let foreseen = self.manager.endpoints.foreseen(&attachment.network_service, &attachment.labels, &client);
-        foreseen.is_ok_and(|entries| entries.iter().any(|entry| entry.message.name != record.endpoint))
     }
 
     async fn watch_links(self, mut told: mpsc::UnboundedReceiver<Lost>) {
