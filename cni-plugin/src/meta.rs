@@ -59,6 +59,11 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
         Command::Del => {
             let meta = lenient();
             match &meta.change {
+                // Not to be understood is no leave to end all of the pod.
+                None if [ATTACH, DETACH].iter().any(|key| call.stdin.keys.contains_key(*key)) => Err(Error::new(
+                    code::INVALID_CONFIG,
+                    "attach or detach: expected what nsm-agent writes: nothing was ended",
+                )),
                 None => del::run(call, &meta).map(|()| None),
                 Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
                 Some(Change::Attach(_)) => Err(of_another("attach", "ADD")),

@@ -14,7 +14,7 @@ use crate::plugin::Plugin;
 use crate::report::{Goal, Report};
 
 /// Between two plugins' calls: the kernel's own work behind the one's DEL must not fall into the other's figures.
-const SETTLE: Duration = Duration::from_millis(40);
+pub(crate) const SETTLE: Duration = Duration::from_millis(40);
 const AT_ONCE: usize = 10;
 
 fn pods(node: &Node, what: &str, count: usize) -> anyhow::Result<Vec<Pod>> {

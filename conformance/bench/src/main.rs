@@ -6,6 +6,7 @@
 
 mod calls;
 mod memory;
+mod networks;
 mod plugin;
 mod report;
 mod scale;
@@ -101,6 +102,9 @@ fn measure(size: &Size, report: &mut Report) -> anyhow::Result<()> {
     }
     if report.wants("nsm-cni") {
         memory::plugin(&node, &plugins, report)?;
+    }
+    if report.wants("networks") {
+        networks::measure(&node, &plugins, size, report)?;
     }
     if report.wants("Go client") {
         sut::go_client(&node, size, report)?;

@@ -1,5 +1,6 @@
 //! A CNI plugin run as a runtime runs it, and how long that took.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,6 +45,25 @@ pub(crate) fn all(node: &Node) -> anyhow::Result<Vec<Plugin>> {
         reference("ptp", "ptp-1", json!({}), "10.80.0.0/16")?,
         reference("bridge", "br-1", json!({ "bridge": "bench0", "isGateway": true }), "10.81.0.0/16")?,
     ])
+}
+
+/// The meta-plugin with the networks of these plugins, for pods that ask nothing; its records are below `cni_dir`.
+pub(crate) fn meta(node: &Node, cni_dir: &Path, networks: &[Plugin]) -> anyhow::Result<Plugin> {
+    // Of an agent that is not asked there is this much: namespaces ask nothing.
+    let socket = node.dir().join("unasked.sock");
+    let namespaces = node.dir().join("unasked.sock.namespaces");
+    fs::create_dir_all(&namespaces)?;
+    fs::write(namespaces.join(".complete"), "")?;
+    let delegates =
+        networks.iter().map(|plugin| serde_json::from_str(&plugin.conf)).collect::<Result<Vec<Value>, _>>()?;
+    let path = tools::dir()?;
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "networks", "type": "nsm-cni", "delegates": delegates,
+        "binDir": path, "cniDir": cni_dir, "cniSocket": socket,
+        "capabilities": { "io.kubernetes.cri.pod-annotations": true },
+        "runtimeConfig": { "io.kubernetes.cri.pod-annotations": {} },
+    });
+    Ok(Plugin { name: "nsm-cni", program: binary("nsm-cni")?, conf: conf.to_string(), ifname: "eth0", path })
 }
 
 impl Plugin {

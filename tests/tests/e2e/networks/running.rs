@@ -44,6 +44,11 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     attach(&sandbox, &extra, &named("eth0"))?.refused(102)?;
     sandbox.check(&added.json)?.ok()?;
     detach(&sandbox, "eth0")?.refused(7)?;
+    // What is not understood ends nothing.
+    let mut broken = sandbox.conf.clone();
+    broken["detach"] = json!("net1");
+    node.cni().call(&sandbox.call_with("DEL", &broken))?.refused(7)?;
+    ensure!(links(&pod)? == ["eth0", "net1"]);
     for _ in 0..2 {
         detach(&sandbox, "net1")?.ok()?;
         ensure!(links(&pod)? == ["eth0"] && held(&node, "bridge").is_empty());
