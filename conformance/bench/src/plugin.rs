@@ -56,13 +56,34 @@ pub(crate) fn meta(node: &Node, cni_dir: &Path, networks: &[Plugin]) -> anyhow::
     fs::write(namespaces.join(".complete"), "")?;
     let delegates =
         networks.iter().map(|plugin| serde_json::from_str(&plugin.conf)).collect::<Result<Vec<Value>, _>>()?;
+    of_networks(cni_dir, &json!({ "delegates": delegates, "cniSocket": socket }))
+}
+
+/// The same networks called by their names: the agent says what they are, and is told what was made.
+pub(crate) fn planned(node: &Node, cni_dir: &Path, networks: &[Plugin]) -> anyhow::Result<Plugin> {
+    let conf_dir = node.dir().join("networks");
+    fs::create_dir_all(&conf_dir)?;
+    for network in networks {
+        fs::write(conf_dir.join(format!("{}.conf", network.name)), &network.conf)?;
+    }
+    let names: Vec<&str> = networks.iter().map(|network| network.name).collect();
+    let (first, others) = names.split_first().context("no network")?;
+    let keys = json!({
+        "clusterNetwork": first, "defaultNetworks": others, "confDir": conf_dir, "cniSocket": node.cni_socket(),
+    });
+    of_networks(cni_dir, &keys)
+}
+
+fn of_networks(cni_dir: &Path, keys: &Value) -> anyhow::Result<Plugin> {
     let path = tools::dir()?;
-    let conf = json!({
-        "cniVersion": "1.0.0", "name": "networks", "type": "nsm-cni", "delegates": delegates,
-        "binDir": path, "cniDir": cni_dir, "cniSocket": socket,
+    let mut conf = json!({
+        "cniVersion": "1.0.0", "name": "networks", "type": "nsm-cni", "binDir": path, "cniDir": cni_dir,
         "capabilities": { "io.kubernetes.cri.pod-annotations": true },
         "runtimeConfig": { "io.kubernetes.cri.pod-annotations": {} },
     });
+    for (key, value) in keys.as_object().into_iter().flatten() {
+        conf[key] = value.clone();
+    }
     Ok(Plugin { name: "nsm-cni", program: binary("nsm-cni")?, conf: conf.to_string(), ifname: "eth0", path })
 }
 

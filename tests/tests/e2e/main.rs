@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         networks::killed_on_the_way,
         networks::mistakes_are_refused_by_name,
         networks::keys_without_effect_are_told,
+        networks::rule_by_rule,
         networks::services_beside_networks,
         networks::a_service_that_fails_undoes_networks,
         networks::planned_by_the_agent,

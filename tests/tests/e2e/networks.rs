@@ -6,6 +6,7 @@ mod failures;
 mod routes;
 mod running;
 mod services;
+mod vectors;
 mod whole;
 
 use std::fs;
@@ -21,6 +22,7 @@ pub(crate) use failures::*;
 pub(crate) use routes::*;
 pub(crate) use running::*;
 pub(crate) use services::*;
+pub(crate) use vectors::*;
 pub(crate) use whole::*;
 
 /// Where the plugins of the CNI project are.
