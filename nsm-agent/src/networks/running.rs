@@ -217,6 +217,8 @@ impl Running {
                 self.tell(place, Reason::NetworkRefused, &format!("interface {ifname} is not detached yet: {error}"));
             }
         }
+        // What was detached leaves its name to others.
+        let settled = self.networks.settled.get(&place.key);
         for (selection, planned) in self.planned(place, asked, settled.as_deref(), attach).await {
             let (reason, why) = match planned {
                 Err(refusal) => (refusal.reason(), refusal.to_string()),
@@ -275,8 +277,14 @@ impl Running {
             };
         };
         let mut taken: BTreeSet<String> = [place.key.ifname.clone()].into();
-        taken.extend(settled.networks.iter().map(|made| made.ifname.clone()));
-        taken.extend(place.sandbox.record.taken.iter().cloned());
+        for made in &settled.networks {
+            taken.insert(made.ifname.clone());
+            taken.extend(made.entries.iter().map(|entry| entry.interface.clone()));
+        }
+        if settled.first_unknown {
+            // Of its ADD there is nothing but names; otherwise they are those above, and of networks that were detached since.
+            taken.extend(place.sandbox.record.taken.iter().cloned());
+        }
         let names = nsm_npwg::names_for(&selections, &taken);
         let mut all = Vec::new();
         for (selection, name) in selections.into_iter().zip(names) {
