@@ -16,6 +16,8 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.0";
 const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
+const PLUGINS_WANTED: [&str; 6] =
+    ["main/ptp", "main/bridge", "main/macvlan", "main/loopback", "meta/tuning", "ipam/host-local"];
 const KUBERNETES: &str = "v1.34.1";
 const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
 const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
@@ -50,7 +52,7 @@ impl Tool {
             Self::Go => "go",
             Self::Cnitool => "cnitool",
             Self::Helm => "helm",
-            Self::ReferencePlugins => "ptp, bridge and host-local of containernetworking/plugins",
+            Self::ReferencePlugins => "ptp, bridge, macvlan, tuning and host-local of containernetworking/plugins",
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeNode => "kubelet, kubectl and Kubernetes' controllers",
@@ -70,7 +72,7 @@ impl Tool {
             Self::Cnitool => tools().join("cnitool").is_file(),
             Self::Helm => tools().join("helm").is_file(),
             Self::ReferencePlugins => {
-                ["ptp", "bridge", "host-local", "loopback"].iter().all(|name| tools().join(name).is_file())
+                PLUGINS_WANTED.iter().all(|plugin| tools().join(plugin.rsplit('/').next().unwrap_or(plugin)).is_file())
             }
             Self::Etcd => answers("etcd", &["--version"]),
             Self::KubeApiserver => tools().join("kube-apiserver").is_file(),
@@ -138,7 +140,7 @@ impl Tool {
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Cnitool => go_install(CNITOOL),
             Self::Helm => go_install(HELM),
-            Self::ReferencePlugins => ["main/ptp", "main/bridge", "main/loopback", "ipam/host-local"]
+            Self::ReferencePlugins => PLUGINS_WANTED
                 .iter()
                 .try_for_each(|plugin| go_install(&format!("{PLUGINS}/{plugin}@{PLUGINS_VERSION}"))),
         }

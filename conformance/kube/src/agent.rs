@@ -18,7 +18,7 @@ use crate::runtime::{BIN_DIR, CONF_DIR};
 const READY: Duration = Duration::from_secs(30);
 
 /// The agent's private socket on a machine.
-const SOCKET: &str = "/run/nsm/cni.sock";
+pub(crate) const SOCKET: &str = "/run/nsm/cni.sock";
 
 /// On a machine, an operator's way to the API server.
 const OPERATOR: &str = "/etc/nsm/operator.conf";
@@ -47,6 +47,7 @@ impl Agent {
         let mut command = Command::new(binary("nsm-agent")?);
         command.env_clear().args(["--registry", "kubernetes", "--namespace", "nsm-system"]);
         command.args(["--node-name", machine.name(), "--kubeconfig"]).arg(&kubeconfig);
+        command.arg("--pod-resources").arg(machine.pod_resources());
         // Pods that are not root call it.
         command.args(["--nsm-socket-mode", "0666"]);
         let mut program = machine.place().start("nsm-agent", &mut command)?;
@@ -56,6 +57,13 @@ impl Agent {
         };
         patiently("the agent", READY, ready, |_| true)?;
         Ok(Self { program })
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
     /// SIGKILL.
@@ -98,6 +106,11 @@ impl Mesh {
 }
 
 impl Machine {
+    /// The agent that runs on it.
+    pub fn agent(&self) -> anyhow::Result<&Agent> {
+        self.agent.as_ref().context("no agent runs")
+    }
+
     /// Puts the plugin beside the others and behind the first network.
     pub fn install(&self) -> anyhow::Result<()> {
         let plugin = binary("nsm-cni")?;

@@ -65,7 +65,8 @@ impl Machine {
 
     /// The reference plugins, where a distribution would have installed them.
     fn plugins(&self) -> anyhow::Result<()> {
-        ["ptp", "bridge", "host-local", "loopback"].into_iter().try_for_each(|name| self.add_plugin(name))
+        let names = ["ptp", "bridge", "macvlan", "tuning", "host-local", "loopback"];
+        names.into_iter().try_for_each(|name| self.add_plugin(name))
     }
 
     /// Puts one of the tools where plugins are.

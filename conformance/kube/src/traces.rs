@@ -13,6 +13,9 @@ use crate::mesh::patiently;
 /// Until a deleted pod has left nothing: a DEL that is owed, the garbage collection of the agent.
 const GONE: Duration = Duration::from_secs(30);
 
+/// Where host-local keeps what it has given away.
+const HOST_LOCAL: &str = "/var/lib/cni/networks";
+
 /// Of each kind the names that are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traces(BTreeSet<String>);
@@ -30,22 +33,33 @@ fn files(dir: &Path) -> Vec<String> {
     found
 }
 
+impl Machine {
+    /// The addresses that host-local has given away of a network: a file each, beside some of its own.
+    pub fn addresses_of(&self, network: &str) -> anyhow::Result<Vec<String>> {
+        let mut addresses = self.place().list(&format!("{HOST_LOCAL}/{network}"))?;
+        addresses.retain(|name| name.parse::<std::net::IpAddr>().is_ok());
+        Ok(addresses)
+    }
+}
+
 impl Traces {
     /// As it is.
     pub fn of(machine: &Machine) -> anyhow::Result<Self> {
         let mut lines = BTreeSet::new();
         let place = machine.place();
-        for link in NetnsSocket::open(&Netns::open(place.network().path())?)?.links()? {
+        let interfaces = NetnsSocket::open(&Netns::open(place.network().path())?)?.links()?;
+        // The plugin of bridges leaves them.
+        for link in interfaces.iter().filter(|link| link.kind.as_deref() != Some("bridge")) {
             lines.insert(format!("link {}", link.name));
         }
         let mut add = |kind: &str, names: Vec<String>| {
             lines.extend(names.iter().map(|name| format!("{kind} {name}")));
         };
         add("network", place.list("/run/netns")?);
-        // host-local keeps a file per address, and two of its own.
-        let mut addresses = place.list("/var/lib/cni/networks/first")?;
-        addresses.retain(|name| name.parse::<std::net::IpAddr>().is_ok());
-        add("address", addresses);
+        for network in place.list(HOST_LOCAL)? {
+            add(&format!("address of {network}"), machine.addresses_of(&network)?);
+        }
+        add("networks of", place.list("/var/lib/cni/multus/nsm-cni")?);
         add("record of", place.list("/run/nsm/cni.sock.pods")?);
         add("debt", place.list("/run/nsm/cni.sock.owed")?);
         add("state", place.run(|| files(Path::new("/run/nsm/state")))?);

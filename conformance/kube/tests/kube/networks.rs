@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
+use nsm_kube::definitions::{GROUP, NETWORK_STATUS, NETWORKS, definition, kind};
 use nsm_lab::{Node, eventually};
 use nsm_proto::cni::{
     AttachmentKey, PlanRequest, PlanResponse, Pod, SettledNetwork, SettledRequest, cni_client::CniClient,
@@ -14,36 +15,6 @@ use tonic::{Response, transport::Channel};
 use crate::SOON;
 use crate::asking::{Asking, with_log};
 use crate::pods::events;
-
-const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
-const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
-const GROUP: &str = "k8s.cni.cncf.io";
-
-/// The kind of NetworkAttachmentDefinitions, as little of it as the specification needs.
-pub(crate) fn kind() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("network-attachment-definitions.{GROUP}") },
-        "spec": {
-            "group": GROUP, "scope": "Namespaced",
-            "names": {
-                "plural": "network-attachment-definitions", "singular": "network-attachment-definition",
-                "kind": "NetworkAttachmentDefinition", "shortNames": ["net-attach-def"],
-            },
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
-                "type": "object",
-                "properties": { "spec": { "type": "object", "properties": { "config": { "type": "string" } } } },
-            } } }],
-        },
-    })
-}
-
-pub(crate) fn definition(name: &str, config: &Value) -> Value {
-    json!({
-        "apiVersion": format!("{GROUP}/v1"), "kind": "NetworkAttachmentDefinition",
-        "metadata": { "name": name, "namespace": "default" }, "spec": { "config": config.to_string() },
-    })
-}
 
 /// Makes the kind, and waits until it is served.
 pub(crate) fn define(cluster: &Cluster) -> anyhow::Result<()> {
@@ -110,7 +81,9 @@ pub(crate) fn plans_follow_definitions() -> anyhow::Result<()> {
         "{told:?}"
     );
     define(&cluster)?;
-    cluster.create(&definition("a", &json!({ "type": "macvlan", "master": "eth1" })))?.map_err(anyhow::Error::msg)?;
+    cluster
+        .create(&definition("default", "a", &json!({ "type": "macvlan", "master": "eth1" })))?
+        .map_err(anyhow::Error::msg)?;
     // At once, also where the watch has not seen it yet.
     let plan_of = with_log(&a.node, planned()?.map_err(anyhow::Error::msg))?;
     let seen: Vec<_> = plan_of.networks.iter().map(|one| (&*one.name, &*one.ifname)).collect();

@@ -5,6 +5,7 @@ mod deployed;
 mod host;
 mod life;
 mod multus;
+mod networks;
 mod newer;
 mod plain;
 mod running;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use nsm_kube::{Mesh, Release, pods, scenarios};
 
 /// For all scenarios together.
-const BOUND: Duration = Duration::from_mins(15);
+const BOUND: Duration = Duration::from_mins(18);
 
 fn main() -> ExitCode {
     let all = scenarios![
@@ -39,6 +40,15 @@ fn main() -> ExitCode {
         life::a_hundred_pods_come_and_go_at_once,
         life::a_machine_loses_its_power,
         multus::a_definition_of_our_type,
+        networks::pods_have_what_they_ask_for,
+        networks::a_default_route_moves,
+        networks::plugins_in_folders_follow,
+        networks::each_network_has_a_device_of_the_pod,
+        networks::edited_networks_come_and_go,
+        networks::sixty_four_pods_at_once,
+        networks::sandboxes_and_machines_end,
+        networks::without_an_agent,
+        networks::what_cannot_be_is_told,
         newer::status_is_true_without_an_agent,
         newer::a_pod_of_libcni,
         newer::containerd_asks_for_status,

@@ -1,30 +1,10 @@
 //! Network services by NetworkAttachmentDefinition, through Multus as it is.
 
 use anyhow::{Context, ensure};
+use nsm_kube::definitions::{NETWORK_STATUS, NETWORKS};
 use nsm_kube::pods::{endpoint, interfaces, reaches, serve};
-use nsm_kube::{BIN_DIR, Machine, Mesh, SOON, idle, patiently};
+use nsm_kube::{BIN_DIR, Machine, Mesh, idle};
 use serde_json::{Value, json};
-
-const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
-const STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
-
-/// The definition of definitions, as far as Multus needs it.
-fn definition() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": "network-attachment-definitions.k8s.cni.cncf.io" },
-        "spec": {
-            "group": "k8s.cni.cncf.io", "scope": "Namespaced",
-            "names": { "plural": "network-attachment-definitions", "singular": "network-attachment-definition",
-                "kind": "NetworkAttachmentDefinition", "shortNames": ["net-attach-def"] },
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
-                "type": "object", "properties": { "spec": {
-                    "type": "object", "properties": { "config": { "type": "string" } },
-                } },
-            } } }],
-        },
-    })
-}
 
 /// Puts Multus before the first network, as its installer does.
 fn install(mesh: &Mesh, machine: &Machine) -> anyhow::Result<()> {
@@ -44,21 +24,15 @@ pub(crate) fn a_definition_of_our_type(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.namespace("multus", &Value::Null)?;
     let machine = mesh.machine(0)?;
     serve(mesh, machine, &endpoint("multus", "responder", machine, "icmp", "172.16.1.0/24"))?;
-    mesh.create(&definition())?;
     let config = json!({
         "cniVersion": "1.0.0", "name": "icmp", "type": "nsm-cni", "networkService": "icmp",
         "labels": { "app": "responder" },
     });
-    let network = json!({
-        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-        "metadata": { "name": "icmp", "namespace": "multus" }, "spec": { "config": config.to_string() },
-    });
-    patiently("the definition", SOON, || mesh.kubectl_apply(&network), |_| true)?;
+    mesh.define("multus", &[("icmp", config)])?;
     install(mesh, machine)?;
     // Ours would come first, and be the only one.
     let result = through_multus(mesh, machine);
     machine.unconfigure("00-multus.conf")?;
-    mesh.kubectl(&["delete", "crd", "network-attachment-definitions.k8s.cni.cncf.io"])?;
     result
 }
 
@@ -75,7 +49,8 @@ fn through_multus(mesh: &Mesh, machine: &Machine) -> anyhow::Result<()> {
         ensure!(interfaces(&network)? == ["eth0", interface], "{:?}", interfaces(&network)?);
         let peer = reaches(&network, interface)?;
         let annotations = &pod["metadata"]["annotations"];
-        let status: Value = serde_json::from_str(annotations[STATUS].as_str().context("no status of networks")?)?;
+        let status: Value =
+            serde_json::from_str(annotations[NETWORK_STATUS].as_str().context("no status of networks")?)?;
         let ours: Vec<&Value> =
             status.as_array().into_iter().flatten().filter(|of| of["interface"] == interface).collect();
         let [one] = ours[..] else { anyhow::bail!("expected one entry of {interface}: {status}") };
