@@ -12,7 +12,7 @@ const BUILD: Duration = Duration::from_hours(1);
 const MEASURE: Duration = Duration::from_hours(1);
 
 /// What a cluster is made of.
-const CLUSTER: [Tool; 7] = [
+const CLUSTER: [Tool; 8] = [
     Tool::Go,
     Tool::Etcd,
     Tool::KubeApiserver,
@@ -20,6 +20,7 @@ const CLUSTER: [Tool; 7] = [
     Tool::Containerd,
     Tool::Busybox,
     Tool::ReferencePlugins,
+    Tool::Multus,
 ];
 
 pub(crate) fn bench(args: &[String]) -> anyhow::Result<bool> {

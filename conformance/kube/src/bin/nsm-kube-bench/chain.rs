@@ -1,20 +1,19 @@
 //! ADD of the node's whole list of plugins, as a runtime runs them, on fresh namespaces.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use nsm_kube::pods::{ASKS, endpoint, reaches, serve};
-use nsm_kube::{BIN_DIR, Mesh, Place};
+use nsm_kube::{Mesh, Place};
 use nsm_lab::Namespace;
 use serde_json::{Value, json};
 
 use crate::figures::{Figures, rounds};
+use crate::plugin::Sandbox;
 
 /// After a sandbox: the kernel takes a namespace apart with its network lock held, which must not fall into the next figure.
-const SETTLE: Duration = Duration::from_millis(80);
+pub(crate) const SETTLE: Duration = Duration::from_millis(80);
 
 const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 
@@ -78,42 +77,20 @@ fn once(place: &Place, list: &Value, arm: Arm, name: &str) -> anyhow::Result<Dur
     let confs: Vec<Value> = confs.collect();
     // As a runtime does it: one thread that is where the plugins shall be.
     place.run(|| {
+        let sandbox = Sandbox { network: &network, interface: "eth0", pod: name, uid: name };
         let began = Instant::now();
         let mut result = Value::Null;
         for conf in &confs {
-            result = call("ADD", &network, conf, &result)?;
+            result = sandbox.call("ADD", conf, &result)?;
         }
         let took = began.elapsed();
         if arm == Arm::Asking {
             reaches(&network, "nsm-1")?;
         }
         for conf in confs.iter().rev() {
-            call("DEL", &network, conf, &result)?;
+            sandbox.call("DEL", conf, &result)?;
         }
         drop(network);
         Ok(took)
     })?
-}
-
-/// On a thread of the machine's.
-fn call(verb: &str, network: &Namespace, conf: &Value, before: &Value) -> anyhow::Result<Value> {
-    let mut conf = conf.clone();
-    if !before.is_null() {
-        conf["prevResult"] = before.clone();
-    }
-    let name = network.name();
-    let program = format!("{BIN_DIR}/{}", conf["type"].as_str().context("type")?);
-    let mut command = Command::new(&program);
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("CNI_PATH", BIN_DIR);
-    command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", name).env("CNI_IFNAME", "eth0");
-    command.env("CNI_NETNS", network.path());
-    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={name};K8S_POD_UID={name}");
-    command.env("CNI_ARGS", args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| program.clone())?;
-    child.stdin.take().context("stdin")?.write_all(conf.to_string().as_bytes())?;
-    let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{program} {verb}: {text}");
-    if text.trim().is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) }
 }

@@ -5,6 +5,8 @@
 
 mod chain;
 mod figures;
+mod multus;
+mod plugin;
 mod ready;
 mod running;
 mod shipped;
@@ -20,6 +22,7 @@ const BOUND: Duration = Duration::from_mins(45);
 fn main() -> ExitCode {
     let all = scenarios![
         chain::add_beside_the_first_network,
+        multus::two_networks_beside_multus,
         running::edits_of_a_running_pod,
         ready::sixty_four_pods_at_once,
     ];
