@@ -79,7 +79,8 @@ fn is_list_of_ours(keys: &Map<String, Value>) -> bool {
 }
 
 fn list(meta: &Meta, network: &str, file: &Path, mut keys: Map<String, Value>) -> Result<List, Error> {
-    let inlined = keys.get("loadOnlyInlinedPlugins") == Some(&Value::Bool(true));
+    let inlined = nsm_npwg::flag(&keys, "loadOnlyInlinedPlugins")
+        .map_err(|why| missing(network, format!("{}: {why}", file.display())))?;
     let name = keys.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let is_list = file.extension().is_some_and(|end| end == "conflist");
     if let (true, false, Some(dir)) = (is_list && !name.is_empty() && !name.contains('/'), inlined, file.parent()) {
@@ -156,5 +157,9 @@ mod tests {
 
         put("10-a.conflist", json!({"name": "a", "loadOnlyInlinedPlugins": true, "plugins": [{"type": "ptp"}]}));
         assert_eq!(kinds("a").1, [json!("ptp")]);
+        put("10-a.conflist", json!({"name": "a", "loadOnlyInlinedPlugins": "true", "plugins": [{"type": "ptp"}]}));
+        assert_eq!(kinds("a").1, [json!("ptp")]);
+        put("10-a.conflist", json!({"name": "a", "loadOnlyInlinedPlugins": "no", "plugins": [{"type": "ptp"}]}));
+        assert!(told("a").contains("10-a.conflist: loadOnlyInlinedPlugins \"no\": expected true or false"));
     }
 }

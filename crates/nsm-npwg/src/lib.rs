@@ -11,17 +11,20 @@
 mod change;
 mod complete;
 mod error;
+mod flag;
 mod list;
 mod meta;
 mod mistakes;
 mod names;
 mod plan;
 mod selection;
+mod spelling;
 pub mod status;
 
 pub use change::{ATTACH, Attach, Change, DETACH, Detach};
 pub use complete::Completion;
 pub use error::Error;
+pub use flag::flag;
 pub use list::{List, REACHING};
 pub use meta::{Chosen, KEYS, Key, Meta, Treatment};
 pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added};

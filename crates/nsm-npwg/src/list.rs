@@ -2,12 +2,15 @@
 //! 3.2), a file of the host, or an object in the meta-plugin's configuration.
 //!
 //! Guarantees: there is at least one plugin, each has a type that is the name of a program, none is a meta-plugin; the list has a
-//! name and a version that is known or none. Of a definition no plugin has a key of [`REACHING`]. What else is in it stays.
+//! name and a version that is known or none. No key is there in two spellings, and those that are read or written here are in the
+//! specification's. A definition has no key of [`REACHING`], and nothing that only a runtime says. What else is in it stays.
+
+mod judge;
 
 use nsm_cni_types::Version;
 use serde_json::{Map, Value, json};
 
-use crate::{Error, mistakes::quoted};
+use crate::{Error, flag, flag::FLAGS, mistakes::quoted, spelling};
 
 /// Keys by which a configuration reaches into the host: no definition may have them. Whoever may write definitions chooses which of
 /// the host's plugins run, not where these look for programs, credentials and sockets or write logs.
@@ -23,10 +26,11 @@ pub const REACHING: [&str; 10] = [
     "socketDir",
     "daemonSocketDir",
 ];
-/// Programs that are meta-plugins under any configuration.
-const META: [&str; 3] = ["multus", "multus-shim", "multus-daemon"];
-/// This project's own: a meta-plugin without `networkService`.
-const OURS: &str = "nsm-cni";
+/// Keys that are read or written here, which plugins would take in any spelling: a second one would be believed instead.
+const READ: [&str; 9] =
+    ["name", "cniVersion", "cniVersions", "plugins", "type", "capabilities", "args", "deviceID", "pciBusID"];
+/// Keys that only a runtime says.
+const RUNTIMES: [&str; 4] = ["prevResult", "runtimeConfig", "cni.dev/valid-attachments", "cni.dev/attachments"];
 /// Longest configuration, in bytes.
 const LONGEST: usize = 1 << 20;
 /// Most plugins of a list.
@@ -46,20 +50,22 @@ impl List {
     /// # Errors
     /// [`Error::Refused`], naming `network`.
     pub fn of_definition(network: &str, name: &str, config: &str) -> Result<Self, Error> {
-        let list = Self::of_text(network, name, config)?;
-        let reaching = |keys: &Map<String, Value>| REACHING.into_iter().find(|key| keys.contains_key(*key));
-        let of_plugins = list.plugins.iter().find_map(|plugin| Some((type_of(plugin), reaching(plugin)?)));
-        let found = of_plugins.or_else(|| Some(("the list".to_owned(), reaching(&list.keys)?)));
-        match found {
-            Some((of, key)) => Err(Error::refused(
+        let mut list = Self::of_text(network, name, config)?;
+        let of_plugins = list.plugins.iter().find_map(|plugin| judge::reaching(plugin, &type_of(plugin)));
+        let found = of_plugins.or_else(|| judge::reaching(&list.keys, "the list"));
+        if let Some((of, key)) = found {
+            return Err(Error::refused(
                 network,
                 format!(
                     "key {key:?} of {of}: expected no such key in a NetworkAttachmentDefinition, as it reaches into the host; it is for \
                      the node's own configuration"
                 ),
-            )),
-            None => Ok(list),
+            ));
         }
+        for plugin in &mut list.plugins {
+            plugin.retain(|key, _| !RUNTIMES.contains(&key.as_str()));
+        }
+        Ok(list)
     }
 
     /// Reads a configuration of the host, a file or what is written in the meta-plugin's own; without a name it gets `name`.
@@ -86,6 +92,14 @@ impl List {
         let refused = |why: String| Error::refused(network, why);
         let wrong =
             |key: &str, value: &Value, expected: &str| refused(format!("{key} {}: expected {expected}", quoted(value)));
+        spell(&mut keys).map_err(refused)?;
+        for key in FLAGS {
+            let is_set = flag(&keys, key).map_err(refused)?;
+            keys.remove(key);
+            if is_set {
+                keys.insert(key.to_owned(), true.into());
+            }
+        }
         let own = match keys.remove("name") {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(own)) => own,
@@ -110,12 +124,14 @@ impl List {
             Some(other) => return Err(wrong("plugins", &other, "a list of objects")),
         };
         let sound = plugins.into_iter().map(|plugin| match plugin {
-            Value::Object(plugin) => is_delegate(&plugin).map_or(Ok(plugin), |why| Err(refused(why))),
+            Value::Object(mut plugin) => {
+                spell(&mut plugin).map_err(refused)?;
+                judge::plugin(&plugin).map_or(Ok(plugin), |why| Err(refused(why)))
+            }
             other => Err(wrong("plugins", &other, "objects with type")),
         });
         let plugins = sound.collect::<Result<_, _>>()?;
-        // What only runtimes and meta-plugins say.
-        keys.retain(|key, _| !matches!(key.as_str(), "prevResult" | "runtimeConfig"));
+        keys.retain(|key, _| !RUNTIMES.contains(&key.as_str()));
         if let Some(version) = version {
             keys.insert("cniVersion".to_owned(), version.as_str().into());
         }
@@ -195,45 +211,13 @@ fn type_of(plugin: &Map<String, Value>) -> String {
     plugin.get("type").map_or("a plugin".to_owned(), |kind| format!("plugin {}", quoted(kind)))
 }
 
-/// Why a plugin cannot be called.
-fn is_delegate(plugin: &Map<String, Value>) -> Option<String> {
-    let none = Map::new();
-    let within = |key: &str| plugin.get(key).and_then(Value::as_object).unwrap_or(&none);
-    let (ipam, delegate) = (within("ipam"), within("delegate"));
-    let program = match plugin.get("type") {
-        Some(Value::String(text)) if is_program(text) => text,
-        other => return Some(format!("type {}: expected the name of a plugin", quoted(other.unwrap_or(&Value::Null)))),
-    };
-    for (place, inner) in [("ipam.type", ipam), ("delegate.type", delegate)] {
-        match inner.get("type") {
-            None | Some(Value::Null) => {}
-            // host-device and others leave it empty for "none".
-            Some(Value::String(text)) if text.is_empty() => {}
-            Some(Value::String(text)) if is_program(text) && !is_meta(text) && text != OURS => {}
-            Some(other) => return Some(format!("{place} {}: expected a plugin that is no meta-plugin", quoted(other))),
-        }
-    }
-    let asks = plugin.contains_key("networkService");
-    if is_meta(program)
-        || (program == OURS && ["delegates", "clusterNetwork"].iter().any(|key| plugin.contains_key(*key)))
-    {
-        return Some(format!("type {program:?} is a meta-plugin, which would call itself: expected another plugin"));
-    }
-    if program == OURS && !asks {
-        return Some(format!(
-            "type {program:?} without networkService: expected one; what the pod's annotations ask for is made beside this network"
-        ));
-    }
-    None
-}
-
-/// The name of a program in a directory of plugins.
-fn is_program(text: &str) -> bool {
-    !matches!(text, "" | "." | "..") && text.len() <= 255 && !text.contains(['/', '\0'])
-}
-
-fn is_meta(program: &str) -> bool {
-    META.contains(&program)
+/// Each key in one spelling, those that are read here in the specification's.
+fn spell(keys: &mut Map<String, Value>) -> Result<(), String> {
+    spelling::once(keys).map_err(|twice| twice.to_string())?;
+    spelling::respell(keys, &READ);
+    spelling::respell(keys, &RUNTIMES);
+    spelling::respell(keys, &FLAGS);
+    Ok(())
 }
 
 #[cfg(test)]

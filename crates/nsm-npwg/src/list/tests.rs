@@ -99,9 +99,105 @@ fn no_definition_reaches_into_the_host() {
     );
 }
 
+/// Spellings that encoding/json takes for one field.
+fn spellings(key: &str) -> Vec<String> {
+    let mut all = vec![key.to_uppercase(), key.to_lowercase(), key[..1].to_uppercase() + &key[1..]];
+    all.extend([('s', '\u{17f}'), ('k', '\u{212a}')].map(|(letter, other)| key.replace(letter, &other.to_string())));
+    all
+}
+
+#[test]
+fn no_spelling_reaches_into_the_host() {
+    for key in REACHING.into_iter().flat_map(spellings) {
+        let plugin = json!({"type": "sriov", &*key: "/x"});
+        for wrong in [
+            json!({"plugins": [{"type": "a"}], &*key: "/x"}),
+            json!({"plugins": [{"type": "a"}, plugin]}),
+            json!({"type": "a", "IPAM": {"type": "b", &*key: "/x"}}),
+            json!({"type": "flannel", "delegate": plugin}),
+            json!({"type": "flannel", "Delegate": {"ipam": [plugin]}}),
+            json!({"type": "a", "other": {"first": [plugin]}}),
+        ] {
+            let why = definition(&wrong).expect_err(&wrong.to_string());
+            assert!(why.contains(&format!("key {key:?} of ")), "{wrong}: {why}");
+        }
+        assert!(List::of_host("n", "n", &plugin.to_string()).is_ok());
+    }
+}
+
+#[test]
+fn no_spelling_calls_a_meta_plugin() {
+    for key in spellings("type").into_iter().chain(["type".to_owned()]) {
+        let called = json!({&*key: "multus"});
+        for wrong in [
+            called.clone(),
+            json!({"type": "bridge", "ipam": called}),
+            json!({"type": "bridge", "Ipam": called}),
+            json!({"type": "flannel", "DELEGATE": {"type": "a", "ipam": called}}),
+            json!({"type": "a", "others": [{"first": called}]}),
+            json!({"type": "a", "ipam": {"type": "b", "Type": "multus"}}),
+        ] {
+            for read in [List::of_definition, List::of_host] {
+                let why = read("ns/net", "net", &wrong.to_string()).expect_err(&wrong.to_string()).to_string();
+                assert!(why.contains("meta-plugin") || why.contains("keys \"Type\" and \"type\""), "{wrong}: {why}");
+            }
+        }
+    }
+    for key in ["delegates", "clusterNetwork"].into_iter().flat_map(spellings) {
+        let ours = json!({"type": "nsm-cni", "networkService": "s", &*key: []});
+        assert!(List::of_host("n", "n", &ours.to_string()).unwrap_err().to_string().contains("meta-plugin"), "{ours}");
+    }
+}
+
+#[test]
+fn two_spellings_of_a_key_are_refused() {
+    for wrong in [
+        json!({"plugins": [{"type": "a"}], "Plugins": []}),
+        json!({"plugins": [{"type": "a", "Type": "b"}]}),
+        json!({"type": "a", "mtu": 1, "MTU": 2}),
+        json!({"type": "a", "ipam": {}, "IPAM": {}}),
+        json!({"type": "a", "ipam": {"type": "b", "Type": "c"}}),
+        json!({"type": "a", "delegate": {"ipam": {"subnet": "", "\u{17f}ubnet": ""}}}),
+    ] {
+        let why = definition(&wrong).expect_err(&wrong.to_string());
+        assert!(why.contains("expected one of them"), "{wrong}: {why}");
+    }
+    // What is no plugin's configuration is a plugin's own affair.
+    assert!(definition(&json!({"type": "tuning", "sysctl": {"net.a": "1", "net.A": "2"}})).is_ok());
+}
+
+#[test]
+fn keys_that_are_read_here_are_so_in_any_spelling() {
+    let list =
+        definition(&json!({"CNIVersion": "0.3.1", "Name": "own", "Plugins": [{"Type": "a", "MTU": 1}]})).unwrap();
+    assert_eq!(list.to_json(), json!({"cniVersion": "0.3.1", "name": "own", "plugins": [{"type": "a", "MTU": 1}]}));
+}
+
+#[test]
+fn switches_may_be_texts() {
+    let of = |value: Value| definition(&json!({"plugins": [{"type": "a"}], "disableCheck": value, "DisableGC": value}));
+    for value in [json!(true), json!("true"), json!("True")] {
+        let list = of(value).unwrap();
+        assert_eq!((list.key("disableCheck"), list.key("disableGC")), (Some(&json!(true)), Some(&json!(true))));
+    }
+    for value in [json!(false), json!("FALSE"), json!(null)] {
+        assert_eq!(of(value).unwrap().key("disableCheck"), None);
+    }
+    for wrong in [json!("yes"), json!(1), json!("")] {
+        let why = of(wrong).unwrap_err();
+        assert!(why.contains("disableCheck") && why.contains("expected true or false"), "{why}");
+    }
+}
+
 #[test]
 fn what_only_runtimes_say_is_left_out_of_the_list() {
     let list =
         definition(&json!({"plugins": [{"type": "a"}], "prevResult": {}, "runtimeConfig": {}, "other": 1})).unwrap();
     assert_eq!(list.to_json(), json!({"name": "net", "plugins": [{"type": "a"}], "other": 1}));
+
+    for key in RUNTIMES.into_iter().flat_map(|key| [vec![key.to_owned()], spellings(key)].concat()) {
+        for forged in [json!({"type": "a", &*key: {}}), json!({"plugins": [{"type": "a", &*key: {}}], &*key: {}})] {
+            assert_eq!(definition(&forged).unwrap().to_json(), json!({"name": "net", "plugins": [{"type": "a"}]}));
+        }
+    }
 }
