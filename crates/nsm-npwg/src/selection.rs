@@ -49,9 +49,22 @@ impl Annotations {
     /// The added networks, in their order.
     ///
     /// # Errors
-    /// All that is wrong with the annotation.
+    /// All that is wrong with the annotation, also beside the other one.
     pub fn added(&self) -> Result<Vec<Selection>, Error> {
-        self.networks.as_deref().map_or(Ok(Vec::new()), |text| Selection::parse(NETWORKS, text))
+        let Some(text) = &self.networks else { return Ok(Vec::new()) };
+        let mut all = Selection::parse(NETWORKS, text)?;
+        // What is wrong with the other one alone is told where that is read.
+        if let Ok(Some(default)) = self.default_one() {
+            all.insert(0, default);
+            let mut mistakes = Mistakes::default();
+            check_together(&all, &mut mistakes);
+            if !mistakes.is_empty() {
+                let why = format!("together with {DEFAULT_NETWORK}: {}", mistakes.text());
+                return Err(Error::Annotation { key: NETWORKS, why });
+            }
+            all.remove(0);
+        }
+        Ok(all)
     }
 
     /// The default network that is asked for instead of the configuration's.

@@ -186,3 +186,21 @@ proptest! {
         prop_assert_eq!(read(&names.join(",")), read(&json.to_string()));
     }
 }
+
+#[test]
+fn both_annotations_together_have_one_default_route_4_1_2_1_9() {
+    let of = |default: &str, networks: &str| {
+        let selection = |name: &str, route: &str| format!(r#"[{{"name": "{name}", "default-route": {route}}}]"#);
+        let all =
+            Annotations { networks: Some(selection("a", networks)), default_network: Some(selection("d", default)) };
+        all.added().map(|all| all.len()).map_err(|error| error.to_string())
+    };
+    for (default, networks) in
+        [(r#"["10.0.0.1"]"#, r#"["10.1.0.1"]"#), ("[]", r#"["10.1.0.1"]"#), (r#"["fd00::1"]"#, "[]")]
+    {
+        let why = of(default, networks).expect_err(default);
+        assert!(why.contains(NETWORKS) && why.contains(DEFAULT_NETWORK) && why.contains("default-route"), "{why}");
+    }
+    assert_eq!(of(r#"["10.0.0.1"]"#, r#"["fd00::1"]"#), Ok(1));
+    assert_eq!(of("null", r#"["10.0.0.1"]"#), Ok(1));
+}
