@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nsm_cni_types::{Answer, Args, Version};
+use nsm_cni_types::{Answer, Args};
 use nsm_npwg::Meta;
 use nsm_proto::cni::{SettledNetwork, SettledRequest};
 
@@ -26,8 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progress: &Progress) {
     let settled = |(place, network): (usize, &super::network::Network)| {
         let result = progress.results.get(&network.ifname)?;
-        let result =
-            Answer::parse(result, network.list.version().ok()?).ok()?.convert(Version::NEWEST).to_json().ok()?;
+        let result = Answer::parse(result, network.list.version().ok()?).ok()?.to_json().ok()?;
         Some(SettledNetwork {
             name: network.name.clone(),
             ifname: network.ifname.clone(),

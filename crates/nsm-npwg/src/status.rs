@@ -1,11 +1,11 @@
 //! The network-status annotation, NPWG section 5.2: what is told of an attachment, from its result.
 //!
 //! Guarantees: addresses and gateways are at the interface that has them; what is not there is absent, never empty text; a result of
-//! several interfaces in the pod has an entry for each.
+//! several interfaces in the pod has an entry for each; one that says nothing of the pod has none.
 
 use std::net::IpAddr;
 
-use nsm_cni_types::{Answer, Dns, Interface, Ip};
+use nsm_cni_types::{Answer, Dns, Interface, Ip, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -54,8 +54,14 @@ pub fn entries(name: &str, ifname: &str, is_default: bool, device_info: Option<V
     let dns = dns(&result.dns);
     let bare = Entry { name: name.to_owned(), dns, device_info, ..Entry::default() };
     let mut all: Vec<Entry> = match &*places {
-        // Results of the oldest versions name no interfaces.
-        [] => vec![Entry { interface: ifname.to_owned(), ips: bare_ips(result.ips.iter()), ..bare }],
+        [] => {
+            // Results of the oldest versions name no interfaces; of others it is known that the pod has none.
+            let interface = if result.version() <= Version::V0_2_0 { ifname } else { "" };
+            let ips = bare_ips(result.ips.iter());
+            // A device that is no interface is the pod's too.
+            let is_said = !interface.is_empty() || !ips.is_empty() || bare.device_info.is_some();
+            is_said.then(|| Entry { interface: interface.to_owned(), ips, ..bare }).into_iter().collect()
+        }
         [place] => {
             let of_host = |ip: &&Ip| ip.interface.is_some_and(|other| other != *place);
             let ips = bare_ips(result.ips.iter().filter(|ip| !of_host(ip)));

@@ -48,5 +48,22 @@ fn results_without_interfaces() {
         told(&old, false),
         json!([{"name": "ns/net", "interface": "net1", "ips": ["10.0.0.2"], "dns": {}, "gateway": ["10.0.0.1"]}])
     );
-    assert_eq!(told(&json!({}), false), json!([{"name": "ns/net", "interface": "net1", "dns": {}}]));
+    assert_eq!(
+        told(&json!({"cniVersion": "0.1.0"}), false),
+        json!([{"name": "ns/net", "interface": "net1", "dns": {}}])
+    );
+}
+
+#[test]
+fn no_interface_is_invented() {
+    for made in [json!({}), json!({"cniVersion": "0.3.0", "interfaces": []}), json!({"interfaces": [{"name": "br0"}]})]
+    {
+        for is_default in [false, true] {
+            assert_eq!(told(&made, is_default), json!([]));
+        }
+    }
+    let addresses = json!({"interfaces": [], "ips": [{"address": "10.0.0.2/24"}]});
+    assert_eq!(told(&addresses, false), json!([{"name": "ns/net", "ips": ["10.0.0.2"], "dns": {}}]));
+    let device = entries("ns/net", "net1", false, Some(json!({"type": "pci"})), &Answer::new(Version::NEWEST));
+    assert_eq!(json!(device), json!([{"name": "ns/net", "dns": {}, "device-info": {"type": "pci"}}]));
 }
