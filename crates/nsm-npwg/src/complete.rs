@@ -7,8 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, List, Selection};
 
-/// The capability by which a plugin is told the file that describes a device.
-const DEVICE_INFO_FILE: &str = "CNIDeviceInfoFile";
 /// Those that the annotation can only ask by capability.
 const DECLARED: [&str; 3] = ["portMappings", "bandwidth", "infinibandGUID"];
 
@@ -51,13 +49,6 @@ impl Completion {
         let asked = asked.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         capability_args.extend(asked);
         Self { capability_args, cni_args: cni_args.join(";"), args: selection.cni_args.clone(), device_id }
-    }
-
-    /// Adds the file that describes the device.
-    #[must_use]
-    pub fn with_device_info(mut self, file: &str) -> Self {
-        self.capability_args.insert(DEVICE_INFO_FILE.to_owned(), file.into());
-        self
     }
 
     /// The list as its plugins are to have it.
