@@ -12,19 +12,23 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, flag, flag::FLAGS, mistakes::quoted, spelling};
 
-/// Keys by which a configuration reaches into the host: no definition may have them. Whoever may write definitions chooses which of
-/// the host's plugins run, not where these look for programs, credentials and sockets or write logs.
-pub const REACHING: [&str; 10] = [
+/// Keys by which a configuration reaches into the host, at any depth: no definition may have them, in whatever spelling. Whoever may
+/// write definitions chooses which of the host's plugins run, not where these look for programs, credentials and sockets or write logs.
+pub const REACHING: [&str; 14] = [
     "kubeconfig",
     "cniDir",
     "binDir",
     "confDir",
     "logFile",
+    "logFilePath",
     "cniSocket",
     "delegates",
     "clusterNetwork",
     "socketDir",
+    "socketFile",
     "daemonSocketDir",
+    "daemonSocketPath",
+    "configurationPath",
 ];
 /// Keys that are read or written here, which plugins would take in any spelling: a second one would be believed instead.
 const READ: [&str; 9] =

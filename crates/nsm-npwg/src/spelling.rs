@@ -25,6 +25,11 @@ pub(crate) fn is(key: &str, name: &str) -> bool {
     folded(key).eq(folded(name))
 }
 
+/// Whether a key is `name` as some program may call it: also with `_` or `-` between its words.
+pub(crate) fn means(key: &str, name: &str) -> bool {
+    folded(key).filter(|c| !matches!(c, '_' | '-')).eq(folded(name))
+}
+
 /// Whether a key is taken for one of `names`.
 pub(crate) fn is_one(key: &str, names: &[&str]) -> bool {
     names.iter().any(|name| is(key, name))
@@ -77,6 +82,7 @@ mod tests {
             assert!(is(key, "logFile"), "{key}");
         }
         assert!(is("\u{212a}ubeconfig", "kubeconfig") && is("delegate\u{17f}", "delegates"));
+        assert!(means("log_file", "logFile") && means("Log-File", "logFile") && !means("log.file", "logFile"));
         assert!(!is("log_file", "logFile") && !is("logFiles", "logFile") && !is("", "type"));
     }
 

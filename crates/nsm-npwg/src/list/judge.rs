@@ -62,25 +62,13 @@ fn wrong_type(keys: &Map<String, Value>, place: &str, is_called: bool) -> Option
     Some(format!("{place}.{key} {}: expected a plugin that is no meta-plugin", quoted(value)))
 }
 
-/// Where a key of [`REACHING`] is, and its spelling: in a plugin's configuration, also of one that it calls. An object that has a
-/// type is taken for one.
+/// Where a key of [`REACHING`] is, and its spelling. It is looked for everywhere, as a plugin has its paths where it likes.
 pub(super) fn reaching(keys: &Map<String, Value>, place: &str) -> Option<(String, String)> {
-    if let Some(key) = keys.keys().find(|key| spelling::is_one(key, &REACHING)) {
+    if let Some(key) = keys.keys().find(|key| REACHING.iter().any(|name| spelling::means(key, name))) {
         return Some((place.to_owned(), key.clone()));
     }
-    reaching_below(keys, place, true)
-}
-
-fn reaching_below(keys: &Map<String, Value>, place: &str, is_plugin: bool) -> Option<(String, String)> {
     keys.iter().find_map(|(key, value)| {
-        let (place, is_called) = (format!("{key} of {place}"), is_plugin && spelling::is_one(key, &CALLED));
-        objects(value).into_iter().find_map(|inner| {
-            if is_called || spelling::has(inner, "type") {
-                reaching(inner, &place)
-            } else {
-                reaching_below(inner, &place, false)
-            }
-        })
+        objects(value).into_iter().find_map(|inner| reaching(inner, &format!("{key} of {place}")))
     })
 }
 

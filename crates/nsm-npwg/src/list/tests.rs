@@ -92,11 +92,20 @@ fn no_definition_reaches_into_the_host() {
     }
     // The node's own may.
     assert!(List::of_host("n", "n", r#"{"type": "sriov", "logFile": "/var/log/sriov"}"#).is_ok());
-    // What is further down is the plugin's own affair.
-    assert!(
-        definition(&json!({"type": "macvlan", "ipam": {"type": "whereabouts", "kubernetes": {"kubeconfig": "/x"}}}))
-            .is_ok()
-    );
+    // No definition may further down, where plugins have more of them.
+    let whereabouts = |inner: Value| json!({"type": "macvlan", "ipam": {"type": "whereabouts", "range": "10.0.0.0/24", "more": inner}});
+    assert!(definition(&whereabouts(json!({"log": "debug", "kubernetes": {"namespace": "a"}}))).is_ok());
+    for (inner, key) in [
+        (json!({"kubernetes": {"kubeconfig": "/x"}}), "kubeconfig"),
+        (json!({"log_file": "/x"}), "log_file"),
+        (json!([[{"configuration_path": "/x"}]]), "configuration_path"),
+        (json!({"socket-file": "/x"}), "socket-file"),
+        (json!({"daemonsocketpath": "/x"}), "daemonsocketpath"),
+    ] {
+        let config = whereabouts(inner);
+        assert!(definition(&config).unwrap_err().contains(&format!("key {key:?} of ")), "{config}");
+        assert!(List::of_host("n", "n", &config.to_string()).is_ok());
+    }
 }
 
 /// Spellings that encoding/json takes for one field.
@@ -116,7 +125,7 @@ fn no_spelling_reaches_into_the_host() {
             json!({"type": "a", "IPAM": {"type": "b", &*key: "/x"}}),
             json!({"type": "flannel", "delegate": plugin}),
             json!({"type": "flannel", "Delegate": {"ipam": [plugin]}}),
-            json!({"type": "a", "other": {"first": [plugin]}}),
+            json!({"type": "a", "other": {"first": [{&*key: "/x"}]}}),
         ] {
             let why = definition(&wrong).expect_err(&wrong.to_string());
             assert!(why.contains(&format!("key {key:?} of ")), "{wrong}: {why}");
