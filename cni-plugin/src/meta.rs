@@ -34,7 +34,7 @@ use exec::SearchPath;
 pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
     let strict = || {
         let meta = Meta::parse(&call.stdin)?;
-        for warning in &meta.without_effect {
+        for warning in meta.misspelled.iter().chain(&meta.without_effect) {
             eprintln!("nsm-cni: {warning}");
         }
         Ok(meta)

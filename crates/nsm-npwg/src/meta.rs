@@ -1,7 +1,7 @@
 //! The meta-plugin's configuration: Multus's keys, thin and daemon, and this project's own.
 //!
 //! Guarantees: every key of Multus is in [`KEYS`], as honoured or without effect; what has none is told, what is not known is a
-//! mistake; all mistakes at once. DEL and GC take what can be read ([`Meta::lenient`]).
+//! mistake; all mistakes at once. Keys are taken in any case, as by Multus, and it is told. DEL and GC take what can be read ([`Meta::lenient`]).
 
 mod keys;
 
@@ -18,6 +18,7 @@ use crate::{
     mistakes::Mistakes,
     names::{self, is_namespace},
     selection::Annotations,
+    spelling,
 };
 
 const PATH: &str = "an absolute path";
@@ -74,6 +75,8 @@ pub struct Meta {
     pub prev_result: Option<Answer>,
     /// Keys that have no effect, each with the reason.
     pub without_effect: Vec<String>,
+    /// Keys that are spelled otherwise than they should be.
+    pub misspelled: Vec<String>,
 }
 
 /// Which network is a pod's first one.
@@ -88,9 +91,11 @@ pub enum Chosen {
 impl Meta {
     /// Whether a configuration is a meta-plugin's: by its keys, or by the type that it is installed under.
     pub fn is(keys: &Map<String, Value>) -> bool {
-        let there = |key: &&str| keys.get(*key).is_some_and(|value| !value.is_null());
-        let kind = keys.get("type").and_then(Value::as_str).unwrap_or_default();
-        ["clusterNetwork", "delegates"].iter().any(there) || matches!(kind, "multus" | "multus-shim")
+        keys.iter().any(|(key, value)| {
+            let is_multus = || matches!(value.as_str(), Some("multus" | "multus-shim"));
+            (spelling::is_one(key, &["clusterNetwork", "delegates"]) && !value.is_null())
+                || (spelling::is(key, "type") && is_multus())
+        })
     }
 
     /// Reads a configuration strictly.
@@ -121,8 +126,10 @@ impl Meta {
 }
 
 fn read(stdin: &Stdin) -> (Meta, Mistakes) {
-    let keys = &stdin.keys;
     let mut mistakes = Mistakes::default();
+    let mut keys = stdin.keys.clone();
+    let misspelled = keys::spell(&mut keys, &mut mistakes);
+    let keys = &keys;
     let without_effect = keys::judge(keys, &mut mistakes);
     let kind = keys.get("type").and_then(Value::as_str).unwrap_or_default();
     let path = |key: &str, fallback: &str, mistakes: &mut Mistakes| {
@@ -149,7 +156,7 @@ fn read(stdin: &Stdin) -> (Meta, Mistakes) {
     let meta = Meta {
         name: stdin.name.clone(),
         version: stdin.version,
-        default: chosen(stdin, kind, &mut mistakes),
+        default: chosen(keys, &stdin.name, kind, &mut mistakes),
         default_networks: default_networks(keys, &mut mistakes),
         system_namespaces: namespaces("systemNamespaces", &mut mistakes).unwrap_or_else(|| vec!["kube-system".into()]),
         multus_namespace: multus_namespace(keys, &mut mistakes),
@@ -170,6 +177,7 @@ fn read(stdin: &Stdin) -> (Meta, Mistakes) {
         change: change(keys, &mut mistakes),
         prev_result,
         without_effect,
+        misspelled,
     };
     (meta, mistakes)
 }
@@ -184,9 +192,8 @@ fn absolute(keys: &Map<String, Value>, key: &str, mistakes: &mut Mistakes) -> Op
 }
 
 /// `clusterNetwork` wins over `delegates`, as with Multus.
-fn chosen(stdin: &Stdin, kind: &str, mistakes: &mut Mistakes) -> Chosen {
+fn chosen(keys: &Map<String, Value>, own: &str, kind: &str, mistakes: &mut Mistakes) -> Chosen {
     const NAME: &str = "the name of a network, or the path of its file or directory";
-    let keys = &stdin.keys;
     let cluster = mistakes.string(keys, "clusterNetwork", NAME).filter(|name| !name.is_empty());
     if let Some(name) = cluster {
         if name.chars().any(char::is_control) || (name.contains('/') && !name.starts_with('/')) {
@@ -212,7 +219,7 @@ fn chosen(stdin: &Stdin, kind: &str, mistakes: &mut Mistakes) -> Chosen {
     let mut lists = Vec::new();
     for (place, delegate) in delegates.iter().enumerate() {
         let network = format!("delegates[{place}]");
-        match List::of_host(&network, &stdin.name, &delegate.to_string()) {
+        match List::of_host(&network, own, &delegate.to_string()) {
             Ok(list) => lists.push(list),
             Err(error) => mistakes.add(error.to_string()),
         }

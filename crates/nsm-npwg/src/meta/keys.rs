@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     change::{ATTACH, DETACH},
     mistakes::Mistakes,
+    spelling,
 };
 
 /// What becomes of a key of the configuration.
@@ -39,6 +40,8 @@ const fn refused(name: &'static str, instead: &'static str) -> Key {
     Key { name, treatment: Treatment::Refused(instead) }
 }
 
+/// Keys that the CNI library writes beside those of the file.
+const BY_THE_LIBRARY: [&str; 2] = ["cniVersion", "name"];
 const NO_CREDENTIAL: &str = "the plugin makes no call to the API server and needs no credential";
 const STDERR: &str = "the plugin logs to stderr, which the runtime keeps";
 const NO_DAEMON: &str = "there is no daemon beside nsm-agent, whose settings are its own";
@@ -102,6 +105,26 @@ pub const KEYS: &[Key] = &[
     refused("interface", "expected none: a pod's annotations say it"),
     refused("mtu", "expected none: each network says its own"),
 ];
+
+/// Gives keys the spelling of [`KEYS`], as Multus takes them in any case; answers what is told of that. What only the agent writes is
+/// not taken otherwise.
+pub(super) fn spell(keys: &mut Map<String, Value>, mistakes: &mut Mistakes) -> Vec<String> {
+    let names: Vec<&str> = KEYS.iter().map(|key| key.name).filter(|name| ![ATTACH, DETACH].contains(name)).collect();
+    let mut told = Vec::new();
+    for (key, name) in spelling::respell(keys, &names) {
+        told.push(format!("{key} is taken for {name}: expected that spelling"));
+    }
+    keys.retain(|key, _| {
+        let Some(name) = names.iter().find(|name| *name != key && spelling::is(key, name)) else { return true };
+        if BY_THE_LIBRARY.contains(name) {
+            told.push(format!("{key} has no effect: {name} is beside it, which the runtime writes"));
+        } else {
+            mistakes.add(format!("{key} beside {name}: expected the second alone"));
+        }
+        false
+    });
+    told
+}
 
 /// Judges all keys; answers those that have no effect.
 pub(super) fn judge(keys: &Map<String, Value>, mistakes: &mut Mistakes) -> Vec<String> {

@@ -41,6 +41,36 @@ fn a_configuration_of_multus() {
 }
 
 #[test]
+fn keys_are_taken_in_any_case_as_by_multus() {
+    let meta = parsed(&json!({
+        "ClusterNetwork": "a", "LogLevel": "debug", "NAMESPACEISOLATION": true, "readinessIndicatorFile": "/ready", "CNIVersion": "9",
+    }))
+    .unwrap();
+    assert_eq!(meta.default, Chosen::ClusterNetwork("a".into()));
+    assert!(meta.namespace_isolation && meta.readiness_file.is_some() && meta.version == Version::V1_0_0);
+    assert_eq!((meta.misspelled.len(), meta.without_effect.len()), (5, 1), "{meta:?}");
+    assert!(meta.misspelled.contains(&"LogLevel is taken for logLevel: expected that spelling".to_owned()));
+    assert!(meta.misspelled.iter().any(|told| told.starts_with("CNIVersion has no effect")));
+
+    let twice = json!({"clusterNetwork": "a", "ClusterNetwork": "b", "binDir": "/b", "BINDIR": "/c"});
+    let error = parsed(&twice).unwrap_err();
+    assert_eq!(error.code, code::INVALID_CONFIG);
+    assert!(
+        error.msg.contains("BINDIR beside binDir: ") && error.msg.contains("ClusterNetwork beside"),
+        "{}",
+        error.msg
+    );
+    let (meta, mistakes) = Meta::lenient(&stdin(&twice));
+    assert_eq!(
+        (meta.bin_dir.to_str(), meta.default, mistakes.len()),
+        (Some("/b"), Chosen::ClusterNetwork("a".into()), 2)
+    );
+    // Nobody but the agent writes these.
+    let error = parsed(&json!({"clusterNetwork": "a", "Attach": {}})).unwrap_err();
+    assert!(error.msg.contains("unknown key \"Attach\""), "{}", error.msg);
+}
+
+#[test]
 fn defaults_are_those_of_multus() {
     let meta = parsed(&json!({"clusterNetwork": "a"})).unwrap();
     let paths = [&meta.conf_dir, &meta.cni_dir, &meta.bin_dir].map(|path| path.to_str().unwrap());
@@ -63,7 +93,7 @@ fn what_the_daemon_wrote_for_its_shim_names_files_of_the_host() {
 fn mistakes_are_told_at_once() {
     let error = parsed(&json!({
         "clusterNetwork": "../x", "confDir": "relative", "multusNamespace": "A", "globalNamespaces": "a,,b", "namespaceIsolation": 1,
-        "defaultNetworks": [""], "systemNamespaces": "x", "auxiliaryCNIChainName": "a/b", "networkService": "s", "bindir": "/x",
+        "defaultNetworks": [""], "systemNamespaces": "x", "auxiliaryCNIChainName": "a/b", "networkService": "s", "bin_dir": "/x",
     }))
     .unwrap_err();
     assert_eq!(error.code, code::UNSUPPORTED_FIELD);
@@ -77,7 +107,7 @@ fn mistakes_are_told_at_once() {
         "systemNamespaces",
         "auxiliaryCNIChainName",
         "networkService beside clusterNetwork",
-        "unknown key \"bindir\"",
+        "unknown key \"bin_dir\"",
     ] {
         assert!(error.msg.contains(word), "{word}: {}", error.msg);
     }
@@ -98,6 +128,8 @@ fn which_configurations_are_meta() {
         (json!({"type": "nsm-cni", "delegates": []}), true),
         (json!({"type": "nsm-cni", "delegates": null}), false),
         (json!({"type": "multus"}), true),
+        (json!({"Type": "multus"}), true),
+        (json!({"type": "nsm-cni", "Delegates": []}), true),
     ] {
         assert_eq!(Meta::is(keys.as_object().unwrap()), meta, "{keys}");
     }
