@@ -26,6 +26,8 @@ pub(super) struct Present {
     routes: Vec<IpNetwork>,
     /// Addresses of other interfaces.
     addresses: Vec<IpAddr>,
+    /// Those of the interfaces that are aware of this one: it may have the same, and no policy for what the pod sends from them.
+    shared: Vec<IpAddr>,
     /// Tables with routes of other interfaces, the main one aside.
     tables: Vec<u32>,
 }
@@ -58,7 +60,7 @@ pub(super) fn check(
 }
 
 impl Present {
-    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count, nor those of the interfaces `aware`.
+    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count; those of the interfaces `aware` may be there twice.
     pub(super) fn read(pod: &mut NetnsSocket, except: Option<IfIndex>, aware: &[IfIndex]) -> Result<Self, Error> {
         let of_another = |index: Option<IfIndex>| except.is_none() || index != except;
         let counts = |index: Option<IfIndex>| of_another(index) && !index.is_some_and(|index| aware.contains(&index));
@@ -75,9 +77,12 @@ impl Present {
             }
         }
         present.routes.retain(|destination| !is_everywhere(destination));
-        let others = addresses.into_iter().filter(|address| counts(Some(address.index)));
-        present.addresses =
-            others.map(|address| address.network).filter(|n| !is_everywhere(n)).map(|n| n.ip()).collect();
+        let others =
+            addresses.into_iter().filter(|address| of_another(Some(address.index)) && !is_everywhere(&address.network));
+        for address in others {
+            let kind = if counts(Some(address.index)) { &mut present.addresses } else { &mut present.shared };
+            kind.push(address.network.ip());
+        }
         Ok(present)
     }
 
@@ -132,7 +137,8 @@ impl Present {
     fn is_about(&self, rule: &Rule, config: &LinkConfig) -> bool {
         rule.from.is_some_and(|from| {
             let lies_in = |own: &IpNetwork| own.prefix() <= from.prefix() && own.contains(from.network());
-            config.addresses.iter().any(lies_in) && !self.addresses.iter().any(|other| from.contains(*other))
+            let mut others = self.addresses.iter().chain(&self.shared);
+            config.addresses.iter().any(lies_in) && !others.any(|other| from.contains(*other))
         })
     }
 }
@@ -230,6 +236,7 @@ mod tests {
         Present {
             routes: vec!["10.8.0.0/16".parse().unwrap()],
             addresses: vec!["10.9.0.2".parse().unwrap()],
+            shared: Vec::new(),
             tables: vec![77],
         }
     }
@@ -312,6 +319,19 @@ mod tests {
         let error = pod().allows(&around, RoutePolicy { default_route: false, overlap: true }).unwrap_err();
         assert!(error.to_string().contains("default route"), "{error}");
         assert_eq!(pod().prefixes(), ["10.8.0.0/16".parse().unwrap(), "10.9.0.2/32".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_the_pod_sends_from_an_aware_interface_is_not_ours() {
+        let aware = Present { shared: vec!["172.16.1.1".parse().unwrap()], ..pod() };
+        let own = || config(&["172.16.1.2/24"], &[]);
+        for others in ["172.16.1.1/32", "172.16.1.0/24"] {
+            let error = aware.allows(&with_policy(own(), rule(Some(others), None), "0.0.0.0/0"), NOTHING).unwrap_err();
+            assert!(error.fault == Fault::Endpoint && error.to_string().contains("default route"), "{others}: {error}");
+        }
+        aware.allows(&with_policy(own(), rule(Some("172.16.1.2/32"), None), "0.0.0.0/0"), NOTHING).unwrap();
+        aware.allows(&config(&["172.16.1.1/24"], &["172.16.1.0/24"]), NOTHING).unwrap();
+        assert_eq!(aware.prefixes(), pod().prefixes(), "endpoints may give it again");
     }
 
     #[test]
