@@ -1,7 +1,8 @@
 //! NetworkAttachmentDefinitions, as they were last seen.
 //!
 //! Guarantees: of each its configuration and its resource's name are kept, of all together at most [`MOST`] bytes; what is bigger is
-//! known to be there and asked for when a pod wants it. The definition of their kind may be missing, and come later.
+//! known to be there and asked for when a pod wants it. While a list is read, a page of it is here as well, of [`PAGE`] definitions. The
+//! definition of their kind may be missing, and come later.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,8 +25,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::kubernetes::{Failure, Way, bounded, chain};
 
-/// Definitions of one page.
-const PAGE: u32 = 50;
+/// Definitions of one page. Whoever writes them makes each as big as the API server keeps them, and while a page is read it is here some
+/// three times: as bytes, once more, and as objects.
+const PAGE: u32 = 5;
 /// Most bytes of all that is kept.
 const MOST: usize = 32 << 20;
 /// Most bytes of one that is kept.
@@ -210,9 +212,61 @@ fn answered(error: &watcher::Error) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use kube::client::Body;
     use serde_json::json;
+    use tonic::codegen::http::{Request, Response};
 
     use super::*;
+
+    /// What an API server keeps of an object at most (etcd's request limit).
+    const LARGEST: usize = 3 << 19;
+
+    /// An API server with so many definitions, whose watches say nothing. It tells how many are asked for at once.
+    fn server(count: usize) -> (Client, Arc<Mutex<Vec<usize>>>) {
+        let asked: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let pages = asked.clone();
+        let answer = move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let value = |key: &str| {
+                let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                pairs.find(|(name, _)| *name == key).map(|(_, value)| value.parse::<usize>())
+            };
+            let page = value("watch").is_none().then(|| {
+                let first = value("continue").map_or(0, Result::unwrap);
+                let limit = value("limit").map_or(usize::MAX, Result::unwrap);
+                pages.lock().unwrap().push(limit);
+                let end = first.saturating_add(limit).min(count);
+                let items = (first..end).map(|place| {
+                    json!({"metadata": {"name": place.to_string(), "namespace": "n"}, "spec": {"config": "{}"}})
+                });
+                let next = (end < count).then(|| end.to_string());
+                json!({"metadata": {"resourceVersion": "1", "continue": next}, "items": items.collect::<Vec<_>>()})
+            });
+            async move {
+                match page {
+                    Some(page) => Ok::<_, tower::BoxError>(Response::new(Body::from(page.to_string().into_bytes()))),
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        (Client::new(tower::service_fn(answer), "n"), asked)
+    }
+
+    #[tokio::test]
+    async fn a_page_of_the_largest_that_there_may_be_fits_into_memory() {
+        let (client, asked) = server(13);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let way = Way { client, namespace: "n".into() };
+        let definitions = Definitions::watch(way, &tasks, &stop);
+        definitions.read(Instant::now() + Duration::from_secs(20)).await.unwrap();
+        let asked = asked.lock().unwrap().clone();
+        let at_once = asked.iter().max().map(|most| most * LARGEST * 3);
+        assert!(at_once.is_some_and(|bytes| bytes <= MOST), "{asked:?} definitions at once");
+        assert!((0..13).all(|place| matches!(definitions.get("n", &place.to_string()), Some(Kept::Here(_)))));
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
 
     fn of(config: &str) -> Definition {
         Definition { config: config.to_owned(), resource_name: None }
