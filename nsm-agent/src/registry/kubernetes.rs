@@ -264,6 +264,10 @@ impl Backing for Kubernetes {
         }
     }
 
+    fn home_of_unknown(&self) -> Option<&Arc<str>> {
+        Some(&self.namespace)
+    }
+
     async fn put_service(&self, service: &Service, before: Option<&Service>) -> Result<(), Error> {
         let name = &service.message.name;
         let known = self.seen().services.named(name).find(|found| found.message.is_ok()).map(|found| found.key.clone());

@@ -50,6 +50,11 @@ pub(super) trait Backing: Send + Sync + 'static {
     /// Keeps it no more.
     async fn remove_endpoint(&self, entry: &Entry) -> Result<(), Error>;
 
+    /// The namespace that services of processes are in whose pod is not known, if they are in one.
+    fn home_of_unknown(&self) -> Option<&Arc<str>> {
+        None
+    }
+
     /// Whether `by` is the pod that had registered an endpoint, made again: its earlier namespace is no more.
     async fn is_made_again(&self, _name: &str, _before: Owner, _by: Owner) -> bool {
         false

@@ -129,6 +129,54 @@ async fn an_abandoned_service_can_be_taken_over() {
     registry.shutdown().await;
 }
 
+/// Pods of namespaces that are named after their network namespace: those below 10 are `a`'s, of 99 nothing is known.
+struct Tenants;
+
+#[async_trait]
+impl Pods for Tenants {
+    async fn pod_of(&self, netns: InodeId) -> Option<Pod> {
+        let namespace = match netns.ino {
+            0..10 => "a",
+            99 => return None,
+            _ => "b",
+        };
+        Some(Pod { namespace: namespace.into(), ..Pod::default() })
+    }
+
+    async fn pod_with(&self, _: PodUid) -> Option<Pod> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_service_goes_to_nobody_of_another_namespace() {
+    for access in [ServiceAccess::AnyNamespace, ServiceAccess::OwnNamespace] {
+        let dir = TempDir::new().unwrap();
+        let settings = Settings { access, ..settings(dir.path()) };
+        let registry = Embedded::open(settings, Arc::new(Tenants)).await.unwrap();
+        registry.register_service(service("s"), peer(1)).await.unwrap();
+        registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+        registry.unregister_endpoint("e", peer(1)).await.unwrap();
+        let other = NetworkService { matches: vec![Match::default()], ..service("s") };
+        let namespace = registry.directory().service("s").unwrap().namespace.clone();
+        assert_eq!(namespace.as_deref(), Some("a"));
+        for owner in [peer(1), Owner::Departed] {
+            registry.put_service(Service { owner, namespace: namespace.clone(), ..testing::open(service("s")) });
+            for stranger in [peer(10), peer(99)] {
+                let taken = registry.register_service(other.clone(), stranger).await;
+                assert!(matches!(taken, Err(Error::Taken { .. })), "{access:?} {owner} {stranger}: {taken:?}");
+                let removed = registry.unregister_service("s", stranger).await;
+                assert!(matches!(removed, Err(Error::NotYours { .. })), "{access:?} {owner} {stranger}: {removed:?}");
+            }
+        }
+        // Who may offer it does not hold up those whose it is.
+        let offered = registry.register_endpoint(endpoint("f"), by(peer(10))).await;
+        assert_eq!(offered.is_ok(), access == ServiceAccess::AnyNamespace);
+        assert_eq!(registry.register_service(other, peer(2)).await.unwrap().object.owner, peer(2));
+        registry.shutdown().await;
+    }
+}
+
 #[tokio::test]
 async fn a_service_with_access_lists_is_the_operators_whoever_registered_it() {
     let dir = TempDir::new().unwrap();

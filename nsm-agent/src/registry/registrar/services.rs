@@ -1,6 +1,7 @@
 //! Writes of network services.
 //!
-//! Guarantee: peers neither change nor remove a service of an operator's, nor one that says who may use or serve it.
+//! Guarantee: peers neither change nor remove a service of an operator's, nor one that says who may use or serve it, nor one of another
+//! namespace, also while nobody offers it.
 
 use std::sync::Arc;
 
@@ -19,9 +20,10 @@ impl Inner {
     ) -> Result<Registered<Service>, Error> {
         let _gate = self.gate(&service.name).await;
         self.hear(by);
+        let party = Party::of_owner(by, &*self.pods).await;
         let Some(old) = self.directory.service(&service.name) else {
             self.directory.state().room_for_service(by, &service, None)?;
-            let namespace = Party::of_owner(by, &*self.pods).await.namespace().cloned();
+            let namespace = party.namespace().cloned();
             let service = Service { message: service.into(), owner: by, access: Access::default(), namespace };
             return self.write_service(service).await;
         };
@@ -29,7 +31,7 @@ impl Inner {
         if same || service.matches.is_empty() {
             return Ok(Registered { object: old, outcome: Outcome::Unchanged });
         }
-        if !by.may_change(old.owner) && !self.is_abandoned(&old) {
+        if !by.may_change(old.owner) && !self.is_abandoned(&old, &party) {
             return Err(Error::Taken { what: "network service", name: service.name, owner: old.owner });
         }
         self.directory.state().room_for_service(by, &service, Some(&old))?;
@@ -38,18 +40,28 @@ impl Inner {
         self.write_service(Service { message: service.into(), owner: by, access, namespace }).await
     }
 
-    /// A peer's service that it offers no more: pods come back with another namespace, and must find their service free.
-    fn is_abandoned(&self, service: &Service) -> bool {
+    /// A peer's service that it offers no more, for others of the service's namespace: pods come back with another network namespace, and
+    /// must find their service free.
+    fn is_abandoned(&self, service: &Service, party: &Party) -> bool {
+        if !self.is_at_home(service, party) {
+            return false;
+        }
         let state = self.directory.state();
         let Some(offers) = state.offers(&service.message.name) else { return service.owner != Owner::Operator };
         match service.owner {
             Owner::Operator => false,
-            // Others may offer it still.
-            Owner::Departed => offers.all().next().is_none(),
+            // Others of its namespace may offer it still.
+            Owner::Departed => !offers.all().any(|entry| self.is_at_home(service, &entry.party)),
             owner @ (Owner::Peer { .. } | Owner::PodOfHost(_) | Owner::Elsewhere) => {
                 offers.all().all(|entry| entry.owner != owner)
             }
         }
+    }
+
+    /// Whether somebody is of the service's namespace. Everybody is of one's that has none: the pod of who registered it is not known.
+    fn is_at_home(&self, service: &Service, party: &Party) -> bool {
+        let home = party.namespace().or_else(|| self.backing.home_of_unknown());
+        service.namespace.is_none() || service.namespace.as_ref() == home
     }
 
     pub(super) async fn write_service(&self, service: Service) -> Result<Registered<Service>, Error> {
@@ -71,7 +83,8 @@ impl Inner {
     pub(super) async fn unregister_service(&self, name: &str, by: Owner) -> Result<bool, Error> {
         let _gate = self.gate(name).await;
         let Some(old) = self.directory.service(name) else { return Ok(false) };
-        if !by.may_change(old.owner) && !self.is_abandoned(&old) {
+        let party = Party::of_owner(by, &*self.pods).await;
+        if !by.may_change(old.owner) && !self.is_abandoned(&old, &party) {
             return Err(Error::NotYours { what: "network service", name: name.to_owned(), owner: old.owner });
         }
         self.backing.remove_service(&old).await?;
