@@ -1,7 +1,8 @@
 //! Whose pod a process of the host's network is, by its control groups.
 //!
 //! Guarantees: a pod's group is the outermost that has a kubelet's name for one, as what a container makes is below its own; groups that
-//! name several pods name none. What a user of the host may make (`user.slice`) is no pod's.
+//! name several pods name none. What somebody on the host may make is no pod's: systemd gives groups into other hands below a user's
+//! (`user.slice`), a service and a scope. Where the agent itself is below one, so is its node, which is a container.
 //!
 //! Names are those of both drivers of the kubelet, cgroupfs (`…/podUID/…`) and systemd (`…-podUID.slice/…`, with `_` for `-`), in both
 //! versions of control groups, and seen from another group (`/../…`), as a container sees them.
@@ -65,8 +66,8 @@ pub fn pod_of(groups: &str, own: &str) -> Result<Option<PodUid>, Several> {
     let mut found = None;
     for (hierarchy, path) in lines(groups) {
         let ours = lines(own).find(|(other, _)| *other == hierarchy).map_or("", |(_, path)| path);
-        let mut ours = pods(ours).fuse();
-        let Some(pod) = pods(path).find(|pod| ours.next() != Some(*pod)) else { continue };
+        let mut outer = pods(ours, ours).fuse();
+        let Some(pod) = pods(path, ours).find(|pod| outer.next() != Some(*pod)) else { continue };
         if *found.get_or_insert(pod) != pod {
             return Err(Several);
         }
@@ -83,12 +84,25 @@ fn lines(groups: &str) -> impl Iterator<Item = ((&str, &str), &str)> {
     })
 }
 
-/// The pods that a path leads through, the outermost first.
-fn pods(path: &str) -> impl Iterator<Item = PodUid> {
-    path.split('/').take_while(|group| *group != SESSIONS).filter_map(pod)
+/// The pods that a path leads through, the outermost first. `own` is this process's.
+fn pods(path: &str, own: &str) -> impl Iterator<Item = PodUid> {
+    let mut own = own.split('/').fuse();
+    let mut common = true;
+    let mut before = "";
+    let kubelets = path.split('/').take_while(move |group| {
+        common &= own.next() == Some(*group);
+        *group != SESSIONS && (common || !is_handed_on(group))
+    });
+    kubelets.filter_map(move |group| pod(group, std::mem::replace(&mut before, group)))
 }
 
-fn pod(group: &str) -> Option<PodUid> {
+/// Whether systemd may let others make groups in it (`Delegate=` is of services and scopes).
+fn is_handed_on(group: &str) -> bool {
+    [".service", ".scope"].iter().any(|unit| group.ends_with(unit))
+}
+
+/// The pod of a group, by its name and that of the group which it is in.
+fn pod(group: &str, parent: &str) -> Option<PodUid> {
     let group = group.strip_suffix(" (deleted)").unwrap_or(group);
     match group.strip_suffix(".slice") {
         Some(slice) => {
@@ -96,6 +110,8 @@ fn pod(group: &str) -> Option<PodUid> {
             let uid = pod.strip_prefix("pod")?.replace('_', "-");
             parent.contains("kubepods").then(|| uid.parse().ok()).flatten()
         }
+        // One that is not seen is named "..".
+        None if !["kubepods", "burstable", "besteffort", ".."].contains(&parent) => None,
         None => group.strip_prefix("pod")?.parse().ok(),
     }
 }
@@ -162,6 +178,15 @@ mod tests {
             &format!("0::/user.slice/user-1000.slice/user@1000.service/kubepods/pod{A}"),
             &format!("0::/system.slice/x-pod{}.slice", underscored(A)),
             &format!("0::/kubepods/pod{{{A}}}"),
+            // What a service or a session made that may make groups.
+            &format!("0::/system.slice/jenkins.service/pod{A}"),
+            &format!("0::/system.slice/jenkins.service/kubepods/pod{A}"),
+            &format!("0::/system.slice/jenkins.service/kubepods/burstable/pod{A}/0a1b"),
+            &format!("0::/system.slice/jenkins.service/app/kubepods-pod{}.slice", underscored(A)),
+            &format!("0::/machine.slice/libpod-0a1b.scope/container/kubepods/pod{A}"),
+            &format!("0::/../../../../system.slice/jenkins.service/kubepods/pod{A}"),
+            &format!("2:cpu:/system.slice/jenkins.service/kubepods/pod{A}\n0::/system.slice/jenkins.service"),
+            &format!("0::/lxc.payload.web/pod{A}"),
         ] {
             assert_eq!(pod_of(groups, "0::/"), Ok(None), "{groups}");
         }
@@ -183,6 +208,19 @@ mod tests {
         let deeper = format!("0::/kubepods/pod{A}/node/kubepods/pod{STATIC}/agent");
         assert_eq!(pod_of(&nested, &deeper), Ok(Some(uid(B))));
         assert_eq!(pod_of(&agent, &deeper), Ok(None), "the node's own");
+    }
+
+    #[test]
+    fn a_node_in_a_scope_has_its_pods_there() {
+        let node = "/system.slice/docker-0a1b.scope";
+        let of = |uid: &str, container: &str| format!("0::{node}/kubelet/kubepods/pod{uid}/{container}");
+        let agent = of(STATIC, "agent");
+        assert_eq!(pod_of(&of(A, "c"), &agent), Ok(Some(uid(A))));
+        assert_eq!(pod_of(&format!("0::{node}/system.slice/ci.service/kubepods/pod{A}"), &agent), Ok(None));
+        assert_eq!(pod_of(&format!("0::/system.slice/ci.service/docker-0a1b.scope/kubepods/pod{A}"), &agent), Ok(None));
+        // The agent as a service of the host.
+        let service = "0::/system.slice/nsm-agent.service";
+        assert_eq!(pod_of(&of(A, "c"), service), Ok(None), "a container's kubelet is not this node's");
     }
 
     #[test]
