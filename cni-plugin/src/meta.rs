@@ -21,7 +21,11 @@ mod settled;
 mod status;
 mod undo;
 
-use std::path::Path;
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use nsm_cni_types::{Command, Error, code, pods::MetaCall};
 use nsm_npwg::{ATTACH, Change, DETACH, Meta};
@@ -92,11 +96,51 @@ pub(crate) fn call_again(call: &Call) -> Option<MetaCall> {
         configuration: Value::Object(configuration).to_string(),
         cni_path: std::env::var("CNI_PATH").unwrap_or_default(),
         cni_args: call.env.args.clone(),
-        plugin: std::env::current_exe().unwrap_or_default(),
+        plugin: std::env::current_exe().map(installed).unwrap_or_default(),
     })
+}
+
+/// Where the next plugin of that name is, when this one was replaced while it ran: the kernel says so behind the path (proc_pid_exe(5)).
+fn installed(program: PathBuf) -> PathBuf {
+    let replaced = program.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    match replaced.map(|path| PathBuf::from(OsStr::from_bytes(path))) {
+        Some(path) if !program.exists() => path,
+        Some(_) | None => program,
+    }
 }
 
 /// Where plugins are looked for: `binDir`, then what the runtime says.
 fn search(bin_dir: &Path) -> SearchPath {
     SearchPath::new(bin_dir, &std::env::var_os("CNI_PATH").unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_while_it_ran_has_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("nsm-cni"), folder.path().join("next"));
+        for program in [&path, &next] {
+            fs::copy("/bin/cat", program).unwrap();
+        }
+        let mut old = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
+        fs::rename(&next, &path).unwrap();
+        let told = fs::read_link(format!("/proc/{}/exe", old.id())).unwrap();
+        assert_ne!(told, path);
+        assert_eq!(installed(told), path);
+        drop(old.stdin.take());
+        old.wait().unwrap();
+        let odd = folder.path().join("odd (deleted)");
+        fs::copy("/bin/cat", &odd).unwrap();
+        for there in [odd, path] {
+            assert_eq!(installed(there.clone()), there);
+        }
+    }
 }
