@@ -24,7 +24,7 @@ use crate::files;
 pub use hold::Hold;
 pub use medium::Medium;
 pub use record::{
-    Attachment, AttachmentKey, ChosenBy, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd,
+    Attachment, AttachmentKey, ChosenBy, Connected, ConnectionId, Encoded, Inherited, Owner, Phase, Pod, PodAdd, Proof,
     RoutePolicy, Source,
 };
 

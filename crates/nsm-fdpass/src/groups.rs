@@ -1,7 +1,7 @@
 //! In which control groups a peer runs: what tells a container from others of its network namespace.
 //!
-//! Guarantee: what is told is of the process that connected. It lived when its groups had been read, so that its number was not another's;
-//! of one that has ended nothing is told.
+//! Guarantee: what is told is of the process that is held since the socket was accepted ([`Process`]). It lived when its groups had been
+//! read, so that its number was not another's; of one that has ended nothing is told.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{Peer, sys};
+use crate::{Peer, Process};
 
 /// Most bytes that are read: some 14 lines of paths, which the kernel bounds.
 const MOST: u64 = 64 << 10;
@@ -50,20 +50,16 @@ impl Peer {
             return Groups::Unseen;
         }
         let failed = |error: io::Error| Groups::Failed(error.to_string().into());
-        // Before Linux 6.5 the number is all there is: it could be another's if the process ended before this.
-        let process = match &self.pidfd {
-            Some(pidfd) => Ok(pidfd.clone()),
-            None => sys::pidfd_open(self.pid).map(Arc::new),
-        };
-        let process = match process {
-            Ok(process) => process,
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Groups::Ended,
-            Err(error) => return failed(error),
+        let process = match &self.process {
+            Process::Proved(pidfd) | Process::Numbered(pidfd) => pidfd,
+            Process::Ended => return Groups::Ended,
+            Process::Unseen => return Groups::Unseen,
+            Process::Failed(why) => return Groups::Failed(why.clone()),
         };
         let mut text = String::new();
         let read =
             File::open(format!("/proc/{}/cgroup", self.pid)).and_then(|file| file.take(MOST).read_to_string(&mut text));
-        match (has_ended(&process), read) {
+        match (has_ended(process), read) {
             (Ok(true), _) => Groups::Ended,
             (Ok(false), Ok(_)) => Groups::Told(text.into()),
             (Ok(false), Err(error)) | (Err(error), _) => failed(error),
@@ -80,11 +76,15 @@ fn has_ended(process: &OwnedFd) -> io::Result<bool> {
 mod tests {
     use std::process::{Child, Command, Stdio};
 
+    use nix::libc::{EINVAL, EMFILE, ENOPROTOOPT, ESRCH};
+
     use super::*;
 
+    /// As a kernel before 6.5 tells it.
     fn peer(pid: u32) -> Peer {
         let pid = i32::try_from(pid).unwrap();
-        Peer { netns: None, pid, uid: 0, gid: 0, pidfd: None, asked: Asked::default() }
+        let process = Process::of(Err(io::Error::from_raw_os_error(ENOPROTOOPT)), pid);
+        Peer { netns: None, pid, uid: 0, gid: 0, process, asked: Asked::default() }
     }
 
     fn child() -> Child {
@@ -106,17 +106,32 @@ mod tests {
     #[test]
     fn of_one_that_has_ended_nothing_is_told() {
         let mut child = child();
-        let held = Arc::new(sys::pidfd_open(i32::try_from(child.id()).unwrap()).unwrap());
+        // Held since then, before anybody asks: its number may be another's soon.
+        let accepted = peer(child.id());
+        let Process::Numbered(held) = accepted.process.clone() else { panic!("{:?}", accepted.process) };
         drop(child.stdin.take());
-        // Its number may be another's soon: it must not be asked about by number.
         let mut waited = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
         poll(&mut waited, PollTimeout::NONE).unwrap();
-        let unreaped = Peer { pidfd: Some(held.clone()), ..peer(child.id()) };
-        assert_eq!(*unreaped.ask_groups(), Groups::Ended, "/proc still has it");
+        assert_eq!(*accepted.ask_groups(), Groups::Ended, "/proc still has it");
         child.wait().unwrap();
-        let number_reused = Peer { pidfd: Some(held), ..peer(std::process::id()) };
-        assert_eq!(*number_reused.ask_groups(), Groups::Ended);
+        for process in [Process::Numbered(held.clone()), Process::Proved(held)] {
+            let number_reused = Peer { process, ..peer(std::process::id()) };
+            assert_eq!(*number_reused.ask_groups(), Groups::Ended);
+        }
         assert_eq!(*peer(child.id()).ask_groups(), Groups::Ended);
         assert_eq!(*peer(0).ask_groups(), Groups::Unseen);
+    }
+
+    #[test]
+    fn a_number_does_for_a_process_only_where_the_kernel_knows_no_better() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let of = |errno| Process::of(Err(io::Error::from_raw_os_error(errno)), own);
+        assert!(matches!(of(ENOPROTOOPT), Process::Numbered(_)));
+        // The number is another's by now.
+        for ended in [ESRCH, EINVAL] {
+            assert!(matches!(of(ended), Process::Ended));
+        }
+        let failed = Peer { process: of(EMFILE), ..peer(std::process::id()) };
+        assert!(matches!(failed.ask_groups(), Groups::Failed(why) if why.contains("open files")));
     }
 }

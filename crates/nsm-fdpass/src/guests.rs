@@ -220,7 +220,7 @@ mod tests {
 
     /// A user of nobody knows which.
     fn stranger(uid: u32) -> Peer {
-        Peer { netns: None, pid: 1, uid, gid: 0, pidfd: None, asked: crate::Asked::default() }
+        Peer { netns: None, pid: 1, uid, gid: 0, process: crate::Process::Unseen, asked: crate::Asked::default() }
     }
 
     fn guests(per_peer: usize, total: usize) -> Arc<Guests> {

@@ -19,7 +19,7 @@ pub use files::{Inbox, MAX_FILES, Outbox, TooMany};
 pub use groups::{Asked, Groups};
 pub use guests::Bounds;
 pub use inode::{InodeId, NotAnInode};
-pub use peer::{Peer, PeerNetns};
+pub use peer::{Peer, PeerNetns, Process};
 pub use server::{BindError, Connection, Incoming, Permissions, Socket, bind};
 pub use stream::FdStream;
 pub use sys::{file_limit, is_socket, raise_file_limit};

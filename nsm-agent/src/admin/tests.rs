@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use nsm_fdpass::{FdChannel, InodeId, Permissions, bind, connect};
+use nsm_fdpass::{FdChannel, InodeId, Permissions, Process, bind, connect};
 use nsm_netlink::NetnsId;
 use nsm_proto::{
     admin::{admin_client::AdminClient, admin_server::AdminServer},
@@ -184,13 +184,15 @@ async fn endpoint_goes_with_process(seen: bool) {
     // What ends here must be another process than the test: one that sleeps stands for it.
     let mut child = std::process::Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
+    // The kernel tells it through its socket: one end of a pair that the child would hold.
+    let Process::Numbered(held) = Process::of_number(pid) else { panic!("{pid} lives") };
     let pid = if seen { pid } else { 0 };
     let peer = nsm_fdpass::Peer {
         netns: None,
         pid,
         uid: 0,
         gid: 0,
-        pidfd: Some(Arc::new(pidfd(&child))),
+        process: Process::Proved(held),
         asked: nsm_fdpass::Asked::default(),
     };
     let socket = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
@@ -203,18 +205,6 @@ async fn endpoint_goes_with_process(seen: bool) {
     assert!(matches!(gone, Some(crate::registry::Change::Gone(_))));
     child.wait().unwrap();
     agent.stop().await;
-}
-
-/// The kernel gives a pidfd for a process through its socket: one end of a pair that the child would hold.
-fn pidfd(child: &std::process::Child) -> OwnedFd {
-    use std::os::fd::{FromRawFd, RawFd};
-    let number = nix::libc::pid_t::try_from(child.id()).unwrap();
-    // SAFETY: pidfd_open(2) takes two integers and gives a new descriptor that nobody else owns.
-    #[expect(unsafe_code, reason = "neither std nor nix opens a pidfd")]
-    unsafe {
-        let fd = nix::libc::syscall(nix::libc::SYS_pidfd_open, number, 0);
-        OwnedFd::from_raw_fd(RawFd::try_from(fd).expect("pidfd_open"))
-    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use nsm_fdpass::{Groups, Peer};
+use nsm_fdpass::{Groups, Peer, Process};
 use nsm_netlink::NetnsId;
 use nsm_proto::connection::Connection;
 use nsm_sdk::{Call, Error, Kind, path, serve::Caller};
@@ -17,7 +17,7 @@ use crate::{
     privileges::is_operator,
     processes::{self, PodUid},
     share::{Full, Share, Shares},
-    state::{AttachmentKey, Owner},
+    state::{AttachmentKey, Owner, Proof},
 };
 
 /// In an in-process call: the attachment that it is for.
@@ -73,7 +73,8 @@ impl Ids {
                 if netns != self.own_netns {
                     return Ok(Owner::Pod(netns));
                 }
-                Ok(Owner::Host { uid: peer.uid, pod: self.pod_in_our_network(peer)? })
+                let (pod, proof) = self.pod_in_our_network(peer)?;
+                Ok(Owner::Host { uid: peer.uid, pod, proof })
             }
             None => Err(Error::new(
                 Kind::Denied,
@@ -91,26 +92,32 @@ impl Ids {
         peer.netns.as_ref().is_some_and(|netns| (netns.id.dev, netns.id.ino) == (own.dev, own.ino))
     }
 
-    fn pod_in_our_network(&self, peer: &Peer) -> Result<Option<PodUid>, Error> {
+    fn pod_in_our_network(&self, peer: &Peer) -> Result<(Option<PodUid>, Proof), Error> {
         let nobody = |why: &dyn std::fmt::Display| {
             let who = format!("of process {} (user {}) the pod is not known", peer.pid, peer.uid);
             Error::new(Kind::Denied, format!("{who}: {why}; connect again from a process that stays"))
         };
         match peer.groups() {
-            None | Some(Groups::Unseen) => Ok(None),
+            None | Some(Groups::Unseen) => Ok((None, Proof::Enough)),
             Some(Groups::Told(groups)) => {
-                processes::pod_of(groups, &self.own_groups).map_err(|several| nobody(&several))
+                let pod = processes::pod_of(groups, &self.own_groups).map_err(|several| nobody(&several))?;
+                let proof = match peer.process {
+                    Process::Proved(_) => Proof::Enough,
+                    Process::Numbered(_) | Process::Ended | Process::Unseen | Process::Failed(_) => Proof::NumberOnly,
+                };
+                Ok((pod, proof))
             }
             Some(Groups::Ended) => Err(nobody(&"it has ended, and who has its socket now could be anybody")),
             Some(Groups::Failed(why)) => Err(nobody(why)),
         }
     }
 
-    /// Root (or the agent's own user) on the host: a runtime, or an operator's tool, that may act for pods.
+    /// Root (or the agent's own user) on the host: a runtime, or an operator's tool, that may act for pods. Where pods are told from the
+    /// host by processes, the kernel must have said which process it is: a number alone can be made to be one of the host's.
     pub fn acts_for_others(&self, owner: &Owner) -> bool {
         match owner {
-            Owner::Host { uid, pod: None } => is_operator(*uid),
-            Owner::Host { pod: Some(_), .. } | Owner::Pod(_) | Owner::Attachment(_) => false,
+            Owner::Host { uid, pod: None, proof: Proof::Enough } => is_operator(*uid),
+            Owner::Host { .. } | Owner::Pod(_) | Owner::Attachment(_) => false,
         }
     }
 
@@ -132,7 +139,7 @@ impl Ids {
             // A pod's own: the same in its next sandbox. Only this agent makes such calls.
             Owner::Attachment(_) => format!("attachment of a pod\0{client_id}"),
             Owner::Pod(netns) => format!("pod\0{netns}\0{client_id}"),
-            Owner::Host { uid, pod: None } => format!("host\0{uid}\0{client_id}"),
+            Owner::Host { uid, pod: None, .. } => format!("host\0{uid}\0{client_id}"),
             // As in its own network, all of a pod's users are one.
             Owner::Host { pod: Some(pod), .. } => format!("pod of the host\0{pod}\0{client_id}"),
         };
@@ -191,12 +198,13 @@ mod tests {
     fn root_and_the_agents_own_user_on_the_host_act_for_others() {
         let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
         let own = nix::unistd::geteuid().as_raw();
-        let host = |uid| Owner::Host { uid, pod: None };
+        let host = |uid| Owner::Host { uid, pod: None, proof: Proof::Enough };
         for (owner, acts) in [
             (host(0), true),
             (host(own), true),
             (host(own + 1), false),
-            (Owner::Host { uid: 0, pod: Some(POD.parse().unwrap()) }, false),
+            (Owner::Host { uid: 0, pod: Some(POD.parse().unwrap()), proof: Proof::Enough }, false),
+            (Owner::Host { uid: 0, pod: None, proof: Proof::NumberOnly }, false),
             (Owner::Pod(NetnsId { dev: 4, ino: 2 }), false),
         ] {
             assert_eq!(ids.acts_for_others(&owner), acts, "{owner}");
@@ -213,9 +221,10 @@ mod tests {
             id,
             ..Connection::default()
         };
+        let host = |uid| Owner::Host { uid, pod: None, proof: Proof::Enough };
         let of_two = at_us(ids.id_of(&pod(2), "a"));
         assert!(ids.belongs(&of_two, &pod(2)));
-        assert!(!ids.belongs(&of_two, &pod(3)) && !ids.belongs(&of_two, &Owner::Host { uid: 0, pod: None }));
+        assert!(!ids.belongs(&of_two, &pod(3)) && !ids.belongs(&of_two, &host(0)));
         // Neither the id of another of its own, nor a connection without those before us.
         assert!(!ids.belongs(&at_us(ids.id_of(&pod(2), "b")), &pod(2)));
         assert!(!ids.belongs(&Connection { path: None, ..of_two }, &pod(2)));
@@ -227,17 +236,26 @@ mod tests {
         let id = InodeId::of(&file).unwrap();
         let ids = Ids::new("boot", NetnsId { dev: id.dev, ino: id.ino });
         let netns = PeerNetns { fd: Arc::new(file), id };
-        let of = |pid| Peer { netns: Some(netns.clone()), pid, uid: 0, gid: 0, pidfd: None, asked: Asked::default() };
-        let host = Owner::Host { uid: 0, pod: None };
+        let of =
+            |pid, process| Peer { netns: Some(netns.clone()), pid, uid: 0, gid: 0, process, asked: Asked::default() };
+        let host = |proof| Owner::Host { uid: 0, pod: None, proof };
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let (living, ended, unseen) = (of(pid), of(pid), of(0));
+        let Process::Numbered(held) = Process::of_number(pid) else { panic!("{pid} lives") };
+        let proved = || of(pid, Process::Proved(held.clone()));
+        let (living, ended, unseen) = (proved(), proved(), of(0, Process::Unseen));
         assert!(ids.is_in_our_network(&living));
-        assert_eq!(ids.owner_of(&living).unwrap(), host, "nobody asked");
+        assert_eq!(ids.owner_of(&living).unwrap(), host(Proof::Enough), "nobody asked");
         for known in [&living, &unseen] {
             known.ask_groups();
-            assert_eq!(ids.owner_of(known).unwrap(), host);
+            assert_eq!(ids.owner_of(known).unwrap(), host(Proof::Enough));
         }
+        // Root of the host, as far as a number tells: it may be anybody's who made it be one of the host's.
+        let numbered = of(pid, Process::Numbered(held.clone()));
+        numbered.ask_groups();
+        let owner = ids.owner_of(&numbered).unwrap();
+        assert_eq!(owner, host(Proof::NumberOnly));
+        assert!(!ids.acts_for_others(&owner));
         child.stdin.take().unwrap().flush().unwrap();
         child.wait().unwrap();
         ended.ask_groups();
@@ -248,8 +266,9 @@ mod tests {
     #[test]
     fn all_users_of_a_pod_in_our_network_are_one() {
         let ids = Ids::new("boot", NetnsId { dev: 4, ino: 1 });
-        let of = |uid| Owner::Host { uid, pod: Some(POD.parse().unwrap()) };
+        let of = |uid| Owner::Host { uid, pod: Some(POD.parse().unwrap()), proof: Proof::Enough };
         assert_eq!(ids.id_of(&of(0), "a"), ids.id_of(&of(1000), "a"));
-        assert_ne!(ids.id_of(&of(0), "a"), ids.id_of(&Owner::Host { uid: 0, pod: None }, "a"));
+        let host = Owner::Host { uid: 0, pod: None, proof: Proof::Enough };
+        assert_ne!(ids.id_of(&of(0), "a"), ids.id_of(&host, "a"));
     }
 }

@@ -87,7 +87,7 @@ mod tests {
             pid: 1,
             uid: 0,
             gid: 0,
-            pidfd: None,
+            process: nsm_fdpass::Process::Unseen,
             asked: Asked::default(),
         })));
         Request { connection: Connection { id, ..Connection::default() }, preferences: Vec::new(), call }

@@ -224,7 +224,28 @@ pub enum Owner {
         /// The pod with `hostNetwork` that they are of, where that is known. A version that knows no such pods reads the user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pod: Option<PodUid>,
+        /// How sure that is.
+        #[serde(default, skip_serializing_if = "Proof::is_enough")]
+        proof: Proof,
     },
+}
+
+/// How sure it is whose a process in the agent's own network namespace is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Proof {
+    /// As sure as is asked for.
+    #[default]
+    Enough,
+    /// Told from the process's number, which was another's if the one that connected had ended: before Linux 6.5.
+    NumberOnly,
+}
+
+impl Proof {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_enough(&self) -> bool {
+        *self == Self::Enough
+    }
 }
 
 impl fmt::Display for Owner {
@@ -232,8 +253,8 @@ impl fmt::Display for Owner {
         match self {
             Self::Attachment(key) => write!(f, "attachment {key}"),
             Self::Pod(netns) => write!(f, "network namespace {netns}"),
-            Self::Host { uid, pod: None } => write!(f, "host, user {uid}"),
-            Self::Host { uid, pod: Some(pod) } => write!(f, "pod {pod} in the host's network, user {uid}"),
+            Self::Host { uid, pod: None, .. } => write!(f, "host, user {uid}"),
+            Self::Host { uid, pod: Some(pod), .. } => write!(f, "pod {pod} in the host's network, user {uid}"),
         }
     }
 }

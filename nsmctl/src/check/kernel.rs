@@ -3,7 +3,7 @@
 use nsm_netlink::{IfName, Mac, Netlink, Netns, VethEnd, VethPair};
 use std::path::Path;
 
-use nsm_fdpass::Peer;
+use nsm_fdpass::{Peer, Process};
 use nsm_proto::admin::{Finding, finding::Level};
 use tokio::net::UnixStream;
 
@@ -85,12 +85,12 @@ fn peers() -> [Finding; 2] {
             None if !nix::unistd::geteuid().is_root() => finding(Level::Warning, NAMESPACE, "is not told", privilege),
             None => bad(NAMESPACE, "is not told: no peer can be told from another", privilege),
         },
-        match peer.pidfd {
-            Some(_) => good(PROCESS, "works"),
-            None => finding(
+        match peer.process {
+            Process::Proved(_) => good(PROCESS, "works"),
+            Process::Numbered(_) | Process::Ended | Process::Unseen | Process::Failed(_) => finding(
                 Level::Warning,
                 PROCESS,
-                "is not told: endpoints that crash stay until their registration expires",
+                "is not told: endpoints that crash stay until their registration expires, and in Kubernetes root on the host is no operator on the NSM socket",
                 "Linux 6.5 or newer",
             ),
         },

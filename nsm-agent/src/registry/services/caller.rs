@@ -48,13 +48,13 @@ pub(super) fn socket(connection: &Connection, url: &str) -> Result<Option<Arc<Ow
 
 #[cfg(test)]
 mod tests {
-    use nsm_fdpass::{Asked, Inbox, Outbox, Peer, PeerNetns};
+    use nsm_fdpass::{Asked, Inbox, Outbox, Peer, PeerNetns, Process};
     use nsm_netlink::NetnsId;
 
     use super::*;
 
     fn connected(netns: Option<PeerNetns>) -> Connection {
-        let peer = Peer { netns, pid: 7, uid: 0, gid: 0, pidfd: None, asked: Asked::default() };
+        let peer = Peer { netns, pid: 7, uid: 0, gid: 0, process: Process::Unseen, asked: Asked::default() };
         Connection { peer: Arc::new(peer), inbox: Inbox::default(), outbox: Outbox::default() }
     }
 

@@ -3,7 +3,7 @@
 use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 
 use futures::StreamExt;
-use nsm_fdpass::{Asked, Connection, Inbox, InodeId, Outbox, Peer, PeerNetns};
+use nsm_fdpass::{Asked, Connection, Inbox, InodeId, Outbox, Peer, PeerNetns, Process};
 use nsm_netlink::NetnsId;
 use nsm_proto::registry::{
     NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery,
@@ -32,7 +32,8 @@ fn call<T>(message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
 fn call_of<T>(uid: u32, message: T, shares: &Arc<Shares<CallOwner>>) -> Request<T> {
     let fd: OwnedFd = File::open("/proc/self/ns/net").unwrap().into();
     let netns = PeerNetns { id: InodeId::of(&fd).unwrap(), fd: Arc::new(fd) };
-    let peer = Arc::new(Peer { netns: Some(netns), pid: 7, uid, gid: 0, pidfd: None, asked: Asked::default() });
+    let peer =
+        Arc::new(Peer { netns: Some(netns), pid: 7, uid, gid: 0, process: Process::Unseen, asked: Asked::default() });
     let mut request = Request::new(message);
     request.extensions_mut().insert(Connection { peer, inbox: Inbox::default(), outbox: Outbox::default() });
     request.extensions_mut().insert(InFlight::of(Some(shares.take(&SERVED_TO).unwrap())));
