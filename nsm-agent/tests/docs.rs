@@ -277,6 +277,9 @@ fn variables_exist() {
         "examples/icmp-responder/src/settings.rs",
         "examples/nsc/src/settings.rs",
         "examples/program/src/settings.rs",
+        "conformance/kube/src/bin/nsm-kube-bench/chain.rs",
+        "conformance/kube/src/bin/nsm-kube-bench/ready.rs",
+        "conformance/kube/src/bin/nsm-kube-bench/running.rs",
     ] {
         known.extend(variables(&read(source)));
     }
