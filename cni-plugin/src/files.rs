@@ -20,27 +20,7 @@ pub(crate) fn put(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> io::Resu
     written
 }
 
-/// The same; [`sync`] what comes back, and the file outlives a power cut.
-pub(crate) fn put_visibly(folder: &Path, name: &str, text: &[u8]) -> io::Result<[File; 2]> {
-    self::folder(folder)?;
-    let fresh = fresh(folder, name);
-    let written = write(&fresh, text).and_then(|file| {
-        fs::rename(&fresh, folder.join(name))?;
-        Ok([file, File::open(folder)?])
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    written
-}
-
-/// Brings a file and its folder to the disk.
-pub(crate) fn sync([file, folder]: &[File; 2]) -> io::Result<()> {
-    file.sync_data()?;
-    folder.sync_all()
-}
-
-/// The same at once; never is a half of it seen, not even after a power cut.
+/// The same; never is a half of it seen, not even after a power cut.
 pub(crate) fn put_durably(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     self::folder(folder)?;
     let fresh = fresh(folder, name);

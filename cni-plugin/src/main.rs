@@ -1,7 +1,8 @@
 //! `nsm-cni`: the CNI plugin. Environment and stdin in, JSON on stdout, warnings on stderr, an exit code.
 //!
 //! Guarantees: the result or the error is the only thing on stdout, in the configuration's version; the call ends by
-//! `agentWaitSeconds` + `timeoutSeconds`, DEL within one second; VERSION starts no runtime and reads nothing. For a pod that asks
+//! `agentWaitSeconds` + `timeoutSeconds`, DEL within one second (as meta-plugin, which waits for others' plugins, within
+//! [`meta::patience`]); VERSION starts no runtime and reads nothing. For a pod that asks
 //! for no network service by annotation nobody is asked, and no runtime is started either.
 //!
 //! Error codes: the specification's (1, 2, 4 to 8, 11, 50), and from 100 on those of [`nsm_cni_types::code`].

@@ -7,14 +7,17 @@
 mod add;
 mod change;
 mod check;
+mod defaults;
 mod del;
 mod devinfo;
 mod exec;
 mod gc;
 mod hostfiles;
 mod inside;
+mod lifeline;
 mod multus;
 mod network;
+pub(crate) mod patience;
 mod plan;
 mod record;
 mod settled;

@@ -11,8 +11,9 @@ use super::{
     devinfo,
     inside::{Claim, Inside},
     network::{Network, Sandbox},
+    patience::Patience,
     plan::{self, Plan, Wanted},
-    record::{Found, Held, Progress, Record, Store, Syncing},
+    record::{Found, Held, Progress, Record, Store},
     search, settled, undo,
 };
 use crate::{
@@ -22,28 +23,30 @@ use crate::{
 };
 
 pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
+    refuse_previous(meta)?;
     let args = Args::parse(&call.env.args)?;
+    let patience = Patience::of_add();
     let netns = Netns::open(&call.env)?;
     refuse_own(&call.env, &netns)?;
     plan::ready(meta)?;
-    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
     let earlier = held.load();
     refuse_complete(&earlier, &netns)?;
     let inside = Inside::open(&netns)?;
     inside.refuse_taken([call.env.ifname.as_str()])?;
     let search = search(&meta.bin_dir);
-    end_earlier(&held, earlier, &search)?;
+    end_earlier(&held, earlier, patience)?;
     let plan = plan::of(call, meta, &args)?;
     inside.refuse_taken(plan.networks.iter().map(|one| one.network.ifname.as_str()))?;
     refuse_unknown_plugins(&plan, &search)?;
 
     let mut record = Record::new(&call.env, &call.stdin, &netns, &meta.bin_dir);
     record.networks = plan.networks.iter().map(|one| one.network.clone()).collect();
-    // Without a record DEL can end the first network that the configuration itself has, and no other.
-    let syncing = if plan.by_agent { held.put(&record).map(|()| None)? } else { Some(held.begin(&record)?) };
-    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    held.put(&record)?;
+    let sandbox =
+        Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
     let mut attempt = Attempt { held: &held, record, progress: Progress::begun(), sandbox, begun: 0 };
-    let answered = attempt.networks(&plan.networks, &inside, syncing).and_then(|()| {
+    let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
         let answer = attempt.answer(call.stdin.version)?;
         services(call, meta, args.clone(), &netns, answer, &attempt)
     });
@@ -57,10 +60,20 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
             Ok(answer)
         }
         Err(error) => {
-            attempt.undo();
+            attempt.undo(patience);
             Err(error)
         }
     }
+}
+
+/// What other plugins of a list have made would not be undone, nor be part of the pod's networks.
+fn refuse_previous(meta: &Meta) -> Result<(), Error> {
+    if meta.prev_result.is_none() {
+        return Ok(());
+    }
+    let msg = "prevResult: the meta-plugin follows no other plugin: expected it first in its list, and that one among the plugins of \
+               its clusterNetwork";
+    Err(Error::new(code::INVALID_CONFIG, msg))
 }
 
 /// A pod that has all of it keeps it: its runtime asks for it again by mistake.
@@ -80,7 +93,7 @@ fn refuse_complete(earlier: &Found, netns: &Netns) -> Result<(), Error> {
 }
 
 /// What an ADD left that did not come to its end, and of which no interface is there.
-fn end_earlier(held: &Held, earlier: Found, search: &super::exec::SearchPath) -> Result<(), Error> {
+fn end_earlier(held: &Held, earlier: Found, patience: Patience) -> Result<(), Error> {
     match earlier {
         Found::Nothing => Ok(()),
         Found::Damaged(why) => {
@@ -89,7 +102,13 @@ fn end_earlier(held: &Held, earlier: Found, search: &super::exec::SearchPath) ->
             Ok(())
         }
         Found::Record(record, progress) => {
-            let sandbox = Sandbox { container_id: &record.container_id, netns: &record.netns, search };
+            let search = search(&record.bin_dir);
+            let sandbox = Sandbox {
+                container_id: &record.container_id,
+                netns: &record.netns,
+                search: &search,
+                until: patience.work,
+            };
             let left = undo::all(&record.networks, &progress.results, sandbox);
             undo::one_of(&left.errors).map_err(|error| {
                 let msg = format!("what an ADD before left cannot be ended: {}", error.msg);
@@ -118,33 +137,26 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn networks(&mut self, wanted: &[Wanted], inside: &Inside, mut syncing: Option<Syncing>) -> Result<(), Error> {
-        let mut results = Vec::new();
+    fn networks(&mut self, wanted: &[Wanted], inside: &Inside) -> Result<(), Error> {
         for one in wanted {
             self.begun += 1;
             if let Some(device) = &one.device {
                 devinfo::offer(device, &one.network, self.sandbox.container_id);
             }
-            let made = one.network.add(self.sandbox);
-            // The disk worked meanwhile.
-            syncing.take().map_or(Ok(()), Syncing::done)?;
-            let result = made?;
-            one.verify(&result)?;
+            let result = one.network.add(self.sandbox)?;
+            // DEL gets it, whatever comes after.
+            self.progress.results.insert(one.network.ifname.clone(), result.clone());
             if wanted.len() > 1 {
-                self.progress.results.insert(one.network.ifname.clone(), result.clone());
                 self.held.put_progress(&self.progress);
             }
-            results.push(result);
+            one.verify(&result)?;
         }
         let claims: Vec<Claim<'_>> = wanted
             .iter()
             .map(|one| Claim { network: &one.network, default_route: one.default_route.as_deref() })
             .collect();
-        inside.settle_default_routes(&claims, &mut results)?;
-        for (one, result) in wanted.iter().zip(results) {
-            self.progress.results.insert(one.network.ifname.clone(), result);
-        }
-        Ok(())
+        let Progress { defaults, results, .. } = &mut self.progress;
+        defaults.settle(inside, &claims, results)
     }
 
     /// The first network's result.
@@ -167,8 +179,9 @@ impl Attempt<'_> {
     }
 
     /// Ends what was begun; the rest was never there.
-    fn undo(&mut self) {
-        let left = undo::all(&self.record.networks[..self.begun], &self.progress.results, self.sandbox);
+    fn undo(&mut self, patience: Patience) {
+        let sandbox = Sandbox { until: patience.undo, ..self.sandbox };
+        let left = undo::all(&self.record.networks[..self.begun], &self.progress.results, sandbox);
         for error in &left.errors {
             eprintln!("nsm-cni: not undone, DEL will try again: {error}");
         }

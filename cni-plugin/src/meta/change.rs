@@ -10,6 +10,7 @@ use super::{
     devinfo,
     inside::{Claim, Inside},
     network::Sandbox,
+    patience::Patience,
     plan,
     record::{Found, Held, Progress, Record, Store},
     search,
@@ -18,12 +19,14 @@ use crate::{Call, netns::Netns};
 
 /// ADD of one network. Its result.
 pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String, Error> {
+    let patience = Patience::of_change();
     let netns = Netns::open(&call.env)?;
-    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = running(call, &held, &netns)?;
     let is_it = |network: &super::network::Network| network.ifname == attach.ifname;
     let search = search(&meta.bin_dir);
-    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    let sandbox =
+        Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
     if let Some(place) = record.networks.iter().position(is_it) {
         let network = &record.networks[place];
         match progress.results.get(&attach.ifname) {
@@ -56,22 +59,18 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
         devinfo::offer(device, &wanted.network, sandbox.container_id);
     }
     let made = wanted.network.add(sandbox).and_then(|result| {
+        // DEL gets it, whatever comes after.
+        progress.results.insert(attach.ifname.clone(), result.clone());
         wanted.verify(&result)?;
-        progress.results.insert(attach.ifname.clone(), result);
         let last = record.networks.len() - 1;
-        let claims: Vec<Claim<'_>> = (0..=last)
-            .map(|place| Claim {
-                network: &record.networks[place],
-                default_route: wanted.default_route.as_deref().filter(|_| place == last),
-            })
-            .collect();
-        let results =
-            claims.iter().map(|claim| progress.results.get(&claim.network.ifname).cloned().unwrap_or_default());
-        let mut results: Vec<serde_json::Value> = results.collect();
-        inside.settle_default_routes(&claims, &mut results)?;
-        for (claim, result) in claims.iter().zip(results) {
-            progress.results.insert(claim.network.ifname.clone(), result);
-        }
+        let wants_none = progress.defaults.clone();
+        let asked = |place: usize| match wanted.default_route.as_deref() {
+            Some(gateways) => Some(gateways).filter(|_| place == last),
+            None => wants_none.wants_none(&record.networks[place].ifname),
+        };
+        let claims: Vec<Claim<'_>> =
+            (0..=last).map(|place| Claim { network: &record.networks[place], default_route: asked(place) }).collect();
+        progress.defaults.settle(&inside, &claims, &mut progress.results)?;
         let result = progress.results.get(&attach.ifname).unwrap_or(&serde_json::Value::Null);
         let made = Answer::parse(result, wanted.network.list.version()?)?.convert(call.stdin.version);
         Ok(made.to_json()?.to_string())
@@ -82,10 +81,15 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
             Ok(answer)
         }
         Err(error) => {
+            let sandbox = Sandbox { until: patience.undo, ..sandbox };
             match wanted.network.del(sandbox, progress.results.get(&attach.ifname)) {
                 Ok(()) => {
                     record.networks.pop();
+                    progress.results.remove(&attach.ifname);
+                    let Progress { defaults, results, .. } = &mut progress;
+                    defaults.give_back(&attach.ifname, &inside, &record.networks, results)?;
                     held.put(&record)?;
+                    held.put_progress(&progress);
                 }
                 Err(left) => eprintln!("nsm-cni: not undone, DEL will try again: {left}"),
             }
@@ -96,13 +100,17 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
 
 /// DEL of one network; harmless when the pod has none of that interface.
 pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Error> {
-    let held = Store::of(&meta.cni_dir).hold(&call.env)?;
+    let patience = Patience::of_change();
+    let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = match held.load() {
         Found::Record(record, progress) => (*record, progress),
         Found::Nothing => return Ok(()),
         Found::Damaged(why) => {
-            eprintln!("nsm-cni: the record of container {} cannot be read: {why}", call.env.container_id);
-            return Ok(());
+            let msg = format!(
+                "interface {} of container {} stays: its record cannot be read ({why}); the pod's own DEL sets the record aside",
+                detach.ifname, call.env.container_id
+            );
+            return Err(Error::new(code::IO, msg));
         }
     };
     let Some(place) = record.networks.iter().position(|network| network.ifname == detach.ifname) else { return Ok(()) };
@@ -111,11 +119,17 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Er
         return Err(Error::new(code::INVALID_CONFIG, msg));
     }
     let search = search(&record.bin_dir);
-    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    let sandbox =
+        Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
     record.networks[place].del(sandbox, progress.results.get(&detach.ifname))?;
     devinfo::remove(&record.networks[place], sandbox.container_id);
     record.networks.remove(place);
     progress.results.remove(&detach.ifname);
+    // Without its namespace there are no routes.
+    if let Some(netns) = Netns::open(&call.env).ok().filter(|netns| record.is_of(netns)) {
+        let Progress { defaults, results, .. } = &mut progress;
+        defaults.give_back(&detach.ifname, &Inside::open(&netns)?, &record.networks, results)?;
+    }
     held.put(&record)?;
     held.put_progress(&progress);
     Ok(())

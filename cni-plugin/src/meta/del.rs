@@ -1,15 +1,18 @@
 //! DEL: what the record says, in reverse order, with exactly what ADD got.
 //!
 //! Guarantees: neither agent nor cluster is needed for networks. The record stays until all of it is gone; a repeated DEL repeats
-//! what is left. A pod that Multus made is ended by Multus's records. Without any the configuration's own first network is ended, and it is told that more may be left.
+//! what is left. A pod that Multus made is ended by Multus's records. Without any the networks are ended that the configuration gives to
+//! every pod, and it is told that more may be left.
 
 use nsm_cni_types::{Args, Error};
-use nsm_npwg::{Chosen, Meta};
+use nsm_npwg::Meta;
 
 use super::{
     add::of_pod,
+    exec::SearchPath,
     multus,
     network::Sandbox,
+    patience::Patience,
     plan,
     record::{Found, Held, Progress, Record, Store},
     search, undo,
@@ -23,7 +26,8 @@ use crate::{
 pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     let store = Store::of(&meta.cni_dir);
     // A full disk must not keep a pod from ending.
-    let held = store.hold(&call.env).or_else(|error| {
+    let patience = Patience::of_del();
+    let held = store.hold(&call.env, patience.lock).or_else(|error| {
         if error.code == nsm_cni_types::code::TRY_AGAIN {
             return Err(error);
         }
@@ -32,7 +36,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     })?;
     let services = pod::del(call, &meta.socket, &of_pod(meta));
     let networks = match held.load() {
-        Found::Record(record, progress) => recorded(call, &held, *record, &progress),
+        Found::Record(record, progress) => recorded(call, &held, *record, &progress, patience),
         Found::Damaged(why) => {
             let aside = held.set_aside();
             eprintln!(
@@ -40,18 +44,24 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
                 call.env.container_id,
                 aside.display()
             );
-            unrecorded(call, meta)
+            unrecorded(call, meta, patience)
         }
-        Found::Nothing => unrecorded(call, meta),
+        Found::Nothing => unrecorded(call, meta, patience),
     };
     undo::one_of(&[services, networks].into_iter().filter_map(Result::err).collect::<Vec<_>>())?;
     // As the library does: after the work, and silent about a namespace that is gone.
     Netns::open(&call.env).map_or(Ok(()), |netns| refuse_own(&call.env, &netns))
 }
 
-fn recorded(call: &Call, held: &Held, mut record: Record, progress: &Progress) -> Result<(), Error> {
+fn recorded(
+    call: &Call,
+    held: &Held,
+    mut record: Record,
+    progress: &Progress,
+    patience: Patience,
+) -> Result<(), Error> {
     let search = search(&record.bin_dir);
-    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    let sandbox = sandbox(call, &search, patience);
     let left = undo::all(&record.networks, &progress.results, sandbox);
     if left.networks.is_empty() {
         return held.remove();
@@ -62,45 +72,37 @@ fn recorded(call: &Call, held: &Held, mut record: Record, progress: &Progress) -
 }
 
 /// What Multus recorded, of a pod that it made.
-fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod) -> Result<(), Error> {
+fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod, patience: Patience) -> Result<(), Error> {
     let search = search(&meta.bin_dir);
-    let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
+    let sandbox = sandbox(call, &search, patience);
     undo::one_of(&undo::all(&pod.networks, &pod.results, sandbox).errors)?;
     pod.forget();
     Ok(())
 }
 
-/// What the configuration itself says that the container has: its first network.
-fn unrecorded(call: &Call, meta: &Meta) -> Result<(), Error> {
+/// What the configuration itself says that the container has: the networks of every pod.
+fn unrecorded(call: &Call, meta: &Meta, patience: Patience) -> Result<(), Error> {
     if let Some(pod) = multus::pod(&meta.cni_dir, &call.env.container_id, &call.env.ifname, meta.version) {
-        return of_multus(call, meta, &pod);
+        return of_multus(call, meta, &pod, patience);
     }
     let args = Args::parse(&call.env.args).unwrap_or_default();
-    let certain = match &meta.default {
-        Chosen::ClusterNetwork(name) => name.contains('/'),
-        Chosen::Delegates(lists) => !lists.is_empty(),
-    };
-    let first = if certain {
-        plan::first(call, meta, &args).map_err(|error| error.to_string())
-    } else {
-        Err("its first network is an object of the cluster".to_owned())
-    };
-    match first {
-        Ok(network) => {
-            eprintln!(
-                "nsm-cni: nothing is recorded of container {}: only its first network, {:?}, is ended",
-                call.env.container_id, network.name
-            );
-            let search = search(&meta.bin_dir);
-            let sandbox = Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search };
-            network.del(sandbox, call.stdin.keys.get("prevResult").filter(|before| before.is_object()))
-        }
-        Err(why) => {
-            eprintln!(
-                "nsm-cni: nothing is recorded of container {}, and nothing is ended: {why}",
-                call.env.container_id
-            );
-            Ok(())
-        }
+    let (certain, errors) = plan::certain(call, meta, &args);
+    for error in errors {
+        eprintln!("nsm-cni: nothing is recorded of container {}: {error}", call.env.container_id);
     }
+    let names: Vec<&str> = certain.iter().map(|network| network.name.as_str()).collect();
+    let ended = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    eprintln!(
+        "nsm-cni: nothing is recorded of container {}: of its networks {ended} is ended; what it had besides is for GC",
+        call.env.container_id
+    );
+    // The runtime's own memory is of the first network.
+    let before = call.stdin.keys.get("prevResult").filter(|before| before.is_object());
+    let results = before.map(|before| (call.env.ifname.clone(), before.clone())).into_iter().collect();
+    let search = search(&meta.bin_dir);
+    undo::one_of(&undo::all(&certain, &results, sandbox(call, &search, patience)).errors)
+}
+
+fn sandbox<'a>(call: &'a Call, search: &'a SearchPath, patience: Patience) -> Sandbox<'a> {
+    Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search, until: patience.work }
 }

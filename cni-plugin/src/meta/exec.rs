@@ -1,7 +1,8 @@
 //! One run of another plugin's binary.
 //!
 //! Guarantees: bounded in time and output, whatever the binary does; it gets its configuration as a file, so that neither side waits
-//! for the other; of a binary that is ended at its bound nothing goes on. What it writes to stderr goes to ours.
+//! for the other; of a binary that is ended at its bound nothing goes on, and none outlives this program. What it writes to stderr goes
+//! to ours.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -29,7 +30,9 @@ use nix::{
 use nsm_cni_types::{Error, code};
 use serde_json::Value;
 
-/// Longest run of one plugin. The kubelet's own patience with a sandbox is four minutes.
+use super::lifeline;
+
+/// Longest run of one plugin.
 const LONGEST_RUN: Duration = Duration::from_secs(100);
 /// Longest result or error that is read, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -90,8 +93,18 @@ pub(crate) struct Told<'a> {
 ///
 /// # Errors
 /// The plugin's own, with its code; or that it could not be run, was ended, or answered no JSON.
-pub(crate) fn run(program: &Path, told: Told<'_>, configuration: &Value) -> Result<Option<Value>, Error> {
-    run_for(LONGEST_RUN, program, told, configuration)
+pub(crate) fn run(
+    program: &Path,
+    told: Told<'_>,
+    configuration: &Value,
+    until: Instant,
+) -> Result<Option<Value>, Error> {
+    let bound = until.saturating_duration_since(Instant::now()).min(LONGEST_RUN);
+    if bound.is_zero() {
+        let msg = format!("{} was not run: nothing is left of the call's time", program.display());
+        return Err(Error::new(code::TRY_AGAIN, msg));
+    }
+    run_for(bound, program, told, configuration)
 }
 
 fn run_for(bound: Duration, program: &Path, told: Told<'_>, configuration: &Value) -> Result<Option<Value>, Error> {
@@ -111,6 +124,7 @@ fn run_for(bound: Duration, program: &Path, told: Told<'_>, configuration: &Valu
     ] {
         command.env(name, value);
     }
+    lifeline::bind(&mut command);
     let mut child = command.spawn().map_err(|error| failed("cannot be run", &error))?;
     let heard = listen(&mut child, deadline).map_err(|error| failed("its answer", &error));
     let ended = heard.and_then(|heard| {
@@ -121,7 +135,7 @@ fn run_for(bound: Duration, program: &Path, told: Told<'_>, configuration: &Valu
         Ok(Some((heard, status))) => heard.outcome(program, status),
         Ok(None) => {
             end(&mut child);
-            let msg = format!("{} did not end within {} s and was killed", program.display(), bound.as_secs_f32());
+            let msg = format!("{} did not end within {:.1} s and was killed", program.display(), bound.as_secs_f32());
             Err(Error::new(code::TRY_AGAIN, msg))
         }
         Err(error) => {
@@ -314,6 +328,7 @@ mod tests {
             Path::new("/nowhere/x"),
             Told { command: "DEL", container_id: "", netns: "", ifname: "", args: "", path: OsStr::new("/") },
             &json!({}),
+            Instant::now() + LONG,
         );
         assert!(missing.unwrap_err().msg.contains("/nowhere/x: cannot be run"));
     }
@@ -327,6 +342,23 @@ mod tests {
         assert_eq!(error.code, code::TRY_AGAIN);
         assert!(ran("yes", LONG).unwrap_err().msg.contains("longer than"));
         assert!(began.elapsed() < LONG);
+    }
+
+    #[test]
+    fn without_time_nothing_is_run() {
+        let (dir, path) = script("touch $CNI_ARGS");
+        let begun = dir.path().join("begun");
+        let told = Told {
+            command: "ADD",
+            container_id: "c",
+            netns: "",
+            ifname: "net1",
+            args: begun.to_str().unwrap(),
+            path: OsStr::new("/"),
+        };
+        let error = run(&path, told, &json!({}), Instant::now()).unwrap_err();
+        assert!(error.code == code::TRY_AGAIN && error.msg.contains("was not run"), "{}", error.msg);
+        assert!(!begun.exists());
     }
 
     #[test]

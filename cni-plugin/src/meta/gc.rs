@@ -4,12 +4,15 @@
 //! plugin knows no GC; without one, what has lost its namespace. A plugin is told of all attachments of its network on this
 //! host, or, where one cannot be read, nothing.
 
+use std::time::{Duration, Instant};
+
 use nsm_cni_types::{Attachment, Error, Lenient, code};
 use nsm_npwg::Meta;
 
 use super::{
     multus,
     network::{Network, Sandbox},
+    patience::Patience,
     plan,
     record::{Found, Held, Progress, Record, Store},
     search, undo,
@@ -18,15 +21,18 @@ use crate::{Call, gc};
 
 /// The first interface of a pod where nothing else is known: what container runtimes call it.
 const FIRST: &str = "eth0";
+/// Longest time for one pod.
+const LONGEST: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     let valid = Lenient::valid_attachments(&call.stdin)?;
     let store = Store::of(&meta.cni_dir);
+    let until = Patience::of_change().work;
     let mut errors = Vec::new();
     for held in store.idle() {
         match held.load() {
             Found::Record(record, progress) if is_stale(&record, &call.stdin.name, valid.as_deref()) => {
-                errors.extend(end(&held, *record, &progress).err());
+                errors.extend(end(&held, *record, &progress, until).err());
             }
             Found::Damaged(why) => eprintln!("nsm-cni: GC: a record cannot be read, DEL will set it aside: {why}"),
             Found::Record(..) | Found::Nothing => {}
@@ -34,8 +40,8 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     }
     store.sweep();
     if let Some(valid) = &valid {
-        errors.extend(of_multus(meta, valid));
-        errors.extend(of_plugins(meta, &store, valid));
+        errors.extend(of_multus(meta, valid, until));
+        errors.extend(of_plugins(meta, &store, valid, until));
     }
     errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
     undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
@@ -51,11 +57,16 @@ fn is_stale(record: &Record, network: &str, valid: Option<&[Attachment]>) -> boo
     }
 }
 
-fn end(held: &Held, mut record: Record, progress: &Progress) -> Result<(), Error> {
+/// When the time of one pod is over: one whose plugin hangs leaves the others theirs.
+fn of_one() -> Instant {
+    Instant::now() + LONGEST
+}
+
+fn end(held: &Held, mut record: Record, progress: &Progress, until: Instant) -> Result<(), Error> {
     let search = search(&record.bin_dir);
     // A namespace that the runtime does not know may be another's by now.
     let netns = if record.has_lost_its_namespace() { "" } else { &record.netns };
-    let sandbox = Sandbox { container_id: &record.container_id, netns, search: &search };
+    let sandbox = Sandbox { container_id: &record.container_id, netns, search: &search, until: until.min(of_one()) };
     let left = undo::all(&record.networks, &progress.results, sandbox);
     if left.networks.is_empty() {
         eprintln!("nsm-cni: GC freed container={} ifname={}", record.container_id, record.ifname);
@@ -67,7 +78,7 @@ fn end(held: &Held, mut record: Record, progress: &Progress) -> Result<(), Error
 }
 
 /// Pods that Multus made and the runtime no longer knows.
-fn of_multus(meta: &Meta, valid: &[Attachment]) -> Vec<Error> {
+fn of_multus(meta: &Meta, valid: &[Attachment], until: Instant) -> Vec<Error> {
     let search = search(&meta.bin_dir);
     let mut errors = Vec::new();
     for container in multus::containers(&meta.cni_dir) {
@@ -75,7 +86,7 @@ fn of_multus(meta: &Meta, valid: &[Attachment]) -> Vec<Error> {
             continue;
         }
         let Some(pod) = multus::pod(&meta.cni_dir, &container, FIRST, meta.version) else { continue };
-        let sandbox = Sandbox { container_id: &container, netns: "", search: &search };
+        let sandbox = Sandbox { container_id: &container, netns: "", search: &search, until: until.min(of_one()) };
         let left = undo::all(&pod.networks, &pod.results, sandbox);
         if left.errors.is_empty() {
             eprintln!("nsm-cni: GC freed container={container}, which Multus made");
@@ -87,7 +98,7 @@ fn of_multus(meta: &Meta, valid: &[Attachment]) -> Vec<Error> {
 }
 
 /// GC of each network's plugins.
-fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment]) -> Vec<Error> {
+fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
     let (records, unread) = store.all();
     let search = search(&meta.bin_dir);
     let (everybodys, mut errors) = plan::everybodys(meta);
@@ -117,7 +128,7 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment]) -> Vec<Error> {
             all.extend(of_it.map(|other| Attachment { container_id: container.clone(), ifname: other.ifname.clone() }));
         }
         all.extend(valid.iter().filter(|one| first && !all.contains(one)).cloned().collect::<Vec<_>>());
-        errors.extend(network.gc(&search, &all));
+        errors.extend(network.gc(&search, &all, until));
     }
     errors
 }

@@ -1,7 +1,8 @@
 //! The pod's namespace, looked into and changed: names of interfaces, default routes.
 //!
-//! Guarantee: at the end the pod has at most one default route of each family, that of the network which the pod's annotation asks,
-//! else of the first one that gave it one; results say what is there.
+//! Guarantee: at the end the pod has at most one default route of each family of its networks, that of the network which the pod's
+//! annotation asks, else of the first one that gave it one; results say what is there. One that no network made goes only where the
+//! annotation asks for another, or for none.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use nsm_cni_types::{Error, code};
 use nsm_netlink::{DefaultRoute, Family, Hop, IfIndex, NetnsSocket};
 use serde_json::{Value, json};
 
-use super::network::Network;
+use super::{defaults::Taken, network::Network};
 use crate::netns::Netns;
 
 /// The namespace.
@@ -53,14 +54,19 @@ impl Inside {
         }
     }
 
-    /// Leaves one default route of each family; `results` are the networks', in order. On failure routes are as before.
-    pub(crate) fn settle_default_routes(&self, claims: &[Claim<'_>], results: &mut [Value]) -> Result<(), Error> {
+    /// Leaves one default route of each family; `results` are the networks', in order. What was taken away. On failure routes are as
+    /// before.
+    pub(crate) fn settle_default_routes(
+        &self,
+        claims: &[Claim<'_>],
+        results: &mut [Value],
+    ) -> Result<Vec<Taken>, Error> {
         let asked = claims.iter().any(|claim| claim.default_route.is_some());
         if !asked && claims.len() < 2 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut socket = NetnsSocket::open(&self.0).map_err(failed)?;
-        let there = socket.default_routes().map_err(failed)?;
+        let there = socket.default_routes().map_err(|error| failed_at("its default routes", &error))?;
         // A network has one interface in the pod by its name; plugins that make others are asked what they made.
         let mut indices = Vec::new();
         for (claim, result) in claims.iter().zip(&*results) {
@@ -68,16 +74,64 @@ impl Inside {
         }
         let mut removed = Vec::new();
         let given = give_all(&mut socket, claims, results, &there, &indices, &mut removed);
-        if given.is_err() {
+        let place = |hop: &Hop| indices.iter().position(|of_network| of_network.contains(&hop.index));
+        if let Err(error) = given {
             // Of one that was spread over networks, the part of the network that was there first.
-            let place = |hop: &Hop| indices.iter().position(|of_network| of_network.contains(&hop.index));
             removed.sort_by_key(|(_, hop)| place(hop));
             for (route, hop) in removed {
                 // Where it is not gone, or another has come, there is nothing better to do.
                 let _ = socket.add_default_route(route.family, hop, route.metric);
             }
+            return Err(error);
         }
-        given
+        let still = socket.default_routes().map_err(|error| failed_at("its default routes", &error))?;
+        let is_there = |route: &DefaultRoute, hop: &Hop| {
+            still.iter().any(|now| now.family == route.family && now.metric == route.metric && now.hops.contains(hop))
+        };
+        let taken = removed.into_iter().filter(|(route, hop)| !is_there(route, hop)).map(|(route, hop)| Taken {
+            ifname: place(&hop).map(|place| claims[place].network.ifname.clone()),
+            family: route.family,
+            link: hop.index.get(),
+            gateway: hop.gateway,
+            onlink: hop.onlink,
+            metric: route.metric,
+        });
+        Ok(taken.collect())
+    }
+
+    /// Whether one of the networks has a default route of that family.
+    pub(crate) fn has_default(
+        &self,
+        family: Family,
+        networks: &[Network],
+        results: &serde_json::Map<String, Value>,
+    ) -> Result<bool, Error> {
+        let mut indices = Vec::new();
+        for network in networks {
+            indices.extend(self.indices(&network.ifname, results.get(&network.ifname).unwrap_or(&Value::Null))?);
+        }
+        let of_network = |hop: &Hop| indices.contains(&hop.index);
+        let all = NetnsSocket::open(&self.0).and_then(|mut socket| socket.default_routes());
+        let all = all.map_err(|error| failed_at("its default routes", &error))?;
+        Ok(all.iter().any(|route| route.family == family && route.hops.iter().any(of_network)))
+    }
+
+    /// Adds default routes that were taken away; those of links that are gone stay away.
+    pub(crate) fn add_defaults(&self, all: &[Taken]) -> Result<(), Error> {
+        let mut socket = NetnsSocket::open(&self.0).map_err(failed)?;
+        let there = socket.default_routes().map_err(|error| failed_at("its default routes", &error))?;
+        for one in all {
+            let Some(hop) = one.hop() else { continue };
+            let is_it = |route: &DefaultRoute| route.family == one.family && route.hops.contains(&hop);
+            let at =
+                || format!("default route of interface {}, to be given back", one.ifname.as_deref().unwrap_or("?"));
+            let is_gone = socket.link(hop.index).map_err(|error| failed_at(&at(), &error))?.is_none();
+            if !is_gone && !there.iter().any(is_it) {
+                let added = socket.add_default_route(one.family, hop, one.metric);
+                added.map_err(|error| failed_at(&at(), &error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The links that a network made; that of its own name is the last.
@@ -85,7 +139,8 @@ impl Inside {
         let made = result["interfaces"].as_array().into_iter().flatten();
         let made = made.filter(|known| known["sandbox"].as_str().is_some_and(|path| !path.is_empty()));
         let names = made.filter_map(|known| known["name"].as_str()).chain([ifname]);
-        Ok(self.0.indices(names).map_err(failed)?.into_iter().flatten().collect())
+        let found = self.0.indices(names).map_err(|error| failed_at(&format!("interface {ifname}"), &error))?;
+        Ok(found.into_iter().flatten().collect())
     }
 }
 
@@ -125,20 +180,30 @@ fn give<'a>(
     (family, owner): (Family, &Owner),
     removed: &mut Vec<(&'a DefaultRoute, Hop)>,
 ) -> Result<(), Error> {
-    let of_owner = |hop: &Hop| match owner {
-        Owner::Made(place) => indices[*place].contains(&hop.index),
+    let place = |hop: &Hop| indices.iter().position(|of_network| of_network.contains(&hop.index));
+    let stays = |hop: &Hop| match owner {
+        // What no network made is not theirs.
+        Owner::Made(owner) => place(hop).is_none_or(|place| place == *owner),
         Owner::Asked(..) | Owner::Nobody | Owner::Unknown => false,
     };
     for route in routes {
-        let kept: Vec<Hop> = route.hops.iter().copied().filter(of_owner).collect();
+        let kept: Vec<Hop> = route.hops.iter().copied().filter(stays).collect();
         if kept.len() == route.hops.len() {
             continue;
         }
-        socket.remove_default_route(route).map_err(failed)?;
+        let whose = route.hops.iter().find_map(place).map_or_else(
+            || "default route of no network".to_owned(),
+            |place| {
+                let network = claims[place].network;
+                format!("network {:?}, interface {}: its default route", network.name, network.ifname)
+            },
+        );
+        let changed = |error: nsm_netlink::Error| failed_at(&whose, &error);
+        socket.remove_default_route(route).map_err(changed)?;
         removed.extend(route.hops.iter().map(|hop| (*route, *hop)));
         // Of one that was spread over several networks the owner's part stays.
-        if let Some(hop) = kept.first() {
-            socket.add_default_route(family, *hop, route.metric).map_err(failed)?;
+        if let Some(hop) = kept.iter().find(|hop| place(hop).is_some()).or(kept.first()) {
+            socket.add_default_route(family, *hop, route.metric).map_err(changed)?;
         }
     }
     let Owner::Asked(place, gateway) = owner else { return Ok(()) };
@@ -182,13 +247,22 @@ fn is_default(route: &Value, family: Family) -> bool {
     length == "0" && address.parse::<IpAddr>().is_ok_and(|address| Family::of(address) == family)
 }
 
-fn forget_default(result: &mut Value, family: Family) {
+pub(crate) fn forget_default(result: &mut Value, family: Family) {
     if let Some(routes) = routes_of(result, family) {
         routes.retain(|route| !is_default(route, family));
     }
 }
 
-fn tell_gateway(result: &mut Value, family: Family, gateway: IpAddr) {
+/// Adds the default routes of a family that `from` has.
+pub(crate) fn defaults_of(from: &Value, family: Family, into: &mut Value) {
+    let mut from = from.clone();
+    let from = routes_of(&mut from, family).map(std::mem::take).unwrap_or_default();
+    if let Some(routes) = routes_of(into, family) {
+        routes.extend(from.into_iter().filter(|route| is_default(route, family)));
+    }
+}
+
+pub(crate) fn tell_gateway(result: &mut Value, family: Family, gateway: IpAddr) {
     forget_default(result, family);
     let dst = if family == Family::V4 { "0.0.0.0/0" } else { "::/0" };
     let route = json!({"dst": dst, "gw": gateway});
@@ -205,5 +279,9 @@ fn tell_gateway(result: &mut Value, family: Family, gateway: IpAddr) {
 
 #[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
 fn failed(error: nsm_netlink::Error) -> Error {
-    Error::new(code::INTERNAL, format!("in the pod's network namespace: {error}"))
+    Error::new(code::INTERNAL, format!("the pod's network namespace: {error}"))
+}
+
+fn failed_at(what: &str, error: &nsm_netlink::Error) -> Error {
+    Error::new(code::INTERNAL, format!("the pod's network namespace, {what}: {error}"))
 }

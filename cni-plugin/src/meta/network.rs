@@ -4,7 +4,7 @@
 //! the capabilities that it declares, and the previous result in the list's version; DEL gets what ADD got. An error names
 //! network, interface and plugin and keeps the plugin's code.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Instant};
 
 use nsm_cni_types::{Answer, Attachment, Error, Version, code};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,8 @@ pub(crate) struct Sandbox<'a> {
     /// Its namespace; empty: it is gone.
     pub(crate) netns: &'a str,
     pub(crate) search: &'a SearchPath,
+    /// When their time is over.
+    pub(crate) until: Instant,
 }
 
 /// The keys of a GC; the second is what the specification's text and the library call it by mistake.
@@ -140,7 +142,7 @@ impl Network {
     }
 
     /// Has all plugins free what is not `valid`; goes on behind errors.
-    pub(crate) fn gc(&self, search: &SearchPath, valid: &[Attachment]) -> Vec<Error> {
+    pub(crate) fn gc(&self, search: &SearchPath, valid: &[Attachment], until: Instant) -> Vec<Error> {
         if self.list.disable_gc || !self.list.is_since(Version::V1_1_0) {
             return Vec::new();
         }
@@ -151,16 +153,16 @@ impl Network {
             for key in VALID {
                 configuration.insert(key.to_owned(), valid.clone());
             }
-            self.run_alone("GC", search, plugin, configuration)
+            self.run_alone("GC", (search, until), plugin, configuration)
         });
         ran.filter_map(Result::err).collect()
     }
 
     /// Asks all plugins that can be asked; of all it is told whether they are there.
-    pub(crate) fn status(&self, search: &SearchPath) -> Vec<Error> {
+    pub(crate) fn status(&self, search: &SearchPath, until: Instant) -> Vec<Error> {
         let ran = self.list.plugins.iter().map(|plugin| {
             if self.list.is_since(Version::V1_1_0) {
-                self.run_alone("STATUS", search, plugin, self.named(plugin))
+                self.run_alone("STATUS", (search, until), plugin, self.named(plugin))
             } else {
                 search.find(kind(plugin)).map(drop).map_err(|error| self.of(plugin, error))
             }
@@ -171,12 +173,12 @@ impl Network {
     fn run_alone(
         &self,
         command: &'static str,
-        search: &SearchPath,
+        (search, until): (&SearchPath, Instant),
         plugin: &Map<String, Value>,
         configuration: Map<String, Value>,
     ) -> Result<(), Error> {
         let nowhere = Network { ifname: String::new(), args: String::new(), ..self.clone() };
-        let sandbox = Sandbox { container_id: "", netns: "", search };
+        let sandbox = Sandbox { container_id: "", netns: "", search, until };
         nowhere.run(command, sandbox, plugin, configuration).map(drop)
     }
 
@@ -197,7 +199,8 @@ impl Network {
             path: &path,
         };
         let program = sandbox.search.find(kind(plugin));
-        let answer = program.and_then(|program| exec::run(&program, told, &Value::Object(configuration)));
+        let answer =
+            program.and_then(|program| exec::run(&program, told, &Value::Object(configuration), sandbox.until));
         answer.map_err(|error| self.of(plugin, error))
     }
 

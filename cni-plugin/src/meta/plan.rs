@@ -80,6 +80,13 @@ impl From<nsm_npwg::Planned> for Planned {
     }
 }
 
+impl Planned {
+    /// Whether it is called by a name, as objects of the cluster are and some networks of the host.
+    fn is_name(&self) -> bool {
+        matches!(&self.source, Source::File(text) if !text.contains('/'))
+    }
+}
+
 enum Source {
     List(List),
     File(String),
@@ -94,28 +101,53 @@ pub(crate) fn of(call: &Call, meta: &Meta, args: &Args) -> Result<Plan, Error> {
     for (place, one) in planned.into_iter().enumerate() {
         networks.push(wanted(of_call(call), meta, one, place == 0)?);
     }
-    networks.extend(auxiliary(call, meta, networks.len())?);
+    networks.extend(auxiliary(call, meta, &networks)?);
     Ok(Plan { networks, by_agent })
 }
 
 /// The first network as the configuration itself says it, for where nothing is recorded.
 pub(crate) fn first(call: &Call, meta: &Meta, args: &Args) -> Result<Network, Error> {
     let planned = alone(meta, &call.env.ifname, args)?.into_iter().next();
-    let planned = planned.ok_or_else(|| invalid("the configuration has no network"))?;
+    let planned = planned.ok_or_else(|| {
+        invalid("the configuration has no network: write at least one into delegates, or name one in clusterNetwork")
+    })?;
     wanted(of_call(call), meta, planned, true).map(|one| one.network)
 }
 
 /// The networks that every pod gets, as far as the host knows them; and what is wrong with the others.
 pub(crate) fn everybodys(meta: &Meta) -> (Vec<Network>, Vec<Error>) {
-    let planned = match alone(meta, "eth0", &Args::default()) {
+    let planned = alone(meta, "eth0", &Args::default());
+    on_host(("", ""), meta, planned.map(|all| all.into_iter().enumerate().collect()))
+}
+
+/// The networks that this pod has for certain: those that every pod gets, and that are no objects of the cluster, which may be others by
+/// now; and why the rest is not known.
+pub(crate) fn certain(call: &Call, meta: &Meta, args: &Args) -> (Vec<Network>, Vec<Error>) {
+    let planned = alone(meta, &call.env.ifname, args);
+    let mut errors = Vec::new();
+    let planned = planned.map(|all| {
+        let (objects, certain): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(_, one)| one.is_name());
+        errors.extend(
+            objects.iter().map(|(_, one)| invalid(format!("network {:?} is an object of the cluster", one.name))),
+        );
+        certain
+    });
+    let (networks, wrong) = on_host(of_call(call), meta, planned);
+    errors.extend(wrong);
+    (networks, errors)
+}
+
+/// Those of planned networks, by place, whose configuration the host has.
+fn on_host(of: (&str, &str), meta: &Meta, planned: Result<Vec<(usize, Planned)>, Error>) -> (Vec<Network>, Vec<Error>) {
+    let planned = match planned {
         Ok(planned) => planned,
         Err(error) => return (Vec::new(), vec![error]),
     };
     let (mut networks, mut errors) = (Vec::new(), Vec::new());
-    for (place, one) in planned.into_iter().enumerate() {
+    for (place, one) in planned {
         // An object, if the host has no such file.
-        let is_name = matches!(&one.source, Source::File(text) if !text.contains('/'));
-        match wanted(("", ""), meta, one, place == 0) {
+        let is_name = one.is_name();
+        match wanted(of, meta, one, place == 0) {
             Ok(one) => networks.push(one.network),
             Err(_) if is_name => {}
             Err(error) => errors.push(error),
@@ -295,7 +327,7 @@ fn arguments(given: &str, more: &str, is_default: bool) -> String {
 }
 
 /// The plugins in the folder of that name beside the cluster network, which follow a plugin that makes nothing.
-fn auxiliary(call: &Call, meta: &Meta, place: usize) -> Result<Option<Wanted>, Error> {
+fn auxiliary(call: &Call, meta: &Meta, others: &[Wanted]) -> Result<Option<Wanted>, Error> {
     let (Some(name), Chosen::ClusterNetwork(cluster)) = (&meta.auxiliary_chain, &meta.default) else { return Ok(None) };
     let cluster = Path::new(cluster);
     let dir = if cluster.is_dir() { cluster } else { cluster.parent().unwrap_or(cluster) };
@@ -307,13 +339,19 @@ fn auxiliary(call: &Call, meta: &Meta, place: usize) -> Result<Option<Wanted>, E
     let list = List::of_host(name, name, &list.to_string()).map_err(invalid)?;
     let network = Network {
         name: name.clone(),
-        ifname: format!("net{place}"),
+        ifname: free_name(&others.iter().map(|one| one.network.ifname.as_str()).collect::<Vec<_>>()),
         args: arguments(&call.env.args, "", false),
         capability_args: Map::new(),
         list: conflist(&list, meta)?,
         follows_nothing: true,
     };
     Ok(Some(Wanted { network, default_route: None, ips: Vec::new(), mac: None, device: None }))
+}
+
+/// The name of one more interface.
+fn free_name(taken: &[&str]) -> String {
+    let mut names = (taken.len()..).map(|place| format!("net{place}"));
+    names.find(|name| !taken.contains(&name.as_str())).unwrap_or_default()
 }
 
 /// Waits for the file by which the cluster's network says that it is ready.
@@ -337,4 +375,16 @@ fn invalid(why: impl std::fmt::Display) -> Error {
 #[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
 fn nonsense(what: String) -> Error {
     Error::new(code::INTERNAL, format!("the agent answered {what}: is it of another version?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_auxiliary_chain_takes_a_name_that_no_network_has() {
+        assert_eq!(free_name(&["eth0", "net1"]), "net2");
+        assert_eq!(free_name(&["eth0", "net2"]), "net3");
+        assert_eq!(free_name(&["eth0", "net3", "net4", "net5"]), "net6");
+    }
 }

@@ -1,10 +1,9 @@
 //! What an ADD is about to make, on disk before it makes anything: `<cniDir>/nsm-cni/`, for each attachment its record and what its
 //! networks have answered.
 //!
-//! Guarantees: a record is there before the first network is made, and durably before the second is or ADD answers: after a power cut
-//! between the two the first network is all that may have been made, and DEL ends it without a record. Who holds an attachment is alone with it, also after the file of
-//! the lock has gone; a record that cannot be read is set aside, never overwritten. Results need no disk: after a reboot DEL does
-//! without.
+//! Guarantees: a record is on disk before anything that it names is made. Who holds an attachment is alone with it, also after the
+//! file of the lock has gone; a record that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need
+//! no disk: after a reboot DEL does without.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -19,15 +18,13 @@ use nsm_cni_types::{Environment, Error, Stdin, code, owed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::network::Network;
+use super::{defaults::Defaults, network::Network};
 use crate::{files, netns::Netns};
 
 /// Newest format of a record that this version reads and the one that it writes.
 const FORMAT: u32 = 1;
 /// Where records are, below `cniDir`.
 const FOLDER: &str = "nsm-cni";
-/// Longest wait for another call of the same attachment; longer than any plugin may run.
-const PATIENCE: Duration = Duration::from_secs(110);
 /// Between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Where the kernel says which boot this is.
@@ -68,6 +65,8 @@ pub(crate) struct Progress {
     pub(crate) complete: bool,
     /// Results, by interface name.
     pub(crate) results: Map<String, Value>,
+    /// What became of default routes.
+    pub(crate) defaults: Defaults,
 }
 
 /// What is known of an attachment.
@@ -153,23 +152,23 @@ impl Store {
         Self { folder: cni_dir.join(FOLDER) }
     }
 
-    /// Holds an attachment, waiting for whoever works on it.
+    /// Holds an attachment, waiting for whoever works on it until then.
     ///
     /// # Errors
     /// Code 11: somebody else does for too long. Code 5: no lock can be made.
-    pub(crate) fn hold(&self, env: &Environment) -> Result<Held, Error> {
+    pub(crate) fn hold(&self, env: &Environment, until: Instant) -> Result<Held, Error> {
         let began = Instant::now();
         let mut held = self.loose(env);
         loop {
             match held.lock() {
                 Ok(true) => return Ok(held),
-                Ok(false) if began.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Ok(false) if Instant::now() < until => thread::sleep(PAUSE),
                 Ok(false) => {
                     let msg = format!(
                         "another call of container {} and interface {} has been running for {} s: see what its plugins wait for",
                         env.container_id,
                         env.ifname,
-                        PATIENCE.as_secs()
+                        began.elapsed().as_secs()
                     );
                     return Err(Error::new(code::TRY_AGAIN, msg));
                 }
@@ -194,12 +193,21 @@ impl Store {
         })
     }
 
-    /// All records that can be read, whoever works on them; and whether there are others.
+    /// All records that can be read, whoever works on them; and whether there are others. Those that were set aside are of containers that
+    /// have ended, or have another record since.
     pub(crate) fn all(&self) -> (Vec<Record>, bool) {
         let names = self.names();
-        let read = names.iter().filter_map(|name| fs::read(self.folder.join(name)).ok());
         let (mut records, mut unread) = (Vec::new(), false);
-        for text in read {
+        for name in &names {
+            let text = match fs::read(self.folder.join(name)) {
+                Ok(text) => text,
+                // A DEL was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(_) => {
+                    unread = true;
+                    continue;
+                }
+            };
             match Record::parse(&text) {
                 Ok(record) => records.push(record),
                 Err(_) => unread = true,
@@ -272,15 +280,9 @@ impl Held {
     /// Writes the record; on return it outlives a power cut.
     pub(crate) fn put(&self, record: &Record) -> Result<(), Error> {
         let text = serde_json::to_vec(record).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
-        files::put_durably(&self.folder, &self.name, &text).map_err(|error| unwritten(&self.path(), &error))
-    }
-
-    /// Writes the record where nothing is recorded yet. It is there at once; on disk it is when what comes back says so.
-    pub(crate) fn begin(&self, record: &Record) -> Result<Syncing, Error> {
-        let text = serde_json::to_vec(record).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
-        let path = self.path();
-        let files = files::put_visibly(&self.folder, &self.name, &text).map_err(|error| unwritten(&path, &error))?;
-        Ok(Syncing { path, thread: thread::spawn(move || files::sync(&files)) })
+        files::put_durably(&self.folder, &self.name, &text).map_err(|error| {
+            Error::new(code::IO, format!("{}: the record cannot be written: {error}", self.path().display()))
+        })
     }
 
     /// Writes what has been made. DEL does without where that fails.
@@ -308,7 +310,10 @@ impl Held {
 
     /// Puts a record that cannot be read where it is in nobody's way. Where it is then.
     pub(crate) fn set_aside(&self) -> PathBuf {
-        let aside = self.folder.join(format!("{}.damaged", self.name));
+        let first = self.folder.join(format!("{}.damaged", self.name));
+        let others = (2..).map(|number| self.folder.join(format!("{}.damaged.{number}", self.name)));
+        let mut free = std::iter::once(first).chain(others).filter(|aside| fs::symlink_metadata(aside).is_err());
+        let aside = free.next().unwrap_or_else(|| self.path());
         let _ = fs::rename(self.path(), &aside);
         aside
     }
@@ -324,25 +329,6 @@ impl Held {
     fn lock_path(&self) -> PathBuf {
         self.folder.join(format!(".{}.lock", self.name.trim_end_matches(".json")))
     }
-}
-
-/// A record on its way to the disk.
-#[derive(Debug)]
-pub(crate) struct Syncing {
-    path: PathBuf,
-    thread: thread::JoinHandle<io::Result<()>>,
-}
-
-impl Syncing {
-    /// Waits until it is there.
-    pub(crate) fn done(self) -> Result<(), Error> {
-        let synced = self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it panicked")));
-        synced.map_err(|error| unwritten(&self.path, &error))
-    }
-}
-
-fn unwritten(path: &Path, error: &io::Error) -> Error {
-    Error::new(code::IO, format!("{}: the record cannot be written: {error}", path.display()))
 }
 
 impl Drop for Held {

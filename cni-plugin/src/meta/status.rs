@@ -3,16 +3,17 @@
 use nsm_cni_types::{Error, code};
 use nsm_npwg::Meta;
 
-use super::{plan, search, undo};
+use super::{patience::Patience, plan, search, undo};
 use crate::agent::Agent;
 
 pub(crate) fn run(meta: &Meta) -> Result<(), Error> {
     let unavailable = |error: Error| Error { code: code::NOT_AVAILABLE, ..error };
     plan::ready(meta).map_err(unavailable)?;
     let search = search(&meta.bin_dir);
+    let until = Patience::of_del().work;
     let (networks, mut errors) = plan::everybodys(meta);
     for network in &networks {
-        errors.extend(network.status(&search));
+        errors.extend(network.status(&search, until));
     }
     if plan::names_objects(meta, "") {
         errors.extend(reachable(meta).err());

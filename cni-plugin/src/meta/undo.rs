@@ -1,6 +1,6 @@
 //! DEL of networks, in reverse order.
 //!
-//! Guarantee: one that fails does not keep the others from being tried; what is left is told.
+//! Guarantee: one that fails, or hangs for its share of the time, does not keep the others from being tried; what is left is told.
 
 use nsm_cni_types::Error;
 use serde_json::{Map, Value};
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     devinfo,
     network::{Network, Sandbox},
+    patience::share,
 };
 
 /// Networks whose DEL failed, in their order, and why.
@@ -20,7 +21,8 @@ pub(crate) struct Left {
 /// Ends networks, the last first.
 pub(crate) fn all(networks: &[Network], results: &Map<String, Value>, sandbox: Sandbox<'_>) -> Left {
     let mut left = Left::default();
-    for network in networks.iter().rev() {
+    for (others, network) in networks.iter().enumerate().rev() {
+        let sandbox = Sandbox { until: share(sandbox.until, others + 1), ..sandbox };
         if let Err(error) = network.del(sandbox, results.get(&network.ifname)) {
             left.networks.insert(0, network.clone());
             left.errors.push(error);

@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `log` | file that gets a line of JSON for each call: command, container, netns, ifname, args, conf |
+//! | `log` | file that gets a line of JSON for each call: command, container, netns, ifname, args, conf, pid |
 //! | `says` | by command: `{"error": {"code", "msg"}}`, `{"hang": true}`, or the result of ADD |
 //!
 //! Without a word for ADD it answers `prevResult`, else an interface that it does not make.
@@ -37,6 +37,7 @@ fn run() -> anyhow::Result<ExitCode> {
         let call = json!({
             "command": command, "container": variable("CNI_CONTAINERID"), "netns": variable("CNI_NETNS"),
             "ifname": variable("CNI_IFNAME"), "args": variable("CNI_ARGS"), "conf": conf,
+            "pid": std::process::id(),
         });
         // One write: several of these may run at once.
         OpenOptions::new().create(true).append(true).open(log)?.write_all(format!("{call}\n").as_bytes())?;

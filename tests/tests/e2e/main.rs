@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         networks::the_first_networks_default_stays,
         networks::a_default_moves_and_a_sibling_keeps_its_own,
         networks::a_default_where_the_first_has_none,
+        networks::a_default_of_no_network_stays,
         addressing::ipv6_alone,
         addressing::both_families,
         addressing::a_full_pool_frees_what_is_deleted,

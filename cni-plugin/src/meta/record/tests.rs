@@ -13,6 +13,10 @@ fn env(container: &str) -> Environment {
     }
 }
 
+fn soon() -> Instant {
+    Instant::now() + std::time::Duration::from_mins(1)
+}
+
 fn record(container: &str) -> Record {
     let env = env(container);
     Record {
@@ -32,7 +36,7 @@ fn record(container: &str) -> Record {
 fn what_is_written_is_read_and_nothing_stays_of_what_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::of(dir.path());
-    let held = store.hold(&env("c")).unwrap();
+    let held = store.hold(&env("c"), soon()).unwrap();
     assert!(matches!(held.load(), Found::Nothing));
     held.put(&record("c")).unwrap();
     let mut progress = Progress::begun();
@@ -45,7 +49,7 @@ fn what_is_written_is_read_and_nothing_stays_of_what_is_removed() {
     let names: Vec<String> =
         fs::read_dir(dir.path().join(FOLDER)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    store.hold(&env("c")).unwrap().remove().unwrap();
+    store.hold(&env("c"), soon()).unwrap().remove().unwrap();
     assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 0);
 }
 
@@ -58,7 +62,7 @@ fn one_at_a_time_each_alone() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let held = store.hold(&env("c")).unwrap();
+                    let held = store.hold(&env("c"), soon()).unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     thread::yield_now();
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
@@ -67,7 +71,7 @@ fn one_at_a_time_each_alone() {
             });
         }
     });
-    let held = store.hold(&env("c")).unwrap();
+    let held = store.hold(&env("c"), soon()).unwrap();
     held.put(&record("c")).unwrap();
     assert_eq!(store.idle().count(), 0, "it is held");
     drop(held);
@@ -78,15 +82,21 @@ fn one_at_a_time_each_alone() {
 fn a_damaged_or_newer_record_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::of(dir.path());
-    let held = store.hold(&env("c")).unwrap();
+    let held = store.hold(&env("c"), soon()).unwrap();
     held.put(&record("c")).unwrap();
     for text in ["", "{", "{\"format\":2}"] {
         fs::write(held.path(), text).unwrap();
         assert!(matches!(held.load(), Found::Damaged(_)), "{text:?}");
     }
     assert!(store.all().1);
-    assert!(held.set_aside().is_file());
+    let first = held.set_aside();
     assert!(matches!(held.load(), Found::Nothing));
+    // Another one is put beside it.
+    fs::write(held.path(), "another").unwrap();
+    let second = held.set_aside();
+    let texts = [&first, &second].map(|path| fs::read_to_string(path).unwrap());
+    assert_eq!(texts, ["{\"format\":2}", "another"]);
+    assert!(store.all() == (Vec::new(), false), "what is set aside is of nobody that runs");
 }
 
 #[test]
@@ -99,4 +109,23 @@ fn a_namespace_of_another_boot_or_another_number_is_gone() {
     assert!(!record.has_lost_its_namespace());
     record.boot = "another".into();
     assert!(record.has_lost_its_namespace());
+}
+
+#[test]
+fn what_cannot_be_read_is_not_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    store.hold(&env("c"), soon()).unwrap().put(&record("c")).unwrap();
+    assert_eq!(store.all(), (vec![record("c")], false));
+    fs::create_dir(dir.path().join(FOLDER).join("x@eth0.json")).unwrap();
+    assert_eq!(store.all(), (vec![record("c")], true));
+}
+
+#[test]
+fn waiting_for_a_lock_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    let _held = store.hold(&env("c"), soon()).unwrap();
+    let error = store.hold(&env("c"), Instant::now()).unwrap_err();
+    assert!(error.code == code::TRY_AGAIN && error.msg.contains("another call of container c"), "{}", error.msg);
 }

@@ -71,25 +71,35 @@ pub(crate) fn a_del_that_fails_is_repeated() -> anyhow::Result<()> {
     nothing_left(&node, &[&pod])
 }
 
-/// Nothing is known of a container any more: its first network, which every pod has, is ended, the rest is told.
+/// Nothing is known of a container any more: the networks that every pod has are ended, the rest is told.
 pub(crate) fn records_that_are_lost() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
     let pod = node.pod("client")?;
-    let delegates = json!([list("ptp", &[ptp(&node)])]);
-    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates}))?;
+    let file = node.dir().join("net.d/20-bridge.conflist");
+    write(&file, &list("bridge", &[bridge(&node)]))?;
+    let keys = json!({
+        "delegates": [list("ptp", &[ptp(&node)]), list("seen", &[recorder(&node)])], "defaultNetworks": [file],
+    });
+    let sandbox = Sandbox::of(&node, &pod, &keys)?;
+    let gone = || -> anyhow::Result<()> {
+        ensure!(held(&node, "ptp").is_empty() && held(&node, "bridge").is_empty() && links(&pod)?.is_empty());
+        let last = calls(&node)?.pop().context("no call")?;
+        ensure!(last["command"] == "DEL" && last["ifname"] == "net1", "{last}");
+        Ok(())
+    };
     let record = node.dir().join("cni/nsm-cni/client@eth0.json");
     sandbox.add()?.ok()?;
     fs::remove_file(&record)?;
     let told = sandbox.del()?.ok()?.stderr;
     ensure!(told.contains("nothing is recorded of container client"), "{told}");
-    ensure!(held(&node, "ptp").is_empty() && links(&pod)?.is_empty());
+    gone()?;
     fs::remove_dir_all(node.dir().join("cni/nsm-cni"))?;
 
     sandbox.add()?.ok()?;
     fs::write(&record, "{\"format\": 1, \"contai")?;
     let told = sandbox.del()?.ok()?.stderr;
     ensure!(told.contains("cannot be read and is kept as"), "{told}");
-    ensure!(held(&node, "ptp").is_empty() && links(&pod)?.is_empty());
+    gone()?;
     ensure!(records(&node).iter().any(|name| name == "client@eth0.json.damaged"), "{:?}", records(&node));
     Ok(())
 }

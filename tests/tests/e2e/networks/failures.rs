@@ -1,6 +1,7 @@
 //! ADDs that fail: nothing of them stays, and nothing of others goes.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -88,24 +89,43 @@ pub(crate) fn a_foreign_interface_stays() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The plugin is killed while a network's plugin hangs: DEL frees all of it, and so does another ADD.
+/// The plugin is killed while a network's plugin hangs, which ends too: DEL frees all of it, and another ADD begins anew.
 pub(crate) fn killed_on_the_way() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
     let pod = node.pod("client")?;
     let mut slow = recorder(&node);
     slow["says"] = json!({"ADD": {"hang": true}});
-    let delegates = json!([list("bridge", &[bridge(&node)]), list("slow", &[slow])]);
-    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates}))?;
-    let kill = || -> anyhow::Result<()> {
+    let delegates = |first: Value| json!({"delegates": [first, list("slow", &[slow.clone()])]});
+    let kill = |sandbox: &Sandbox<'_>| -> anyhow::Result<()> {
         let asked = calls(&node)?.len();
         let mut child = node.cni().start(&sandbox.call_with("ADD", &sandbox.conf))?;
-        eventually("the second network", SOON, || calls(&node), |calls| calls.len() > asked)?;
+        let is_last = |call: &Value| call["command"] == "ADD" && call["ifname"] == "net1";
+        eventually("the second network", SOON, || calls(&node), |calls| calls[asked..].iter().any(is_last))?;
         child.kill()?;
         child.wait()?;
+        let hung = calls(&node)?.pop().context("no call")?;
+        ensure!(hung["command"] == "ADD" && hung["ifname"] == "net1", "{hung}");
+        let process = Path::new("/proc").join(hung["pid"].to_string());
+        // Nobody may have waited for it yet.
+        eventually("the end of the plugin", SOON, || Ok(process.join("exe").read_link().is_ok()), |there| !there)?;
         Ok(())
     };
-    kill()?;
+    let sandbox = Sandbox::of(&node, &pod, &delegates(list("bridge", &[bridge(&node)])))?;
+    kill(&sandbox)?;
     ensure!(held(&node, "bridge").len() == 1 && links(&pod)? == ["eth0"]);
+    let told = sandbox.add()?.refused(102)?;
+    ensure!(told.contains("interface eth0 exists"), "{told}");
+    sandbox.del()?.ok()?;
+    nothing_left(&node, &[&pod])?;
+
+    let sandbox = Sandbox::of(&node, &pod, &delegates(list("seen", &[recorder(&node)])))?;
+    let before = calls(&node)?.len();
+    kill(&sandbox)?;
+    kill(&sandbox)?;
+    let calls = calls(&node)?.into_iter().skip(before);
+    let calls: Vec<String> =
+        calls.map(|call| format!("{} {}", call["command"], call["ifname"]).replace('"', "")).collect();
+    ensure!(calls == ["ADD eth0", "ADD net1", "DEL net1", "DEL eth0", "ADD eth0", "ADD net1"], "{calls:?}");
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])
 }
@@ -115,12 +135,13 @@ pub(crate) fn mistakes_are_refused_by_name() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
     let pod = node.pod("client")?;
     let seen = list("seen", &[recorder(&node)]);
-    let cases: [(Value, i64, &str); 8] = [
+    let cases: [(Value, i64, &str); 9] = [
         (json!({"delegates": [seen, {"name": "x", "plugins": []}]}), 7, "plugins []"),
         (json!({"delegates": [seen, {"name": "x", "type": "multus"}]}), 7, "meta-plugin"),
         (json!({"delegates": [seen, {"name": "x", "type": "nsm-cni", "clusterNetwork": "/x"}]}), 7, "meta-plugin"),
         (json!({"delegates": [seen], "networkService": "icmp"}), 7, "networkService"),
         (json!({"delegates": [seen], "multusNamespce": "x"}), 2, "multusNamespce"),
+        (json!({"delegates": [seen], "prevResult": {"cniVersion": "1.0.0", "ips": []}}), 7, "first in its list"),
         (json!({"delegates": [seen], "defaultNetworks": ["/nowhere"]}), 7, "/nowhere"),
         (json!({"delegates": [seen, list("lost", &[json!({"type": "lost"})])]}), 7, "plugin lost"),
         (json!({"clusterNetwork": "name"}), 11, "nsm-agent is not there"),

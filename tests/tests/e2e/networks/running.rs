@@ -1,12 +1,13 @@
 //! Pods that run get a network more, or lose one, by the host's plugin as the agent calls it.
 
+use std::fs;
 use std::net::IpAddr;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use nsm_lab::{Node, Outcome};
 use serde_json::{Value, json};
 
-use super::{Sandbox, bridge, held, links, list, nothing_left, ptp, recorder, records};
+use super::{Sandbox, bridge, calls, held, links, list, nothing_left, ptp, recorder, records};
 
 fn attach(sandbox: &Sandbox<'_>, list: &Value, more: &Value) -> anyhow::Result<Outcome> {
     let mut conf = sandbox.conf.clone();
@@ -55,6 +56,13 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     }
     attach(&sandbox, &extra, &named("net2"))?.ok()?;
     ensure!(links(&pod)? == ["eth0", "net2"] && records(&node) == before);
+    // Where its record cannot be read it is not told that the network is gone.
+    let record = node.dir().join("cni/nsm-cni").join("client@eth0.json");
+    let text = fs::read_to_string(&record)?;
+    fs::write(&record, "{")?;
+    let told = detach(&sandbox, "net2")?.refused(5)?;
+    ensure!(told.contains("interface net2 of container client stays"), "{told}");
+    fs::write(&record, text)?;
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])
 }
@@ -66,6 +74,11 @@ pub(crate) fn one_that_fails_changes_nothing() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("ptp", &[ptp(&node)])]}))?;
     let added = sandbox.add()?.ok()?;
     let extra = list("bridge", &[bridge(&node)]);
+    // DEL of what was made and is not wanted gets the result.
+    let seen = list("bridge", &[bridge(&node), recorder(&node)]);
+    attach(&sandbox, &seen, &json!({"ifname": "net1", "ips": ["10.77.1.98"]}))?.refused(100)?;
+    let del = calls(&node)?.pop().context("no call")?;
+    ensure!(del["command"] == "DEL" && del["conf"]["prevResult"]["ips"][0]["address"].is_string(), "{del}");
     let told = attach(&sandbox, &extra, &json!({"ifname": "net1", "ips": ["10.77.1.99"]}))?.refused(100)?;
     ensure!(told.contains("address 10.77.1.99, and bridge did not give it"), "{told}");
     let told = attach(&sandbox, &extra, &json!({"ifname": "net1", "mac": "02:00:00:00:00:99"}))?.refused(100)?;

@@ -66,10 +66,9 @@ pub(crate) fn planned_by_the_agent() -> anyhow::Result<()> {
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])?;
     sandbox.conf["cniSocket"] = json!(node.cni_socket());
-    sandbox.conf["runtimeConfig"][ANNOTATIONS] = json!({"k8s.v1.cni.cncf.io/networks": "none"});
-    let refused = sandbox.add()?;
-    let told = refused.json["msg"].as_str().unwrap_or_default();
-    ensure!(refused.exit != 0 && told.contains("none"), "{}", refused.json);
+    sandbox.conf["runtimeConfig"][ANNOTATIONS] = json!({"k8s.v1.cni.cncf.io/networks": "storage"});
+    let told = sandbox.add()?.refused(7)?;
+    ensure!(told.contains("network \"storage\": no file in"), "{told}");
     ensure!(held(&node, "ptp").is_empty());
     Ok(())
 }
