@@ -46,7 +46,7 @@ use crate::{
 /// Longest plan, whatever the plugin says.
 const LONGEST: Duration = Duration::from_mins(2);
 /// Most times that a plan is made anew because something of it had to be asked first.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = nsm_npwg::MOST + 4;
 
 /// What plans are made of.
 pub struct Networks {

@@ -216,6 +216,7 @@ fn subjects() -> BTreeSet<String> {
         "nsmctl/src/check.rs",
         "nsmctl/src/check/cni.rs",
         "nsmctl/src/check/kernel.rs",
+        "nsmctl/src/check/moving.rs",
         "nsmctl/src/check/paths.rs",
         "nsmctl/src/check/versions.rs",
         "nsm-agent/src/install/conf.rs",
@@ -230,7 +231,9 @@ fn subjects() -> BTreeSet<String> {
             subjects.extend(source.split(make).skip(1).filter_map(quoted));
         }
         for (name, text) in source.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = ")) {
-            if ["SUBJECT", "CONFIGURATION", "SOCKETS", "NAMESPACE", "PROCESS"].contains(&name) {
+            if ["SUBJECT", "CONFIGURATION", "DAEMON", "DEFINITIONS", "RECORDS", "SOCKETS", "NAMESPACE", "PROCESS"]
+                .contains(&name)
+            {
                 subjects.extend(quoted(text));
             }
         }
@@ -294,7 +297,8 @@ fn variables_exist() {
     for document in documents {
         let unknown: Vec<String> = variables(&read(document)).difference(&known).cloned().collect();
         // The last ones are the tests' own.
-        let is_else = |name: &String| name == "NSM_NAME" || name.starts_with("NSM_LAB_");
+        let is_else =
+            |name: &String| name == "NSM_NAME" || name.starts_with("NSM_LAB_") || name.starts_with("NSM_BENCH_");
         assert!(unknown.iter().all(is_else), "{document}: {unknown:?}");
     }
 }

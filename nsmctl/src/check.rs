@@ -2,6 +2,7 @@
 
 mod cni;
 mod kernel;
+mod moving;
 mod paths;
 mod versions;
 
@@ -19,6 +20,9 @@ use crate::{
 
 /// Writes all findings; fails when one is an error.
 pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) -> Result<(), Error> {
+    if args.moving {
+        return told(&moving::all(args)?, args, out);
+    }
     let mut findings = vec![paths::privileges()];
     let info = ask(agent, &mut findings).await;
     let version = info.as_ref().map(|info| info.version.as_str());
@@ -35,7 +39,11 @@ pub(crate) async fn run(agent: &Agent, args: &cli::Check, out: &mut impl Write) 
     findings.push(paths::directory("state directory", &state_dir));
     findings.push(paths::directory("run directory", &run_dir));
     findings.extend(kernel::all());
-    write(&findings, args.output, out)?;
+    told(&findings, args, out)
+}
+
+fn told(findings: &[Finding], args: &cli::Check, out: &mut impl Write) -> Result<(), Error> {
+    write(findings, args.output, out)?;
     if findings.iter().any(|finding| finding.level() == Level::Error) { Err(Error::Findings) } else { Ok(()) }
 }
 

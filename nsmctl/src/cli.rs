@@ -139,6 +139,12 @@ pub(crate) struct Check {
     /// The installed plugin, which is asked for its version.
     #[arg(long, env = "NSM_CNI_PLUGIN", default_value = "/opt/cni/bin/nsm-cni", value_name = "PATH")]
     pub(crate) cni_plugin: PathBuf,
+    /// Tell instead what would change when this node moves from Multus.
+    #[arg(long)]
+    pub(crate) moving: bool,
+    /// With --moving: what `kubectl get network-attachment-definitions -A -o json` says.
+    #[arg(long, value_name = "FILE", requires = "moving")]
+    pub(crate) definitions: Option<PathBuf>,
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

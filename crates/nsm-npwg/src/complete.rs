@@ -9,6 +9,8 @@ use crate::{Error, List, Selection};
 
 /// Those that the annotation can only ask by capability.
 const DECLARED: [&str; 3] = ["portMappings", "bandwidth", "infinibandGUID"];
+/// The capability by which a plugin is told a device.
+const DEVICE: &str = "deviceID";
 
 /// What is added to a network's configuration and to the calls of its plugins.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,12 +41,13 @@ impl Completion {
         if let [ip] = &*selection.ips {
             cni_args.push(format!("IP={ip}"));
         }
-        let device_id = selection.device_id.clone().or(device_id);
+        // What the pod's author names is no device that the pod got: it is told as asked, and put into no configuration.
+        let told = device_id.clone().or_else(|| selection.device_id.clone());
         let asked = [
             ("portMappings", selection.port_mappings.clone()),
             ("bandwidth", selection.bandwidth.clone()),
             ("infinibandGUID", selection.infiniband_guid.clone().map(Value::from)),
-            ("deviceID", device_id.clone().map(Value::from)),
+            (DEVICE, told.map(Value::from)),
         ];
         let asked = asked.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         capability_args.extend(asked);
@@ -60,6 +63,8 @@ impl Completion {
             DECLARED.into_iter().find(|name| self.capability_args.contains_key(*name) && !list.declares(name));
         let several = self.capability_args.get("ips").and_then(Value::as_array).is_some_and(|ips| ips.len() > 1);
         let undeclared = undeclared.or((several && !list.declares("ips")).then_some("ips"));
+        let named = self.device_id.is_none() && self.capability_args.contains_key(DEVICE);
+        let undeclared = undeclared.or((named && !list.declares(DEVICE)).then_some(DEVICE));
         if let Some(capability) = undeclared {
             return Err(Error::refused(
                 network,

@@ -29,6 +29,28 @@ pub trait Lookup {
     fn device(&mut self, resource: &str) -> Result<String, String>;
 }
 
+/// Most bytes of all definitions of one plan: parsed they take many times that.
+const MOST_BYTES: usize = 512 << 10;
+
+/// Counts what a plan is made of.
+struct Counted<'a, L> {
+    lookup: &'a mut L,
+    bytes: usize,
+}
+
+impl<L: Lookup> Lookup for Counted<'_, L> {
+    fn definition(&mut self, namespace: &str, name: &str) -> Option<Definition> {
+        let found = self.lookup.definition(namespace, name)?;
+        self.bytes += found.config.len();
+        // What is too much is not parsed, and the plan is refused.
+        if self.bytes > MOST_BYTES { Some(Definition::default()) } else { Some(found) }
+    }
+
+    fn device(&mut self, resource: &str) -> Result<String, String> {
+        self.lookup.device(resource)
+    }
+}
+
 /// One network of a pod, ready to be attached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -70,14 +92,29 @@ pub fn plan(
     asked: &Annotations,
     lookup: &mut impl Lookup,
 ) -> Result<Vec<Planned>, Error> {
+    let mut counted = Counted { lookup, bytes: 0 };
+    let planned = plan_counted(meta, ifname, pod_namespace, asked, &mut counted);
+    if counted.bytes > MOST_BYTES {
+        let why =
+            format!("{} bytes of definitions: expected at most {MOST_BYTES} of all networks together", counted.bytes);
+        return Err(Error::Annotation { key: crate::selection::NETWORKS, why });
+    }
+    planned
+}
+
+fn plan_counted(
+    meta: &Meta,
+    ifname: &str,
+    pod_namespace: &str,
+    asked: &Annotations,
+    lookup: &mut impl Lookup,
+) -> Result<Vec<Planned>, Error> {
     let added = asked.added()?;
     let mut all = Vec::new();
     match asked.default_one()? {
         Some(mut one) => {
             let namespace = one.namespace.get_or_insert_with(|| meta.multus_namespace.clone()).clone();
-            if namespace != meta.multus_namespace {
-                isolated(meta, &namespace, &one.name, pod_namespace)?;
-            }
+            isolated(meta, &namespace, &one.name, pod_namespace)?;
             all.push(selected(&one, &namespace, lookup)?);
         }
         None => all.extend(of_configuration(meta, lookup)?),
@@ -181,13 +218,13 @@ fn selected(one: &Selection, namespace: &str, lookup: &mut impl Lookup) -> Resul
 
 fn defined(one: &Selection, namespace: &str, found: Definition, lookup: &mut impl Lookup) -> Result<Planned, Error> {
     let network = format!("{namespace}/{}", one.name);
-    let device = match (&one.device_id, &found.resource_name) {
-        (None, Some(resource)) => Some(lookup.device(resource).map_err(|why| Error::NoDevice {
+    let device = match &found.resource_name {
+        Some(resource) => Some(device_of(one, resource, lookup).map_err(|why| Error::NoDevice {
             network: network.clone(),
             resource: resource.clone(),
             why,
         })?),
-        _ => None,
+        None => None,
     };
     let completion = Completion::of(one, device);
     // Section 3.4.1: the object's configuration, else a file whose network has that name.
@@ -203,6 +240,18 @@ fn defined(one: &Selection, namespace: &str, found: Definition, lookup: &mut imp
         resource_name: found.resource_name,
         name: network,
     })
+}
+
+/// A device that the pod got: the one that the annotation names, or the next.
+fn device_of(one: &Selection, resource: &str, lookup: &mut impl Lookup) -> Result<String, String> {
+    let Some(named) = &one.device_id else { return lookup.device(resource) };
+    loop {
+        match lookup.device(resource) {
+            Ok(device) if device == *named => return Ok(device),
+            Ok(_) => {}
+            Err(why) => return Err(format!("deviceID {named:?} is none of the pod's: {why}")),
+        }
+    }
 }
 
 /// A network of which nothing is asked.

@@ -17,7 +17,7 @@ use std::{
 use nsm_cni_types::{Command, Stdin, pods::MetaCall};
 use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Meta, Selection};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
@@ -52,6 +52,22 @@ pub(super) struct Running {
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     state: Mutex<State>,
+    /// Moves when the work at a pod ends, however it does.
+    ended: watch::Sender<u64>,
+}
+
+/// A pod is the holder's to work for.
+struct Busy {
+    running: Arc<Running>,
+    key: AttachmentKey,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.running.state().running.remove(&self.key);
+        // An edit that found it here is looked at again.
+        self.running.ended.send_modify(|count| *count = count.wrapping_add(1));
+    }
 }
 
 #[derive(Default)]
@@ -88,21 +104,26 @@ impl Running {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { networks, pods, sandboxes, door, tasks, stop, state: Mutex::default() })
+        let (state, ended) = (Mutex::default(), watch::Sender::new(0));
+        Arc::new(Self { networks, pods, sandboxes, door, tasks, stop, state, ended })
     }
 
     /// Follows edits until the end.
     pub(super) async fn run(self: Arc<Self>) {
         let (mut pods, mut sandboxes) = (self.pods.moves(), self.sandboxes.changes());
-        let mut settled = self.networks.settled.changes();
+        let (mut settled, mut ended) = (self.networks.settled.changes(), self.ended.subscribe());
         let mut collect = tokio::time::interval(COLLECTED);
         loop {
             let moved = tokio::select! {
                 moved = pods.changed() => moved,
                 moved = sandboxes.changed() => moved,
                 moved = settled.changed() => moved,
+                moved = ended.changed() => moved,
                 _ = collect.tick() => {
-                    self.collect().await;
+                    // No edit waits for it.
+                    let running = self.clone();
+                    let work = async move { running.collect().await };
+                    self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
                     continue;
                 }
             };
@@ -110,7 +131,7 @@ impl Running {
                 return;
             }
             tokio::time::sleep(TOGETHER).await;
-            for changes in [&mut pods, &mut sandboxes, &mut settled] {
+            for changes in [&mut pods, &mut sandboxes, &mut settled, &mut ended] {
                 changes.mark_unchanged();
             }
             self.look().await;
@@ -164,6 +185,7 @@ impl Running {
     }
 
     async fn work(self: Arc<Self>, place: Place) {
+        let _busy = Busy { running: self.clone(), key: place.key.clone() };
         let mut pause = PAUSES.0;
         while let Some(asked) = self.wanted(&place) {
             match self.once(&place, &asked).await {
@@ -186,7 +208,6 @@ impl Running {
                 break;
             }
         }
-        self.state().running.remove(&place.key);
     }
 
     async fn is_there(&self, place: &Place) -> bool {
@@ -316,8 +337,15 @@ impl Running {
             duration_ms,
             "network attached"
         );
+        let moved = made.asked.as_ref().and_then(|asked| asked.default_route.clone());
         self.record(place, |networks| {
             networks.retain(|one| one.ifname != made.ifname);
+            // Whoever has the default route now is its only network.
+            if let Some(moved) = moved {
+                for one in networks.iter_mut() {
+                    one.lose_default_route(&moved);
+                }
+            }
             networks.push(made.clone());
         })
         .await?;

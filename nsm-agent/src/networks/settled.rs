@@ -1,5 +1,7 @@
 //! What the meta-plugin has made for a pod, as long as the sandbox is there.
 
+use std::net::IpAddr;
+
 use nsm_cni_types::{Answer, Version};
 use nsm_npwg::{
     Selection,
@@ -63,6 +65,12 @@ impl Made {
     /// The same, as the annotation asked for it.
     pub(super) fn asked(self, selection: Selection) -> Self {
         Self { asked: Some(selection), ..self }
+    }
+
+    /// Another network has the default route of these gateways' families now; of all, where there is none.
+    pub(super) fn lose_default_route(&mut self, to: &[IpAddr]) {
+        let stays = |gateway: &IpAddr| !to.is_empty() && to.iter().all(|one| one.is_ipv4() != gateway.is_ipv4());
+        self.entries.iter_mut().for_each(|entry| entry.gateway.retain(stays));
     }
 
     /// As an event tells it.

@@ -10,6 +10,7 @@
 mod cni;
 mod documents;
 mod kernel;
+mod networks;
 mod nsm;
 mod records;
 mod settings;
@@ -17,6 +18,7 @@ mod settings;
 pub use cni::{cni_call, cni_environment, cni_result};
 pub use documents::manifest;
 pub use kernel::netlink;
+pub use networks::{meta_configuration, network_definition, network_selection};
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
 pub use settings::{annotations, cidr_prefix, control_groups, network_services, setting};
@@ -35,7 +37,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connection", connection),
     ("control_groups", control_groups),
     ("manifest", manifest),
+    ("meta_configuration", meta_configuration),
     ("netlink", netlink),
+    ("network_definition", network_definition),
+    ("network_selection", network_selection),
     ("network_services", network_services),
     ("record", record),
     ("registry", registry),

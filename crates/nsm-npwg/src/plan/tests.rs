@@ -97,9 +97,11 @@ fn isolation_counts_for_the_default_network_too() {
     assert!(planned(&conf, &instead("other/b"), two()).unwrap_err().contains("namespaceIsolation"));
     let open = meta(&json!({"namespaceIsolation": true, "globalNamespaces": "default, other"}));
     assert_eq!(names(&planned(&open, &instead("other/b"), two()).unwrap()), [("other/b", "eth0")]);
-    // Where the administrator's networks are, names without a namespace are looked for.
-    let cluster = two().with("kube-system", "c", &json!({"type": "ptp"}));
-    assert_eq!(names(&planned(&conf, &instead("c"), cluster).unwrap()), [("kube-system/c", "eth0")]);
+    // A name without a namespace is looked for where the administrator's networks are, which is no exception.
+    let cluster = || two().with("kube-system", "c", &json!({"type": "ptp"}));
+    assert!(planned(&conf, &instead("c"), cluster()).unwrap_err().contains("namespaceIsolation"));
+    let open = meta(&json!({"namespaceIsolation": true, "globalNamespaces": "kube-system"}));
+    assert_eq!(names(&planned(&open, &instead("c"), cluster()).unwrap()), [("kube-system/c", "eth0")]);
 }
 
 #[test]
@@ -172,6 +174,37 @@ fn devices_are_given_one_after_another() {
     none.definitions.get_mut(&("default".into(), "a".into())).unwrap().resource_name = Some("x.com/sriov".into());
     let why = planned(&meta(&json!({})), &networks("a"), none).unwrap_err();
     assert!(why.contains("network \"default/a\" needs a device of \"x.com/sriov\""), "{why}");
+}
+
+#[test]
+fn nobody_names_a_device_that_is_not_the_pods() {
+    let asked = |id: &str| networks(&json!([{"name": "a", "deviceID": id}]).to_string());
+    let with = || {
+        let mut cluster = two();
+        cluster.definitions.get_mut(&("default".into(), "a".into())).unwrap().resource_name =
+            Some("x.com/sriov".into());
+        cluster.devices = vec!["0000:02".into(), "0000:01".into()];
+        cluster
+    };
+    let all = planned(&meta(&json!({})), &asked("0000:02"), with()).unwrap();
+    assert_eq!(all[1].completion.device_id.as_deref(), Some("0000:02"));
+    let why = planned(&meta(&json!({})), &asked("0000:3b"), with()).unwrap_err();
+    assert!(why.contains("\"0000:3b\" is none of the pod's"), "{why}");
+    // Without a resource it is told to plugins that declare it, and put into no configuration.
+    assert!(planned(&meta(&json!({})), &asked("0000:3b"), two()).unwrap_err().contains("asks for deviceID"));
+    let declares = Cluster::default().with("default", "a", &json!({"type": "a", "capabilities": {"deviceID": true}}));
+    let all = planned(&meta(&json!({})), &asked("0000:3b"), declares).unwrap();
+    let Network::List(list) = &all[1].network else { panic!("{all:?}") };
+    assert_eq!((all[1].completion.device_id.as_ref(), list.plugins()[0].get("deviceID")), (None, None));
+}
+
+#[test]
+fn what_a_plan_is_made_of_is_bounded() {
+    let long = json!({"type": "a", "x": "x".repeat(100 << 10)});
+    let asked = |times: usize| networks(&vec!["a"; times].join(","));
+    assert!(planned(&meta(&json!({})), &asked(5), Cluster::default().with("default", "a", &long)).is_ok());
+    let why = planned(&meta(&json!({})), &asked(6), Cluster::default().with("default", "a", &long)).unwrap_err();
+    assert!(why.contains("expected at most 524288 of all networks together"), "{why}");
 }
 
 #[test]
