@@ -35,8 +35,10 @@ const READ: [&str; 9] =
     ["name", "cniVersion", "cniVersions", "plugins", "type", "capabilities", "args", "deviceID", "pciBusID"];
 /// Keys that only a runtime says.
 const RUNTIMES: [&str; 4] = ["prevResult", "runtimeConfig", "cni.dev/valid-attachments", "cni.dev/attachments"];
-/// Longest configuration, in bytes.
+/// Longest configuration of the host, in bytes.
 const LONGEST: usize = 1 << 20;
+/// Longest one of a definition, whose author may be anybody: a pod may name it many times, and read it takes many times its length.
+const LONGEST_DEFINED: usize = 64 << 10;
 /// Most plugins of a list.
 const MOST: usize = 64;
 
@@ -54,7 +56,7 @@ impl List {
     /// # Errors
     /// [`Error::Refused`], naming `network`.
     pub fn of_definition(network: &str, name: &str, config: &str) -> Result<Self, Error> {
-        let mut list = Self::of_text(network, name, config)?;
+        let mut list = Self::of_text(network, name, config, LONGEST_DEFINED)?;
         let of_plugins = list.plugins.iter().find_map(|plugin| judge::reaching(plugin, &type_of(plugin)));
         let found = of_plugins.or_else(|| judge::reaching(&list.keys, "the list"));
         if let Some((of, key)) = found {
@@ -77,13 +79,13 @@ impl List {
     /// # Errors
     /// [`Error::Refused`], naming `network`.
     pub fn of_host(network: &str, name: &str, config: &str) -> Result<Self, Error> {
-        Self::of_text(network, name, config)
+        Self::of_text(network, name, config, LONGEST)
     }
 
-    fn of_text(network: &str, name: &str, config: &str) -> Result<Self, Error> {
+    fn of_text(network: &str, name: &str, config: &str, longest: usize) -> Result<Self, Error> {
         let refused = |why: String| Error::refused(network, why);
-        if config.len() > LONGEST {
-            return Err(refused(format!("its configuration has {} bytes: expected at most {LONGEST}", config.len())));
+        if config.len() > longest {
+            return Err(refused(format!("its configuration has {} bytes: expected at most {longest}", config.len())));
         }
         match serde_json::from_str(config) {
             Ok(Value::Object(keys)) => Self::of_keys(network, name, keys),

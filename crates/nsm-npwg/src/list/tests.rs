@@ -52,8 +52,11 @@ fn what_is_no_network_is_refused_by_name() {
         assert!(why.starts_with("network \"ns/net\": ") && why.contains(word), "{wrong}: {why}");
     }
     assert!(List::of_definition("n", "n", "{").unwrap_err().to_string().contains("no JSON"));
-    let long = format!("{{\"type\":\"a\",\"x\":\"{}\"}}", "x".repeat(LONGEST));
-    assert!(List::of_definition("n", "n", &long).unwrap_err().to_string().contains("expected at most"));
+    let long = |length: usize| format!("{{\"type\":\"a\",\"x\":\"{}\"}}", "x".repeat(length));
+    let why = List::of_definition("n", "n", &long(LONGEST_DEFINED)).unwrap_err().to_string();
+    assert!(why.contains("expected at most 65536"), "{why}");
+    assert!(List::of_host("n", "n", &long(LONGEST_DEFINED)).is_ok());
+    assert!(List::of_host("n", "n", &long(LONGEST)).unwrap_err().to_string().contains("expected at most"));
 }
 
 #[test]

@@ -200,10 +200,10 @@ fn nobody_names_a_device_that_is_not_the_pods() {
 
 #[test]
 fn what_a_plan_is_made_of_is_bounded() {
-    let long = json!({"type": "a", "x": "x".repeat(100 << 10)});
+    let long = json!({"type": "a", "x": "x".repeat(60 << 10)});
     let asked = |times: usize| networks(&vec!["a"; times].join(","));
-    assert!(planned(&meta(&json!({})), &asked(5), Cluster::default().with("default", "a", &long)).is_ok());
-    let why = planned(&meta(&json!({})), &asked(6), Cluster::default().with("default", "a", &long)).unwrap_err();
+    assert!(planned(&meta(&json!({})), &asked(8), Cluster::default().with("default", "a", &long)).is_ok());
+    let why = planned(&meta(&json!({})), &asked(9), Cluster::default().with("default", "a", &long)).unwrap_err();
     assert!(why.contains("expected at most 524288 of all networks together"), "{why}");
 }
 
