@@ -74,6 +74,10 @@ impl Conflist {
             list.insert("plugins".to_owned(), Value::Array(vec![Value::Object(keys)]));
             keys = list;
         }
+        for key in ["disableCheck", "disableGC"] {
+            let is_set = nsm_npwg::flag(&keys, key).ok()?;
+            keys.insert(key.to_owned(), is_set.into());
+        }
         serde_json::from_value(Value::Object(keys)).ok()
     }
 
@@ -248,4 +252,21 @@ fn in_version(answer: Value, version: Version) -> Result<Value, Error> {
         Error::new(code::DECODING, format!("no result that can be read: {why}"))
     })?;
     if read.version() == version { Ok(answer) } else { read.convert(version).to_json() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_of_recorded_lists_may_be_texts() {
+        let of = |value: &Value| {
+            let keys = json!({"name": "a", "plugins": [{"type": "ptp"}], "disableCheck": value, "disableGC": value});
+            let list = Conflist::of(keys.as_object().cloned().unwrap_or_default(), Version::V1_0_0)?;
+            Some((list.disable_check, list.disable_gc))
+        };
+        assert_eq!(of(&json!("True")), Some((true, true)));
+        assert_eq!([of(&json!("false")), of(&Value::Null)], [Some((false, false)); 2]);
+        assert_eq!(of(&json!("no")), None);
+    }
 }
