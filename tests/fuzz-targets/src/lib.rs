@@ -18,7 +18,7 @@ mod settings;
 pub use cni::{cni_call, cni_environment, cni_result};
 pub use documents::manifest;
 pub use kernel::netlink;
-pub use networks::{meta_configuration, network_definition, network_selection};
+pub use networks::{meta_configuration, network_definition, network_selection, network_status};
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
 pub use settings::{annotations, cidr_prefix, control_groups, network_services, setting};
@@ -42,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("network_definition", network_definition),
     ("network_selection", network_selection),
     ("network_services", network_services),
+    ("network_status", network_status),
     ("record", record),
     ("registry", registry),
     ("setting", setting),

@@ -172,6 +172,5 @@ macro_rules! corpora {
 
 corpora! {
     addresses annotations cidr_prefix cni_call cni_environment cni_result connection control_groups manifest meta_configuration netlink
-    network_definition network_selection network_services record
-    registry setting stored
+    network_definition network_selection network_services network_status record registry setting stored
 }
