@@ -95,6 +95,10 @@ fn run(call: &Call) -> Result<Option<String>, Error> {
         Command::Gc => gc::run(call).map(|()| None),
         Command::Status => status::run(call).map(|()| None),
         Command::Version => Ok(Some(Version::supported_json())),
+        Command::Attach | Command::Detach | Command::Collect => Err(Error::new(
+            code::INVALID_ENVIRONMENT,
+            "NSM_ commands are the meta-plugin's: expected its configuration",
+        )),
         Command::Unknown(other) => Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {other}"))),
     }
 }

@@ -54,29 +54,30 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
         meta
     };
     match &call.env.command {
-        Command::Add => {
+        Command::Add | Command::Attach => {
             let meta = strict()?;
             match &meta.change {
-                None => add::run(call, &meta).map(Some),
+                None if call.env.command == Command::Add => add::run(call, &meta).map(Some),
                 Some(Change::Attach(attach)) => change::attach(call, &meta, attach).map(Some),
-                Some(Change::Detach(_)) => Err(of_another("detach", "DEL")),
+                None | Some(Change::Detach(_)) => Err(of_another("detach", "NSM_DETACH", "attach")),
             }
         }
         Command::Check => check::run(call, &strict()?).map(|()| None),
-        Command::Del => {
+        Command::Del | Command::Detach => {
             let meta = lenient();
+            let is_changed = [ATTACH, DETACH].iter().any(|key| call.stdin.keys.contains_key(*key));
             match &meta.change {
+                None if call.env.command == Command::Del && !is_changed => del::run(call, &meta).map(|()| None),
+                Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
                 // Not to be understood is no leave to end all of the pod.
-                None if [ATTACH, DETACH].iter().any(|key| call.stdin.keys.contains_key(*key)) => Err(Error::new(
+                None if is_changed => Err(Error::new(
                     code::INVALID_CONFIG,
                     "attach or detach: expected what nsm-agent writes: nothing was ended",
                 )),
-                None => del::run(call, &meta).map(|()| None),
-                Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
-                Some(Change::Attach(_)) => Err(of_another("attach", "ADD")),
+                None | Some(Change::Attach(_)) => Err(of_another("attach", "NSM_ATTACH", "detach")),
             }
         }
-        Command::Gc => gc::run(call, &lenient()).map(|()| None),
+        Command::Gc | Command::Collect => gc::run(call, &lenient()).map(|()| None),
         Command::Status => status::run(&strict()?).map(|()| None),
         Command::Version | Command::Unknown(_) => {
             Err(Error::new(code::INTERNAL, "no call of the meta-plugin: expected ADD, DEL, CHECK, GC or STATUS"))
@@ -84,8 +85,9 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
     }
 }
 
-fn of_another(key: &str, command: &str) -> Error {
-    Error::new(code::INVALID_CONFIG, format!("{key}: expected CNI_COMMAND {command} with it"))
+fn of_another(key: &str, command: &str, own: &str) -> Error {
+    let msg = format!("{key} goes with CNI_COMMAND {command}; this one needs {own}: nothing was changed");
+    Error::new(code::INVALID_CONFIG, msg)
 }
 
 /// With what the agent calls this plugin again for the pod, where the call is the meta-plugin's.

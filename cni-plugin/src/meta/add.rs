@@ -40,13 +40,17 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
     inside.refuse_taken(plan.networks.iter().map(|one| one.network.ifname.as_str()))?;
     refuse_unknown_plugins(&plan, &search)?;
 
-    let mut record = Record::new(&call.env, &call.stdin, &netns, &meta.bin_dir);
+    let mut record = Record::new(&call.env, &call.stdin, &netns, &meta.bin_dir)?;
     record.networks = plan.networks.iter().map(|one| one.network.clone()).collect();
+    let store = Store::of(&meta.cni_dir);
+    let gate = store.making(patience.lock)?;
     held.put(&record)?;
     let sandbox =
         Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
-    let mut attempt = Attempt { held: &held, record, progress: Progress::begun(), sandbox, begun: 0 };
+    let progress = Progress::of(&record);
+    let mut attempt = Attempt { held: &held, record, progress, sandbox, begun: 0 };
     let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
+        drop(gate);
         let answer = attempt.answer(call.stdin.version)?;
         services(call, meta, args.clone(), &netns, answer, &attempt)
     });

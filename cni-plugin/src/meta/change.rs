@@ -21,7 +21,8 @@ use crate::{Call, netns::Netns};
 pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String, Error> {
     let patience = Patience::of_change();
     let netns = Netns::open(&call.env)?;
-    let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
+    let store = Store::of(&meta.cni_dir);
+    let held = store.hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = running(call, &held, &netns)?;
     let is_it = |network: &super::network::Network| network.ifname == attach.ifname;
     let search = search(&meta.bin_dir);
@@ -53,6 +54,7 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     let wanted = plan::one(call, meta, attach.clone())?;
     wanted.network.find_plugins(&search)?;
     record.networks.push(wanted.network.clone());
+    let _gate = store.making(patience.lock)?;
     held.put(&record)?;
 
     if let Some(device) = &wanted.device {

@@ -76,8 +76,7 @@ fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod, patience: Patience) ->
     let search = search(&meta.bin_dir);
     let sandbox = sandbox(call, &search, patience);
     undo::one_of(&undo::all(&pod.networks, &pod.results, sandbox).errors)?;
-    pod.forget();
-    Ok(())
+    pod.forget()
 }
 
 /// What the configuration itself says that the container has: the networks of every pod.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: an attachment that some call works on is left alone. With a list, what is not in it is ended by DEL, also where a
 //! plugin knows no GC; without one, what has lost its namespace. A plugin is told of all attachments of its network on this
-//! host, or, where one cannot be read, nothing.
+//! host, or, where one cannot be read or is just being made, nothing.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{Call, gc};
 
-/// The first interface of a pod where nothing else is known: what container runtimes call it.
-const FIRST: &str = "eth0";
+/// Longest wait until nothing is being made.
+const ALONE: Duration = Duration::from_secs(5);
 /// Longest time for one pod.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -40,7 +40,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     }
     store.sweep();
     if let Some(valid) = &valid {
-        errors.extend(of_multus(meta, valid, until));
+        errors.extend(of_multus(meta, &store, valid, until));
         errors.extend(of_plugins(meta, &store, valid, until));
     }
     errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
@@ -77,20 +77,25 @@ fn end(held: &Held, mut record: Record, progress: &Progress, until: Instant) -> 
     undo::one_of(&left.errors)
 }
 
-/// Pods that Multus made and the runtime no longer knows.
-fn of_multus(meta: &Meta, valid: &[Attachment], until: Instant) -> Vec<Error> {
+/// Pods that Multus made, that the runtime no longer knows and whose namespace is gone: Multus may still be at work here, in another
+/// network of the runtime's.
+fn of_multus(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
     let search = search(&meta.bin_dir);
     let mut errors = Vec::new();
-    for container in multus::containers(&meta.cni_dir) {
-        if valid.iter().any(|one| one.container_id == container) {
+    for pod in multus::pods(&meta.cni_dir, meta.version) {
+        let is_valid = valid.iter().any(|one| one.container_id == pod.container_id);
+        if is_valid || !pod.has_lost_its_namespace() {
             continue;
         }
-        let Some(pod) = multus::pod(&meta.cni_dir, &container, FIRST, meta.version) else { continue };
-        let sandbox = Sandbox { container_id: &container, netns: "", search: &search, until: until.min(of_one()) };
+        let Some(_held) = store.idle_one(&pod.container_id, &pod.ifname) else { continue };
+        let sandbox =
+            Sandbox { container_id: &pod.container_id, netns: "", search: &search, until: until.min(of_one()) };
         let left = undo::all(&pod.networks, &pod.results, sandbox);
         if left.errors.is_empty() {
-            eprintln!("nsm-cni: GC freed container={container}, which Multus made");
-            pod.forget();
+            match pod.forget() {
+                Ok(()) => eprintln!("nsm-cni: GC freed container={}, which Multus made", pod.container_id),
+                Err(error) => errors.push(error),
+            }
         }
         errors.extend(left.errors);
     }
@@ -99,22 +104,24 @@ fn of_multus(meta: &Meta, valid: &[Attachment], until: Instant) -> Vec<Error> {
 
 /// GC of each network's plugins.
 fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
+    // What is made meanwhile would not be in the list.
+    let _gate = match store.collecting(until.min(Instant::now() + ALONE)) {
+        Ok(gate) => gate,
+        Err(error) => return vec![error],
+    };
     let (records, unread) = store.all();
     let search = search(&meta.bin_dir);
     let (everybodys, mut errors) = plan::everybodys(meta);
-    let multus: Vec<(String, multus::Pod)> = multus::containers(&meta.cni_dir)
-        .into_iter()
-        .filter_map(|container| Some((container.clone(), multus::pod(&meta.cni_dir, &container, FIRST, meta.version)?)))
-        .collect();
+    let multus = multus::pods(&meta.cni_dir, meta.version);
     let mut seen: Vec<&Network> = Vec::new();
     let added = records.iter().flat_map(|record| &record.networks);
-    for (place, network) in everybodys.iter().chain(added).enumerate() {
+    for network in everybodys.iter().chain(added) {
         if seen.iter().any(|other| other.list == network.list) {
             continue;
         }
         seen.push(network);
-        // The runtime's list is about the first network.
-        let first = place == 0 && !everybodys.is_empty();
+        // The runtime's list is about the first network, also where somebody else's configuration calls itself so.
+        let first = everybodys.first().is_some_and(|first| first.list.name == network.list.name);
         if unread && !first {
             eprintln!(
                 "nsm-cni: GC of network {:?} is left out, as a record cannot be read and its addresses may be in use",
@@ -123,9 +130,11 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) 
             continue;
         }
         let mut all = attached(&records, &network.list.name);
-        for (container, pod) in &multus {
+        for pod in &multus {
             let of_it = pod.networks.iter().filter(|other| other.list.name == network.list.name);
-            all.extend(of_it.map(|other| Attachment { container_id: container.clone(), ifname: other.ifname.clone() }));
+            all.extend(
+                of_it.map(|other| Attachment { container_id: pod.container_id.clone(), ifname: other.ifname.clone() }),
+            );
         }
         all.extend(valid.iter().filter(|one| first && !all.contains(one)).cloned().collect::<Vec<_>>());
         errors.extend(network.gc(&search, &all, until));

@@ -5,6 +5,8 @@
 //! file of the lock has gone; a record that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need
 //! no disk: after a reboot DEL does without.
 
+mod gate;
+
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
@@ -14,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nsm_cni_types::{Environment, Error, Stdin, code, owed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -94,18 +97,22 @@ pub(crate) struct Held {
 
 impl Record {
     /// Of this call.
-    pub(crate) fn new(env: &Environment, stdin: &Stdin, netns: &Netns, bin_dir: &Path) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Code 5: it is not known which boot this is, without which the pod would look like one of before.
+    pub(crate) fn new(env: &Environment, stdin: &Stdin, netns: &Netns, bin_dir: &Path) -> Result<Self, Error> {
+        let boot = boot().map_err(|error| Error::new(code::IO, format!("{BOOT_ID}: {error}: try again")))?;
+        Ok(Self {
             format: FORMAT,
             container_id: env.container_id.clone(),
             ifname: env.ifname.clone(),
             network: stdin.name.clone(),
             netns: env.netns.clone(),
             netns_id: id_of(netns),
-            boot: boot(),
+            boot,
             bin_dir: bin_dir.to_owned(),
             networks: Vec::new(),
-        }
+        })
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
@@ -118,23 +125,20 @@ impl Record {
 
     /// Whether it is about that namespace, as it is now.
     pub(crate) fn is_of(&self, netns: &Netns) -> bool {
-        self.boot == boot() && self.netns_id == id_of(netns)
+        boot().is_ok_and(|boot| self.boot == boot) && self.netns_id == id_of(netns)
     }
 
-    /// Whether its namespace is gone for certain.
+    /// Whether its namespace is gone for certain; not where that cannot be seen.
     pub(crate) fn has_lost_its_namespace(&self) -> bool {
-        self.boot != boot()
-            || match fs::metadata(&self.netns) {
-                Ok(now) => format!("{}-{}", now.dev(), now.ino()) != self.netns_id,
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-            }
+        let Ok(boot) = boot() else { return false };
+        self.boot != boot || is_gone(Path::new(&self.netns)) || is_another(Path::new(&self.netns), &self.netns_id)
     }
 }
 
 impl Progress {
-    /// Of this boot, with nothing made.
-    pub(crate) fn begun() -> Self {
-        Self { boot: boot(), ..Self::default() }
+    /// Of a record, with nothing made.
+    pub(crate) fn of(record: &Record) -> Self {
+        Self { boot: record.boot.clone(), ..Self::default() }
     }
 }
 
@@ -142,8 +146,20 @@ fn id_of(netns: &Netns) -> String {
     format!("{}-{}", netns.id.dev, netns.id.ino)
 }
 
-fn boot() -> String {
-    fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned()
+fn boot() -> io::Result<String> {
+    fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned())
+}
+
+/// Whether a file that names a namespace is gone for certain: where its folder is missing too, it may be another mount namespace's.
+pub(crate) fn is_gone(path: &Path) -> bool {
+    let missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    missing && path.parent().is_some_and(Path::is_dir)
+}
+
+/// Whether another namespace has its name. A plain file is the place of one that is mounted elsewhere.
+fn is_another(path: &Path, id: &str) -> bool {
+    let is_namespace = statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC);
+    is_namespace && fs::metadata(path).is_ok_and(|now| format!("{}-{}", now.dev(), now.ino()) != id)
 }
 
 impl Store {
@@ -187,18 +203,25 @@ impl Store {
 
     /// All attachments that have a record and that nobody works on, one after the other.
     pub(crate) fn idle(&self) -> impl Iterator<Item = Held> {
-        self.names().into_iter().filter_map(|name| {
-            let mut held = Held { folder: self.folder.clone(), name, lock: None };
-            held.lock().is_ok_and(|locked| locked).then_some(held)
-        })
+        self.names().unwrap_or_default().into_iter().filter_map(|name| self.unless_busy(name))
+    }
+
+    /// An attachment that nobody works on, held.
+    pub(crate) fn idle_one(&self, container_id: &str, ifname: &str) -> Option<Held> {
+        self.unless_busy(owed::file_name(container_id, ifname))
+    }
+
+    fn unless_busy(&self, name: String) -> Option<Held> {
+        let mut held = Held { folder: self.folder.clone(), name, lock: None };
+        held.lock().is_ok_and(|locked| locked).then_some(held)
     }
 
     /// All records that can be read, whoever works on them; and whether there are others. Those that were set aside are of containers that
     /// have ended, or have another record since.
     pub(crate) fn all(&self) -> (Vec<Record>, bool) {
         let names = self.names();
-        let (mut records, mut unread) = (Vec::new(), false);
-        for name in &names {
+        let (mut records, mut unread) = (Vec::new(), names.is_err());
+        for name in &names.unwrap_or_default() {
             let text = match fs::read(self.folder.join(name)) {
                 Ok(text) => text,
                 // A DEL was faster.
@@ -233,10 +256,17 @@ impl Store {
         }
     }
 
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name.strip_suffix(".json").is_some_and(|rest| !rest.starts_with('.'))).collect()
+    fn names(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.retain(|name| name.strip_suffix(".json").is_some_and(|rest| !rest.starts_with('.')));
+        Ok(names)
     }
 }
 
@@ -271,6 +301,8 @@ impl Held {
             Ok(record) => {
                 let progress = fs::read(self.results_path()).ok();
                 let progress = progress.and_then(|text| serde_json::from_slice::<Progress>(&text).ok());
+                // That of another ADD is not about this record.
+                let progress = progress.filter(|progress| progress.boot == record.boot);
                 Found::Record(Box::new(record), progress.unwrap_or_default())
             }
             Err(why) => Found::Damaged(why),
@@ -315,6 +347,7 @@ impl Held {
         let mut free = std::iter::once(first).chain(others).filter(|aside| fs::symlink_metadata(aside).is_err());
         let aside = free.next().unwrap_or_else(|| self.path());
         let _ = fs::rename(self.path(), &aside);
+        let _ = fs::remove_file(self.results_path());
         aside
     }
 

@@ -15,6 +15,12 @@ pub enum Command {
     Gc,
     Status,
     Version,
+    /// `NSM_ATTACH`: one network more for a pod that runs. No plugin of others knows it, and takes it for an ADD of the whole pod.
+    Attach,
+    /// `NSM_DETACH`: one network less.
+    Detach,
+    /// `NSM_COLLECT`: frees what has lost its namespace.
+    Collect,
     /// The library reads and checks stdin before it refuses these.
     Unknown(String),
 }
@@ -28,17 +34,20 @@ impl Command {
             "GC" => Self::Gc,
             "STATUS" => Self::Status,
             "VERSION" => Self::Version,
+            "NSM_ATTACH" => Self::Attach,
+            "NSM_DETACH" => Self::Detach,
+            "NSM_COLLECT" => Self::Collect,
             other => Self::Unknown(other.to_owned()),
         }
     }
 
     fn needs(&self, variable: &str) -> bool {
         match self {
-            Self::Add | Self::Check => {
+            Self::Add | Self::Check | Self::Attach => {
                 matches!(variable, "CNI_CONTAINERID" | "CNI_NETNS" | "CNI_IFNAME" | "CNI_PATH")
             }
-            Self::Del => matches!(variable, "CNI_CONTAINERID" | "CNI_IFNAME" | "CNI_PATH"),
-            Self::Gc | Self::Status => variable == "CNI_PATH",
+            Self::Del | Self::Detach => matches!(variable, "CNI_CONTAINERID" | "CNI_IFNAME" | "CNI_PATH"),
+            Self::Gc | Self::Status | Self::Collect => variable == "CNI_PATH",
             Self::Version | Self::Unknown(_) => false,
         }
     }

@@ -40,7 +40,9 @@ impl Stdin {
             Command::Check => Some((Version::V0_4_0, "CHECK")),
             Command::Gc => Some((Version::V1_1_0, "GC")),
             Command::Status => Some((Version::V1_1_0, "STATUS")),
-            Command::Add | Command::Del | Command::Version => None,
+            Command::Add | Command::Del | Command::Version | Command::Attach | Command::Detach | Command::Collect => {
+                None
+            }
             Command::Unknown(command) => {
                 return Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {command}")));
             }

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         networks::a_del_that_fails_is_repeated,
         networks::records_that_are_lost,
         networks::gc_by_the_runtimes_list,
+        networks::gc_waits_for_what_is_made,
         networks::status_of_all,
         networks::made_by_multus,
         networks::a_failure_undoes_all,

@@ -61,12 +61,7 @@ impl<'a> Sandbox<'a> {
         Ok(Self { node, pod, conf, args, netns: Some(pod.namespace().path().to_owned()) })
     }
 
-    fn call_with(&self, command: &str, conf: &Value) -> Call<'_> {
-        let command = match command {
-            "ADD" => "ADD",
-            "CHECK" => "CHECK",
-            _ => "DEL",
-        };
+    fn call_with(&self, command: &'static str, conf: &Value) -> Call<'_> {
         Call {
             command,
             container: self.pod.container(),

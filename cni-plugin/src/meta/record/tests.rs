@@ -26,7 +26,7 @@ fn record(container: &str) -> Record {
         network: "n".into(),
         netns: env.netns,
         netns_id: "4-5".into(),
-        boot: boot(),
+        boot: boot().unwrap(),
         bin_dir: "/opt/cni/bin".into(),
         networks: Vec::new(),
     }
@@ -39,7 +39,7 @@ fn what_is_written_is_read_and_nothing_stays_of_what_is_removed() {
     let held = store.hold(&env("c"), soon()).unwrap();
     assert!(matches!(held.load(), Found::Nothing));
     held.put(&record("c")).unwrap();
-    let mut progress = Progress::begun();
+    let mut progress = Progress::of(&record("c"));
     progress.results.insert("eth0".into(), serde_json::json!({"ips": []}));
     held.put_progress(&progress);
     let Found::Record(found, made) = held.load() else { panic!() };
@@ -100,15 +100,47 @@ fn a_damaged_or_newer_record_is_set_aside() {
 }
 
 #[test]
-fn a_namespace_of_another_boot_or_another_number_is_gone() {
+fn only_what_is_certain_makes_a_namespace_gone() {
+    let dir = tempfile::tempdir().unwrap();
     let mut record = record("c");
-    assert!(record.has_lost_its_namespace(), "no such path");
+    let mut at = |path: &str| {
+        record.netns = path.to_owned();
+        record.clone()
+    };
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    assert!(at(&path("gone")).has_lost_its_namespace());
+    assert!(!at(&path("elsewhere/x")).has_lost_its_namespace(), "its folder is not there either");
+    fs::write(path("mounted-elsewhere"), "").unwrap();
+    assert!(!at(&path("mounted-elsewhere")).has_lost_its_namespace(), "no namespace");
+    let mut own = at("/proc/self/ns/net");
+    assert!(own.has_lost_its_namespace(), "another one");
     let now = fs::metadata("/proc/self/ns/net").unwrap();
-    record.netns = "/proc/self/ns/net".into();
-    record.netns_id = format!("{}-{}", now.dev(), now.ino());
-    assert!(!record.has_lost_its_namespace());
-    record.boot = "another".into();
-    assert!(record.has_lost_its_namespace());
+    own.netns_id = format!("{}-{}", now.dev(), now.ino());
+    assert!(!own.has_lost_its_namespace());
+    own.boot = "another".into();
+    assert!(own.has_lost_its_namespace());
+}
+
+#[test]
+fn results_of_another_add_are_not_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Store::of(dir.path()).hold(&env("c"), soon()).unwrap();
+    held.put(&record("c")).unwrap();
+    held.put_progress(&Progress { boot: "another".into(), complete: true, ..Progress::default() });
+    let Found::Record(_, progress) = held.load() else { panic!() };
+    assert!(!progress.complete);
+}
+
+#[test]
+fn what_is_made_and_what_is_collected_exclude_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    let making = [store.making(soon()).unwrap(), store.making(soon()).unwrap()];
+    let error = store.collecting(Instant::now()).unwrap_err();
+    assert!(error.code == code::TRY_AGAIN && error.msg.contains("networks of pods are made"), "{}", error.msg);
+    drop(making);
+    let _collecting = store.collecting(soon()).unwrap();
+    assert_eq!(store.making(Instant::now()).unwrap_err().code, code::TRY_AGAIN);
 }
 
 #[test]
@@ -119,6 +151,9 @@ fn what_cannot_be_read_is_not_absent() {
     assert_eq!(store.all(), (vec![record("c")], false));
     fs::create_dir(dir.path().join(FOLDER).join("x@eth0.json")).unwrap();
     assert_eq!(store.all(), (vec![record("c")], true));
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_eq!(Store::of(&file).all(), (Vec::new(), true), "a folder that cannot be read is not empty");
 }
 
 #[test]

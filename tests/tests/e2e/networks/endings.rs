@@ -1,12 +1,15 @@
 //! How networks end: with exactly what began them, whatever has changed since, and not before all of it is gone.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nsm_lab::{Node, runner};
-use serde_json::json;
+use nsm_lab::{Node, eventually, runner};
+use serde_json::{Value, json};
 
 use super::{Sandbox, bin_dir, bridge, calls, held, links, list, nothing_left, ptp, recorder, records, write};
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// The configuration has changed, its file is gone, the machine was started again: DEL still gets what ADD got.
 pub(crate) fn del_gets_what_add_got() -> anyhow::Result<()> {
@@ -134,6 +137,33 @@ pub(crate) fn gc_by_the_runtimes_list() -> anyhow::Result<()> {
     nothing_left(&node, &[&goes])
 }
 
+/// While a network is being made, plugins are not told a list of attachments that lacks it.
+pub(crate) fn gc_waits_for_what_is_made() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let [pod, new] = [node.pod("client")?, node.pod("new")?];
+    let mut newest = list("seen", &[recorder(&node)]);
+    newest["cniVersion"] = "1.1.0".into();
+    let mut slow = newest.clone();
+    slow["plugins"][0]["says"] = json!({"ADD": {"hang": true}});
+    let of = |pod, list| Sandbox::of(&node, pod, &json!({"delegates": [list], "cniVersion": "1.1.0"}));
+    let running = of(&pod, newest)?;
+    running.add()?.ok()?;
+    let beginning = of(&new, slow)?;
+    let mut child = node.cni().start(&beginning.call_with("ADD", &beginning.conf))?;
+    let asked = |command: &'static str| move |calls: &Vec<Value>| calls.iter().any(|call| call["command"] == command);
+    let is_new = |calls: &Vec<Value>| calls.iter().any(|call| call["container"] == "new");
+    eventually("the network that is made", SOON, || calls(&node), is_new)?;
+    let gc = || node.cni().gc(&running.conf, Some(&[("client", "eth0"), ("new", "eth0")]));
+    let told = gc()?.refused(106)?;
+    ensure!(told.contains("networks of pods are made"), "{told}");
+    ensure!(!asked("GC")(&calls(&node)?), "{:?}", calls(&node)?);
+    child.kill()?;
+    child.wait()?;
+    gc()?.ok()?;
+    ensure!(asked("GC")(&calls(&node)?), "{:?}", calls(&node)?);
+    Ok(())
+}
+
 /// STATUS asks all plugins of all networks, and says when the cluster's is not ready.
 pub(crate) fn status_of_all() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
@@ -204,6 +234,10 @@ pub(crate) fn made_by_multus() -> anyhow::Result<()> {
     conf["cniVersion"] = "1.1.0".into();
     node.cni().gc(&conf, Some(&[("two", "eth0")]))?.ok()?;
     ensure!(held(&node, "ptp").len() == 1 && held(&node, "bridge").len() == 1);
+    node.cni().gc(&conf, Some(&[]))?.ok()?;
+    ensure!(held(&node, "ptp").len() == 1, "Multus may be at work while the namespace is there");
+    drop(made);
+    drop(pods);
     node.cni().gc(&conf, Some(&[]))?.ok()?;
     let left: Vec<_> = fs::read_dir(node.dir().join("cni"))?.flatten().filter(|entry| entry.path().is_file()).collect();
     ensure!(left.is_empty() && fs::read_dir(node.dir().join("cni/results"))?.count() == 0, "{left:?}");

@@ -16,13 +16,13 @@ fn attach(sandbox: &Sandbox<'_>, list: &Value, more: &Value) -> anyhow::Result<O
     for (key, value) in more.as_object().into_iter().flatten() {
         conf["attach"][key] = value.clone();
     }
-    sandbox.node.cni().call(&sandbox.call_with("ADD", &conf))
+    sandbox.node.cni().call(&sandbox.call_with("NSM_ATTACH", &conf))
 }
 
 fn detach(sandbox: &Sandbox<'_>, ifname: &str) -> anyhow::Result<Outcome> {
     let mut conf = sandbox.conf.clone();
     conf["detach"] = json!({"ifname": ifname});
-    sandbox.node.cni().call(&sandbox.call_with("DEL", &conf))
+    sandbox.node.cni().call(&sandbox.call_with("NSM_DETACH", &conf))
 }
 
 /// One more, again, one less; and the pod's own DEL ends what it got later.
@@ -36,6 +36,11 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     ensure!(told.contains("nothing is recorded of it"), "{told}");
     let added = sandbox.add()?.ok()?;
     let before = records(&node);
+    // Neither ends or makes a whole pod.
+    for (command, key) in [("NSM_ATTACH", "attach"), ("NSM_DETACH", "detach")] {
+        let told = node.cni().call(&sandbox.call_with(command, &sandbox.conf))?.refused(7)?;
+        ensure!(told.contains(&format!("this one needs {key}")) && links(&pod)? == ["eth0"], "{told}");
+    }
     let first = attach(&sandbox, &extra, &named("net1"))?.ok()?;
     ensure!(first.json["ips"][0]["address"] == "10.77.1.2/24", "{}", first.json);
     pod.ping(IpAddr::from([10, 77, 1, 1]))?;
