@@ -18,10 +18,7 @@ use kube::{
     Api, ResourceExt,
     api::ApiResource,
     core::{NotUsed, Object},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
-    },
+    runtime::watcher::{Config, Event},
 };
 use nsm_netlink::IpNetwork;
 use nsm_proto::connection::Connection;
@@ -31,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     forwarder::kernel::present::{joined, wide},
-    kubernetes::{Way, chain},
+    kubernetes::{Answer, Failed, Way, watched},
 };
 
 /// Most prefixes that a Request gets from here.
@@ -40,8 +37,6 @@ pub const MOST: usize = 256;
 const PAGE: u32 = 50;
 /// How long choices wait for the first reading, from the start on.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Shortest time between two lines of the log about a watch that does not work.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// The prefixes. Clones are the same ones.
 #[derive(Debug, Clone)]
@@ -202,46 +197,33 @@ impl Excluded {
     }
 
     async fn watch(self, api: Api<Trimmed>, part: Part, what: String) {
-        let mut events = watcher::watcher(api, Config::default().page_size(PAGE)).default_backoff().boxed();
+        let mut events = watched(&what, api, Config::default(), PAGE);
         let mut seen = Seen::default();
-        let mut last_line: Option<Instant> = None;
         while let Some(event) = events.next().await {
-            match event {
+            let Failed { why: error, answer, to_be_told } = match event {
                 Ok(event) => {
                     if seen.take(event) {
                         self.put(part, seen.all());
                     }
+                    continue;
                 }
-                Err(error) => {
-                    // An API server before 1.33 has no ServiceCIDRs: asking again would not help.
-                    let (missing, refused) = (answered(&error) == Some(404), answered(&error) == Some(403));
-                    if last_line.is_none_or(|last| last.elapsed() > QUIET) {
-                        last_line = Some(Instant::now());
-                        let error = chain(&error);
-                        if missing || refused {
-                            tracing::warn!(%what, error, "the cluster does not tell its prefixes: name them with --excluded-prefix");
-                        } else {
-                            tracing::warn!(%what, error, "prefixes of the cluster cannot be read: what was seen last counts");
-                        }
-                    }
-                    if missing {
-                        return self.put(part, Vec::new());
-                    }
-                    // Nobody waits for what may not be read.
-                    if refused {
-                        self.put(part, seen.all());
-                    }
+                Err(failed) => failed,
+            };
+            match answer {
+                _ if !to_be_told => {}
+                Some(Answer::Missing | Answer::Refused) => {
+                    tracing::warn!(error, "the cluster does not tell its prefixes: name them with --excluded-prefix");
                 }
+                None => tracing::warn!(error, "prefixes of the cluster cannot be read: what was seen last counts"),
+            }
+            match answer {
+                // An API server before 1.33 has no ServiceCIDRs: asking again would not help.
+                Some(Answer::Missing) => return self.put(part, Vec::new()),
+                // Nobody waits for what may not be read.
+                Some(Answer::Refused) => self.put(part, seen.all()),
+                None => {}
             }
         }
-    }
-}
-
-fn answered(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Guarantees: every call has a bound (`bounded`). That the API server is away is no error of [`connect`].
 
+mod watched;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -9,6 +11,7 @@ use std::{
 
 use kube::{Client, config::Kubeconfig};
 pub(crate) use nsm_apiserver::{Failure, chain};
+pub(crate) use watched::{Answer, Failed, watched};
 
 /// Longest call.
 const CALL: Duration = Duration::from_secs(8);

@@ -7,23 +7,19 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
-    },
+    runtime::watcher::{Config, Event},
 };
 use nsm_npwg::{Definition, RESOURCE_NAME};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::kubernetes::{Failure, Way, bounded, chain};
+use crate::kubernetes::{Answer, Failed, Failure, Way, bounded, watched};
 
 /// Definitions of one page. Whoever writes them makes each as big as the API server keeps them, and while a page is read it is here some
 /// three times: as bytes, once more, and as objects.
@@ -32,8 +28,8 @@ const PAGE: u32 = 5;
 const MOST: usize = 32 << 20;
 /// Most bytes of one that is kept.
 const MOST_OF_ONE: usize = 64 << 10;
-/// Shortest time between two lines of the log about a watch that does not work.
-const QUIET: Duration = Duration::from_secs(30);
+/// Their kind, as the API server calls it.
+const DEFINITIONS: &str = "network-attachment-definitions";
 
 /// The cluster's definitions. Clones share them.
 #[derive(Clone)]
@@ -135,31 +131,27 @@ impl Definitions {
 
     async fn run(self) {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind());
-        let mut events = watcher::watcher(api, Config::default().page_size(PAGE)).default_backoff().boxed();
-        let mut last_line: Option<std::time::Instant> = None;
+        let mut events = watched(DEFINITIONS, api, Config::default(), PAGE);
         while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => self.take(event),
-                Err(error) => {
-                    match answered(&error) {
-                        // Nobody has installed their kind: until somebody does, there are none.
-                        Some(404) => {
-                            self.seen().all.clear();
-                            self.read.send_replace(true);
-                        }
-                        // Whoever wants one is told why it cannot be read.
-                        Some(403) => drop(self.read.send_replace(true)),
-                        _ => {}
-                    }
-                    if answered(&error) != Some(404) && last_line.is_none_or(|last| last.elapsed() > QUIET) {
-                        last_line = Some(std::time::Instant::now());
-                        let error = chain(&error);
-                        tracing::warn!(
-                            error,
-                            "NetworkAttachmentDefinitions cannot be watched: what was seen last counts"
-                        );
-                    }
+            let Failed { why: error, answer, to_be_told } = match event {
+                Ok(event) => {
+                    self.take(event);
+                    continue;
                 }
+                Err(failed) => failed,
+            };
+            match answer {
+                // Nobody has installed their kind: until somebody does, there are none.
+                Some(Answer::Missing) => {
+                    *self.seen() = Seen::default();
+                    self.read.send_replace(true);
+                }
+                // Whoever wants one is told why it cannot be read.
+                Some(Answer::Refused) => drop(self.read.send_replace(true)),
+                None => {}
+            }
+            if answer != Some(Answer::Missing) && to_be_told {
+                tracing::warn!(error, "NetworkAttachmentDefinitions cannot be watched: what was seen last counts");
             }
         }
     }
@@ -189,7 +181,7 @@ impl Definitions {
 /// NetworkAttachmentDefinitions, as the API server calls them.
 fn kind() -> ApiResource {
     let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
-    ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions")
+    ApiResource::from_gvk_with_plural(&kind, DEFINITIONS)
 }
 
 fn key(object: &DynamicObject) -> Key {
@@ -200,14 +192,6 @@ fn definition(object: &DynamicObject) -> Definition {
     let config = object.data["spec"]["config"].as_str().unwrap_or_default();
     let resource_name = object.annotations().get(RESOURCE_NAME).filter(|name| !name.is_empty()).cloned();
     Definition { config: config.to_owned(), resource_name }
-}
-
-fn answered(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,6 @@
 //! The two watches: the pods of this node, and all namespaces.
-//!
-//! Guarantees: a list is read in pages, and only when a watch cannot go on from where it was, after a pause of random length.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -13,10 +8,7 @@ use kube::{
     Api, ResourceExt,
     api::ApiResource,
     core::{Object, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
-    },
+    runtime::watcher::{Config, Event},
 };
 use nsm_cni_types::pods::Annotations;
 use serde::Deserialize;
@@ -25,10 +17,7 @@ use super::{
     Pods,
     seen::{self, Found, Key},
 };
-use crate::{
-    kubernetes::{Way, chain},
-    memory,
-};
+use crate::kubernetes::{Failed, Way, watched};
 
 /// Pods of one page: they are big.
 const PODS: u32 = 20;
@@ -36,8 +25,6 @@ const PODS: u32 = 20;
 const NAMESPACES: u32 = 50;
 /// Of pods that have ended nothing is read: a node can have thousands.
 const LIVING: &str = "status.phase!=Failed,status.phase!=Succeeded";
-/// Shortest time between two lines of the log about a watch that does not work.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// What is read of a pod's specification.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -60,7 +47,7 @@ pub(super) type Trimmed = Object<Spec, Status>;
 enum News {
     Pod(Event<Trimmed>),
     Namespace(Event<PartialObjectMeta<Namespace>>),
-    Failed(&'static str, watcher::Error),
+    Failed(Failed),
 }
 
 /// Pods, as the API server calls them.
@@ -71,24 +58,20 @@ pub(super) fn kind() -> ApiResource {
 /// Follows the cluster until the end.
 pub(super) async fn run(pods: Arc<Pods>, way: Way, node: String) {
     let of_pods: Api<Trimmed> = Api::all_with(way.client.clone(), &kind());
-    let config = Config::default().page_size(PODS).fields(&format!("spec.nodeName={node},{LIVING}"));
-    let of_pods = watcher::watcher(of_pods, config).default_backoff();
+    let config = Config::default().fields(&format!("spec.nodeName={node},{LIVING}"));
+    let of_pods = watched("pods", of_pods, config, PODS);
     let of_namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(way.client);
-    let of_namespaces = watcher::watcher(of_namespaces, Config::default().page_size(NAMESPACES)).default_backoff();
-    let failed = |what| move |error| News::Failed(what, error);
+    let of_namespaces = watched("namespaces", of_namespaces, Config::default(), NAMESPACES);
     let mut all = futures::stream::select(
-        of_pods.map(move |event| event.map_or_else(failed("pods"), News::Pod)).boxed(),
-        of_namespaces.map(move |event| event.map_or_else(failed("namespaces"), News::Namespace)).boxed(),
+        of_pods.map(|event| event.map_or_else(News::Failed, News::Pod)),
+        of_namespaces.map(|event| event.map_or_else(News::Failed, News::Namespace)),
     );
-    let mut last_line: Option<Instant> = None;
     while let Some(news) = all.next().await {
         match news {
             News::Pod(event) => take_pod(&pods, event),
             News::Namespace(event) => take_namespace(&pods, event),
-            News::Failed(what, error) => {
-                if last_line.is_none_or(|last| last.elapsed() > QUIET) {
-                    last_line = Some(Instant::now());
-                    let error = format!("{what}: {}", chain(&error));
+            News::Failed(Failed { why: error, to_be_told, .. }) => {
+                if to_be_told {
                     tracing::warn!(error, "the Kubernetes API server cannot be watched: edits of pods wait");
                 }
             }
@@ -109,7 +92,6 @@ fn take_pod(pods: &Pods, event: Event<Trimmed>) {
             vec![key]
         }
         Event::InitDone => {
-            memory::give_back_soon();
             let mut seen = pods.seen();
             let first = !seen.read.pods;
             let gone = seen.end_pods();

@@ -1,56 +1,46 @@
 //! The three watches: services and endpoints of all namespaces, leases of the agents' own.
 //!
-//! Guarantees: a list is read in pages and only when a watch cannot go on from where it was, after a pause of random length. Of
-//! each object is kept what `objects.rs` keeps.
+//! Of each object is kept what `objects.rs` keeps.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, stream, stream::BoxStream};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, ResourceExt,
     api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
-    },
+    runtime::watcher::{Config, Event},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Kubernetes, Registrar, Registry, State, Unsettled, api, names};
-use crate::{kubernetes::chain, memory};
+use crate::kubernetes::{Failed, watched};
 
 /// Objects of one page.
 const PAGE: u32 = 200;
 /// How often names of lost nodes are looked at together.
 const BATCH: usize = 256;
-/// Shortest time between two lines of the log about a watch that does not work.
-const QUIET: Duration = Duration::from_secs(30);
 
 enum Seen {
     Service(Event<DynamicObject>),
     Endpoint(Event<DynamicObject>),
     Lease(Event<PartialObjectMeta<Lease>>),
-    Failed(&'static str, watcher::Error),
+    Failed(Failed),
 }
 
 /// Follows the cluster until the end.
 pub(super) async fn run(cluster: Arc<Kubernetes>, registrar: Registrar, mut names: UnboundedReceiver<Unsettled>) {
     let objects = |kind: &ApiResource| -> Api<DynamicObject> { Api::all_with(cluster.server.client.clone(), kind) };
-    let config = || Config::default().page_size(PAGE);
-    let services = watcher::watcher(objects(&cluster.server.services), config()).default_backoff();
-    let endpoints = watcher::watcher(objects(&cluster.server.endpoints), config()).default_backoff();
+    let services = watched("networkservices", objects(&cluster.server.services), Config::default(), PAGE);
+    let endpoints = watched("networkserviceendpoints", objects(&cluster.server.endpoints), Config::default(), PAGE);
     let leases: Api<PartialObjectMeta<Lease>> = Api::namespaced(cluster.server.client.clone(), &cluster.namespace);
-    let leases = watcher::watcher(leases, config().labels(&format!("{}=true", names::AGENT))).default_backoff();
+    let of_agents = Config::default().labels(&format!("{}=true", names::AGENT));
+    let leases = watched("leases", leases, of_agents, PAGE);
     let mut all = stream::select_all([
-        marked(services, "networkservices", Seen::Service),
-        marked(endpoints, "networkserviceendpoints", Seen::Endpoint),
-        marked(leases, "leases", Seen::Lease),
+        marked(services, Seen::Service),
+        marked(endpoints, Seen::Endpoint),
+        marked(leases, Seen::Lease),
     ]);
     let mut listing = Listing::default();
     let mut batch = Vec::new();
@@ -76,12 +66,8 @@ pub(super) async fn run(cluster: Arc<Kubernetes>, registrar: Registrar, mut name
     }
 }
 
-fn marked<E: 'static>(
-    events: impl Stream<Item = Result<E, watcher::Error>> + Send + 'static,
-    what: &'static str,
-    mark: fn(E) -> Seen,
-) -> futures::stream::BoxStream<'static, Seen> {
-    events.map(move |event| event.map_or_else(|error| Seen::Failed(what, error), mark)).boxed()
+fn marked<E: 'static>(events: BoxStream<'static, Result<E, Failed>>, mark: fn(E) -> Seen) -> BoxStream<'static, Seen> {
+    events.map(move |event| event.map_or_else(Seen::Failed, mark)).boxed()
 }
 
 /// How far the first lists are, and what the current list of leases has.
@@ -90,7 +76,6 @@ struct Listing {
     done: [bool; 3],
     complete: bool,
     nodes: HashSet<String>,
-    last_line: Option<Instant>,
 }
 
 impl Kubernetes {
@@ -106,7 +91,6 @@ impl Kubernetes {
                     Event::InitApply(object) | Event::Apply(object) => seen.services.put(api::service(&object)),
                     Event::InitDone => {
                         listing.done[0] = true;
-                        memory::give_back_soon();
                         seen.services.end()
                     }
                     Event::Delete(object) => {
@@ -127,7 +111,6 @@ impl Kubernetes {
                     Event::InitApply(object) | Event::Apply(object) => seen.endpoints.put(api::endpoint(&object)),
                     Event::InitDone => {
                         listing.done[1] = true;
-                        memory::give_back_soon();
                         seen.endpoints.end()
                     }
                     Event::Delete(object) => {
@@ -139,10 +122,8 @@ impl Kubernetes {
                 names.into_iter().map(Unsettled::Endpoint).for_each(|name| self.unsettle(name));
             }
             Seen::Lease(event) => self.take_lease(event, listing),
-            Seen::Failed(what, error) => {
-                let why = format!("{what}: {}", chain(&error));
-                if listing.last_line.is_none_or(|last| last.elapsed() > QUIET) {
-                    listing.last_line = Some(Instant::now());
+            Seen::Failed(Failed { why, to_be_told, .. }) => {
+                if to_be_told {
                     tracing::warn!(
                         error = why,
                         "the Kubernetes API server cannot be watched: what was seen last is served"
