@@ -1,16 +1,20 @@
 //! Watches of the API server, all in one way; what is made of their events is each watcher's own.
 //!
-//! Guarantees: a list is read in pages, and only when a watch cannot go on from where it was, after a pause of random length that grows.
+//! Guarantees: a list is read in pages, and only when a watch cannot go on from where it was, after a pause of random length that grows
+//! until something is seen: that a list begins is not enough.
 //! What a list took goes back to the system. One line of the log in [`QUIET`] tells that a watch does not work.
 
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use kube::{
     Api, Resource,
     runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
+        utils::Backoff,
+        watcher::{self, Config, DefaultBackoff, Event},
     },
 };
 use serde::de::DeserializeOwned;
@@ -52,7 +56,30 @@ pub(crate) fn watched<K>(
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    told(what.to_owned(), watcher::watcher(api, config.page_size(page)).default_backoff()).boxed()
+    told(what.to_owned(), paced(watcher::watcher(api, config.page_size(page)).boxed())).boxed()
+}
+
+/// With a pause after each error. The library's own begins anew with each list, so that what cannot be listed would be asked for each
+/// second.
+fn paced<K>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Unpin,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> {
+    let start = (events, DefaultBackoff::default(), None);
+    stream::unfold(start, |(mut events, mut pauses, pause)| async move {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+        let event = events.next().await?;
+        let pause = match &event {
+            Err(_) => pauses.next(),
+            Ok(Event::Init) => None,
+            Ok(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
+                pauses.reset();
+                None
+            }
+        };
+        Some((event, (events, pauses, pause)))
+    })
 }
 
 fn told<K>(
@@ -96,6 +123,15 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_listed_is_asked_for_ever_more_slowly() {
+        let lists = stream::iter((0..12).flat_map(|_| [Ok(Event::<()>::Init), Err(watcher::Error::NoResourceVersion)]));
+        let before = Instant::now();
+        assert_eq!(paced(lists).count().await, 24);
+        // Twelve pauses of the shortest would be 20 s at most.
+        assert!(before.elapsed() > Duration::from_mins(2), "{:?}", before.elapsed());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn one_line_in_a_while_and_what_the_server_said() {

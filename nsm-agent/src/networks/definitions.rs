@@ -2,11 +2,12 @@
 //!
 //! Guarantees: of each its configuration and its resource's name are kept, of all together at most [`MOST`] bytes; what is bigger is
 //! known to be there and asked for when a pod wants it. While a list is read, a page of it is here as well, of [`PAGE`] definitions. The
-//! definition of their kind may be missing, and come later.
+//! definition of their kind may be missing, and come later: until it does, the API server is asked for nothing.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -30,6 +31,10 @@ const MOST: usize = 32 << 20;
 const MOST_OF_ONE: usize = 64 << 10;
 /// Their kind, as the API server calls it.
 const DEFINITIONS: &str = "network-attachment-definitions";
+/// What defines their kind.
+const KIND: &str = "metadata.name=network-attachment-definitions.k8s.cni.cncf.io";
+/// How long not to ask for them where nobody tells that their kind has come.
+const UNTOLD: Duration = Duration::from_mins(5);
 
 /// The cluster's definitions. Clones share them.
 #[derive(Clone)]
@@ -150,8 +155,30 @@ impl Definitions {
                 Some(Answer::Refused) => drop(self.read.send_replace(true)),
                 None => {}
             }
-            if answer != Some(Answer::Missing) && to_be_told {
+            if answer == Some(Answer::Missing) {
+                self.kind_is_there().await;
+            } else if to_be_told {
                 tracing::warn!(error, "NetworkAttachmentDefinitions cannot be watched: what was seen last counts");
+            }
+        }
+    }
+
+    /// Waits until somebody installs their kind, or has: it is served a moment later.
+    async fn kind_is_there(&self) {
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+        let mut events = watched("customresourcedefinitions", api, Config::default().fields(KIND), PAGE);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::InitApply(_) | Event::Apply(_)) => return,
+                Err(Failed { answer: Some(Answer::Refused), why: error, .. }) => {
+                    tracing::warn!(
+                        error,
+                        "whether NetworkAttachmentDefinitions are installed cannot be watched: see deploy/rbac.yaml"
+                    );
+                    return tokio::time::sleep(UNTOLD).await;
+                }
+                Ok(Event::Init | Event::InitDone | Event::Delete(_)) | Err(_) => {}
             }
         }
     }
