@@ -12,6 +12,8 @@ pub const GROUP: &str = "k8s.cni.cncf.io";
 
 /// The annotation by which a pod asks for networks.
 pub const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+/// The annotation by which a pod asks for another first network.
+pub const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 /// The annotation that says what a pod has.
 pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 

@@ -1,14 +1,12 @@
 //! What plugins are told of what a pod asks for, and where its networks are defined.
 
 use anyhow::{Context, ensure};
-use nsm_kube::definitions::NETWORKS;
+use nsm_kube::definitions::{DEFAULT_NETWORK, NETWORKS, definition};
 use nsm_kube::{Machine, Mesh, idle};
 use serde_json::{Value, json};
 
 use super::seen::{addresses, true_status};
 use super::{asking, bridge, by_meta_plugin, recorder};
-
-const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 
 pub(crate) fn plugins_are_told_what_a_pod_asks_for(mesh: &mut Mesh) -> anyhow::Result<()> {
     let machine = mesh.machine(0)?;
@@ -82,7 +80,7 @@ fn another_first_network(mesh: &Mesh) -> anyhow::Result<()> {
 /// A definition without a configuration is a network of a file.
 fn of_a_file(mesh: &Mesh) -> anyhow::Result<()> {
     let machine: &Machine = mesh.machine(0)?;
-    let mut network = nsm_kube::definitions::definition("told", "of-a-file", &Value::Null);
+    let mut network = definition("told", "of-a-file", &Value::Null);
     network["spec"] = json!({});
     mesh.kubectl_apply(&network)?;
     mesh.create(&asking("told", "file", machine, "of-a-file"))?;

@@ -1,7 +1,8 @@
 //! What cannot be attached is told on the pod, and nothing is left of it.
 
 use anyhow::{Context, ensure};
-use nsm_kube::{Mesh, SOON, patiently};
+use nsm_kube::definitions::DEFAULT_NETWORK;
+use nsm_kube::{Mesh, SOON, idle, patiently};
 use serde_json::{Value, json};
 
 use super::{asking, bridge, by_meta_plugin};
@@ -58,7 +59,11 @@ fn pods(mesh: &Mesh) -> anyhow::Result<()> {
     for (name, networks, _) in &cases {
         mesh.create(&asking("refused", name, machine, networks))?;
     }
-    for (name, _, words) in &cases {
+    let mut first = idle("refused", "first", machine.name());
+    first["metadata"]["annotations"] = json!({ DEFAULT_NETWORK: "others/theirs" });
+    mesh.create(&first)?;
+    let of_first: (&str, &[&str]) = ("first", &["others/theirs", "namespaceIsolation"]);
+    for (name, words) in cases.iter().map(|(name, _, words)| (*name, *words)).chain([of_first]) {
         let told = |events: &Vec<String>| {
             events
                 .iter()
