@@ -54,27 +54,34 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
         meta
     };
     match &call.env.command {
-        Command::Add | Command::Attach => {
+        Command::Add => {
             let meta = strict()?;
             match &meta.change {
-                None if call.env.command == Command::Add => add::run(call, &meta).map(Some),
+                None => add::run(call, &meta).map(Some),
+                Some(_) => Err(not_of_a_whole_pod("made")),
+            }
+        }
+        Command::Attach => {
+            let meta = strict()?;
+            match &meta.change {
                 Some(Change::Attach(attach)) => change::attach(call, &meta, attach).map(Some),
-                None | Some(Change::Detach(_)) => Err(of_another("detach", "NSM_DETACH", "attach")),
+                None | Some(Change::Detach(_)) => Err(needs("attach")),
             }
         }
         Command::Check => check::run(call, &strict()?).map(|()| None),
-        Command::Del | Command::Detach => {
+        Command::Del => {
             let meta = lenient();
-            let is_changed = [ATTACH, DETACH].iter().any(|key| call.stdin.keys.contains_key(*key));
+            // Also where it is not to be understood: that is no leave to end all of the pod.
+            if [ATTACH, DETACH].iter().any(|key| call.stdin.keys.contains_key(*key)) {
+                return Err(not_of_a_whole_pod("ended"));
+            }
+            del::run(call, &meta).map(|()| None)
+        }
+        Command::Detach => {
+            let meta = lenient();
             match &meta.change {
-                None if call.env.command == Command::Del && !is_changed => del::run(call, &meta).map(|()| None),
                 Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
-                // Not to be understood is no leave to end all of the pod.
-                None if is_changed => Err(Error::new(
-                    code::INVALID_CONFIG,
-                    "attach or detach: expected what nsm-agent writes: nothing was ended",
-                )),
-                None | Some(Change::Attach(_)) => Err(of_another("attach", "NSM_ATTACH", "detach")),
+                None | Some(Change::Attach(_)) => Err(needs("detach")),
             }
         }
         Command::Gc | Command::Collect => gc::run(call, &lenient()).map(|()| None),
@@ -85,8 +92,14 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
     }
 }
 
-fn of_another(key: &str, command: &str, own: &str) -> Error {
-    let msg = format!("{key} goes with CNI_COMMAND {command}; this one needs {own}: nothing was changed");
+fn not_of_a_whole_pod(done: &str) -> Error {
+    let msg =
+        format!("attach and detach go with CNI_COMMAND NSM_ATTACH and NSM_DETACH, by nsm-agent: nothing was {done}");
+    Error::new(code::INVALID_CONFIG, msg)
+}
+
+fn needs(key: &str) -> Error {
+    let msg = format!("this command needs {key} in the configuration, as nsm-agent writes it: nothing was changed");
     Error::new(code::INVALID_CONFIG, msg)
 }
 

@@ -324,7 +324,7 @@ impl Running {
     async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
         let (name, ifname) = (attach.name.clone(), attach.ifname.clone());
         let began = Instant::now();
-        let answer = self.call("ADD", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
+        let answer = self.call("NSM_ATTACH", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
         let result = serde_json::from_str(&answer).map_err(|error| format!("nsm-cni answered no result: {error}"))?;
         let made = Made::of(name, ifname, false, &result, None)?.asked(selection);
         let told = format!("Add {}", made.told());
@@ -355,7 +355,7 @@ impl Running {
 
     async fn detach(&self, place: &Place, ifname: &str) -> Result<(), String> {
         let detach = json!(Detach { ifname: ifname.to_owned() });
-        self.call("DEL", place, DETACH, detach).await.map_err(|error| error.to_string())?;
+        self.call("NSM_DETACH", place, DETACH, detach).await.map_err(|error| error.to_string())?;
         tracing::info!(pod = place.pod.name, namespace = place.pod.namespace, ifname, "network detached");
         self.record(place, |networks| networks.retain(|one| one.ifname != ifname)).await
     }

@@ -85,7 +85,7 @@ pub(crate) fn a_default_moves_and_a_sibling_keeps_its_own() -> anyhow::Result<()
         "name": "team/bridge", "ifname": "net1", "configuration": list("bridge", &[bridge(&node)]),
         "defaultRoute": ["10.77.1.1"],
     });
-    let got = node.cni().call(&sandbox.call_with("ADD", &conf))?.ok()?;
+    let got = node.cni().call(&sandbox.call_with("NSM_ATTACH", &conf))?.ok()?;
     let found = defaults(&pod)?;
     let expected = [
         (Family::V4, Some(IpAddr::from([10, 77, 1, 1])), "net1".to_owned()),
@@ -104,17 +104,17 @@ pub(crate) fn a_default_moves_and_a_sibling_keeps_its_own() -> anyhow::Result<()
     let mut less = sandbox.conf.clone();
     less["detach"] = json!({"ifname": "net1"});
     for _ in 0..2 {
-        node.cni().call(&sandbox.call_with("DEL", &less))?.ok()?;
+        node.cni().call(&sandbox.call_with("NSM_DETACH", &less))?.ok()?;
         ensure!(defaults(&pod)? == siblings, "{:?}", defaults(&pod)?);
         ensure!(dsts(&results()?) == 2, "{}", results()?);
     }
     sandbox.check(&added.json)?.ok()?;
     // None at all, and then again what was there.
     conf["attach"]["defaultRoute"] = json!([]);
-    node.cni().call(&sandbox.call_with("ADD", &conf))?.ok()?;
+    node.cni().call(&sandbox.call_with("NSM_ATTACH", &conf))?.ok()?;
     ensure!(defaults(&pod)?.is_empty(), "{:?}", defaults(&pod)?);
     sandbox.check(&added.json)?.ok()?;
-    node.cni().call(&sandbox.call_with("DEL", &less))?.ok()?;
+    node.cni().call(&sandbox.call_with("NSM_DETACH", &less))?.ok()?;
     ensure!(defaults(&pod)? == siblings, "{:?}", defaults(&pod)?);
     for one in [&sandbox, &other] {
         one.del()?.ok()?;
@@ -145,13 +145,13 @@ pub(crate) fn a_default_of_no_network_stays() -> anyhow::Result<()> {
         json!({"name": "team/bridge", "ifname": "net1", "configuration": list("bridge", &[bridge(&node)])});
     let mut less = sandbox.conf.clone();
     less["detach"] = json!({"ifname": "net1"});
-    let detach = || node.cni().call(&sandbox.call_with("DEL", &less))?.ok();
-    node.cni().call(&sandbox.call_with("ADD", &conf))?.ok()?;
+    let detach = || node.cni().call(&sandbox.call_with("NSM_DETACH", &less))?.ok();
+    node.cni().call(&sandbox.call_with("NSM_ATTACH", &conf))?.ok()?;
     ensure!(defaults(&pod)? == before, "{:?}", defaults(&pod)?);
     detach()?;
     ensure!(defaults(&pod)? == before, "{:?}", defaults(&pod)?);
     conf["attach"]["defaultRoute"] = json!(["10.77.1.1"]);
-    node.cni().call(&sandbox.call_with("ADD", &conf))?.ok()?;
+    node.cni().call(&sandbox.call_with("NSM_ATTACH", &conf))?.ok()?;
     let asked = (Family::V4, Some(IpAddr::from([10, 77, 1, 1])), "net1".to_owned());
     ensure!(defaults(&pod)? == [asked], "{:?}", defaults(&pod)?);
     detach()?;

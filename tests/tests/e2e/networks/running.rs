@@ -39,7 +39,7 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     // Neither ends or makes a whole pod.
     for (command, key) in [("NSM_ATTACH", "attach"), ("NSM_DETACH", "detach")] {
         let told = node.cni().call(&sandbox.call_with(command, &sandbox.conf))?.refused(7)?;
-        ensure!(told.contains(&format!("this one needs {key}")) && links(&pod)? == ["eth0"], "{told}");
+        ensure!(told.contains(&format!("this command needs {key}")) && links(&pod)? == ["eth0"], "{told}");
     }
     let first = attach(&sandbox, &extra, &named("net1"))?.ok()?;
     ensure!(first.json["ips"][0]["address"] == "10.77.1.2/24", "{}", first.json);
