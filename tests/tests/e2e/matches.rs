@@ -16,7 +16,7 @@ const READY: Duration = Duration::from_secs(10);
 fn choose(node: &Node, colors: &[&str]) -> anyhow::Result<()> {
     let manifest = node.dir().join("service.yaml");
     let routes: String =
-        colors.iter().map(|color| format!("    - destination_selector: {{color: {color}}}\n")).collect();
+        colors.iter().flat_map(|color| ["    - destination_selector: {color: ", color, "}\n"]).collect();
     fs::write(
         &manifest,
         format!(
