@@ -37,9 +37,30 @@ const LONGEST: u64 = 1 << 20;
 /// The way to the host. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Door {
-    /// The host's mount namespace; none: the agent's own.
-    namespace: Option<Arc<Path>>,
+    host: Host,
     places: Arc<Semaphore>,
+}
+
+/// Where the host's programs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// Here: the agent is one of them.
+    Here,
+    /// In this mount namespace, e.g. `/proc/1/ns/mnt`.
+    In(Arc<Path>),
+    /// Out of reach: the agent is in a container.
+    Away,
+}
+
+impl Host {
+    /// By the settings, and by what a kubelet tells each container.
+    pub fn of(namespace: Option<PathBuf>) -> Self {
+        match namespace {
+            Some(path) => Self::In(path.into()),
+            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => Self::Away,
+            None => Self::Here,
+        }
+    }
 }
 
 /// One call of the plugin.
@@ -73,9 +94,14 @@ pub enum Error {
 }
 
 impl Door {
-    /// Through this mount namespace, e.g. `/proc/1/ns/mnt`; without one, right here.
-    pub fn new(namespace: Option<PathBuf>) -> Self {
-        Self { namespace: namespace.map(Into::into), places: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// The door to that host.
+    pub fn new(host: Host) -> Self {
+        Self { host, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Whether nothing can be called.
+    pub fn is_shut(&self) -> bool {
+        self.host == Host::Away
     }
 
     /// Calls the plugin; answers what it printed.
@@ -86,8 +112,8 @@ impl Door {
         let ended = |_| Error::NotCalled("the agent is ending".to_owned());
         let _place =
             tokio::time::timeout_at(until, self.places.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
-        let namespace = self.namespace.clone();
-        let started = blocking(move || Started::begin(&call, namespace.as_deref())).await?;
+        let host = self.host.clone();
+        let started = blocking(move || Started::begin(&call, &host)).await?;
         let started = Arc::new(started);
         let waiting = started.clone();
         let work = blocking(move || waiting.finish());
@@ -105,7 +131,7 @@ struct Started {
 }
 
 impl Started {
-    fn begin(call: &Call, namespace: Option<&Path>) -> Result<Self, Error> {
+    fn begin(call: &Call, host: &Host) -> Result<Self, Error> {
         let plugin = &call.plugin;
         let name = plugin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !plugin.is_absolute() || !PLUGINS.contains(&name) {
@@ -123,9 +149,14 @@ impl Started {
                 path.display()
             ))
         };
-        let mut child = match namespace {
-            None => command.spawn(),
-            Some(path) => {
+        let mut child = match host {
+            Host::Away => {
+                let missing = "networks of running pods do not change: the agent is in a container without --host-mount-namespace; \
+                               install the chart with runningPodNetworks=true, or start the pod again";
+                return Err(Error::NotCalled(missing.to_owned()));
+            }
+            Host::Here => command.spawn(),
+            Host::In(path) => {
                 let file = File::open(path).map_err(|error| entered(path, error))?;
                 spawn_in(file, command).map_err(|error| entered(path, error))?
             }
@@ -224,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_plugin_says_is_answered() {
-        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(None));
+        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
         let script = call(dir.path(), "read stdin; echo \"$CNI_COMMAND $stdin ${HOME:-none}\"");
         assert_eq!(door.call(script, soon()).await, Ok("ADD {} none\n".into()));
         let script = call(dir.path(), r#"echo '{"code": 11, "msg": "later", "details": "because"}'; exit 1"#);
@@ -237,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_end_is_ended_with_all_that_it_started() {
-        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(None));
+        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
         let script = call(dir.path(), "sleep 1000 & wait");
         let began = Instant::now();
         assert_eq!(door.call(script, Instant::now() + Duration::from_millis(200)).await, Err(Error::Late));
@@ -246,14 +277,41 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_else_is_called() {
-        let door = Door::new(None);
+        let door = Door::new(Host::Here);
         for plugin in ["/bin/sh", "nsm-cni", "/tmp/nsm-cni/../sh"] {
             let call = Call { plugin: plugin.into(), ..Call::default() };
             let why = door.call(call, soon()).await.unwrap_err().to_string();
             assert!(why.contains("is not called: expected the path of nsm-cni"), "{why}");
         }
-        let door = Door::new(Some("/nowhere/ns/mnt".into()));
+        let door = Door::new(Host::In(Path::new("/nowhere/ns/mnt").into()));
         let call = Call { plugin: "/opt/cni/bin/nsm-cni".into(), ..Call::default() };
-        assert!(door.call(call, soon()).await.unwrap_err().to_string().contains("hostPID"));
+        assert!(door.call(call.clone(), soon()).await.unwrap_err().to_string().contains("hostPID"));
+        let door = Door::new(Host::Away);
+        assert!(door.is_shut());
+        assert!(door.call(call, soon()).await.unwrap_err().to_string().contains("runningPodNetworks"));
+    }
+
+    /// What another mount namespace has under a path is called, and what is there here is not.
+    #[tokio::test]
+    async fn the_hosts_files_are_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = call(dir.path(), "echo here");
+        let script = "mount -t tmpfs none \"$1\" && printf '#!/bin/sh\\necho there\\n' > \"$1/nsm-cni\" && chmod 755 \"$1/nsm-cni\" \
+                      && echo made && exec cat";
+        let mut host = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        host.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"made\n");
+        let door = Door::new(Host::In(PathBuf::from(format!("/proc/{}/ns/mnt", host.id())).into()));
+        assert_eq!(door.call(here.clone(), soon()).await, Ok("there\n".into()));
+        assert_eq!(Door::new(Host::Here).call(here, soon()).await, Ok("here\n".into()));
+        drop(host.stdin.take());
+        assert!(host.wait().unwrap().success());
     }
 }

@@ -36,7 +36,7 @@ use self::{
 use crate::{
     annotations::Elsewhere,
     config::Settings,
-    host::Door,
+    host::{Door, Host},
     kubernetes::Way,
     pods::{Pods, Reason, Unknown},
     sandboxes::Sandboxes,
@@ -88,7 +88,7 @@ impl Networks {
         });
         tasks.spawn(stop.clone().run_until_cancelled_owned(networks.clone().keep(sandboxes.clone())));
         if let Some(pods) = networks.pods.clone() {
-            let door = Door::new(settings.host_mount_namespace.clone());
+            let door = Door::new(Host::of(settings.host_mount_namespace.clone()));
             let (tasks, stop) = (tasks.clone(), stop.clone());
             let running = Running::new(networks.clone(), pods, sandboxes.clone(), door, tasks.clone(), stop.clone());
             tasks.spawn(stop.run_until_cancelled_owned(running.run()));

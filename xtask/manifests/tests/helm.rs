@@ -105,6 +105,24 @@ fn without_the_hosts_processes() {
     assert_eq!(with, without);
 }
 
+/// The door to the host is there when it is asked for, and nothing else changes.
+#[test]
+fn networks_of_running_pods() {
+    let without = template(&[]);
+    let mut with = template(&["--set", "runningPodNetworks=true"]);
+    let flag = "--host-mount-namespace=/proc/1/ns/mnt";
+    let has_flag = |objects: &[Value]| arguments(objects).iter().any(|argument| argument == flag);
+    assert!(has_flag(&with) && !has_flag(&without));
+    let set = with.iter_mut().find(|object| object["kind"] == "DaemonSet").unwrap();
+    let container = &mut set["spec"]["template"]["spec"]["containers"][0];
+    container["args"].as_array_mut().unwrap().retain(|argument| argument != flag);
+    let added = container["securityContext"]["capabilities"]["add"].as_array_mut().unwrap();
+    let before = added.len();
+    added.retain(|capability| capability != "SYS_PTRACE" && capability != "SYS_CHROOT");
+    assert_eq!(before, added.len() + 2);
+    assert_eq!(with, without);
+}
+
 #[test]
 fn every_file_of_values_is_taken() {
     let mut seen = 0;

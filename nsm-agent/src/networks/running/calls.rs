@@ -39,6 +39,9 @@ impl Running {
     /// Frees what is left of pods that ended without DEL, where the runtime does not: the plugin knows which sandboxes have gone, and
     /// leaves alone whose lock somebody holds.
     pub(super) async fn collect(&self) {
+        if self.door.is_shut() {
+            return;
+        }
         let places = self.places().await;
         let newest = places.into_iter().max_by_key(|place| place.sandbox.since);
         let Some(place) = newest.filter(|place| place.sandbox.since <= SystemTime::now()) else { return };
