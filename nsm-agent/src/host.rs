@@ -1,7 +1,7 @@
 //! The one door to the host: for pods that run, the agent has the host's `nsm-cni` called there, as a runtime calls it.
 //!
 //! Guarantees: no other program is started through it, nor one that a name in a peer's hands chose; a call ends at its time, with all that
-//! it started; at most [`AT_ONCE`] run. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
+//! it started; a bounded number run. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
 //! ends with the start: no thread comes back.
 
 use std::{
