@@ -14,11 +14,22 @@ use nix::unistd::Pid;
 use nsm_lab::eventually;
 
 use crate::machine::Machine;
-use crate::mesh::SOON;
+use crate::mesh::{Mesh, SOON};
 use crate::runtime;
 
 /// Of a machine's `/run`: what runtimes and agents keep there.
 const GONE: [&str; 3] = ["/run/netns", "/run/nsm", "/run/containerd"];
+
+impl Mesh {
+    /// A machine loses its power and starts again, with everything that runs on it.
+    pub fn power_cycle(&mut self, at: usize) -> anyhow::Result<()> {
+        let machine = self.machine_mut(at)?;
+        machine.lose_power()?;
+        machine.start_runtime()?;
+        self.start_agent(at)?;
+        self.machine_mut(at)?.start_kubelet()
+    }
+}
 
 impl Machine {
     /// Kills all that runs on it. Kubelet, containerd and agent are to be started again.

@@ -136,11 +136,7 @@ pub(crate) fn a_hundred_pods_come_and_go_at_once(mesh: &mut Mesh) -> anyhow::Res
 pub(crate) fn a_machine_loses_its_power(mesh: &mut Mesh) -> anyhow::Result<()> {
     let before = Traces::of(mesh.machine(0)?)?;
     connected(mesh, "power")?;
-    let machine = mesh.machine_mut(0)?;
-    machine.lose_power()?;
-    machine.start_runtime()?;
-    mesh.start_agent(0)?;
-    mesh.machine_mut(0)?.start_kubelet()?;
+    mesh.power_cycle(0)?;
     let machine = mesh.machine(0)?;
     let again = || {
         let network = mesh.network_of(machine, "power", "pod")?;

@@ -63,11 +63,7 @@ fn power_ends(mesh: &mut Mesh) -> anyhow::Result<()> {
         .iter()
         .map(|name| Ok(sandbox_of(mesh.machine(0)?, "ends", name)?.0))
         .collect::<anyhow::Result<_>>()?;
-    let machine = mesh.machine_mut(0)?;
-    machine.lose_power()?;
-    machine.start_runtime()?;
-    mesh.start_agent(0)?;
-    mesh.machine_mut(0)?.start_kubelet()?;
+    mesh.power_cycle(0)?;
     let machine = mesh.machine(0)?;
     for (name, old) in ["one", "two"].iter().zip(before) {
         let again = || Ok(sandbox_of(machine, "ends", name)?.0);
