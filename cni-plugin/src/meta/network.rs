@@ -7,6 +7,7 @@
 use std::{ffi::OsString, time::Instant};
 
 use nsm_cni_types::{Answer, Attachment, Error, Version, code};
+use nsm_npwg::declares;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -234,10 +235,6 @@ impl Network {
         }
         configuration
     }
-}
-
-fn declares(plugin: &Map<String, Value>, capability: &str) -> bool {
-    plugin.get("capabilities").and_then(|all| all.get(capability)) == Some(&Value::Bool(true))
 }
 
 /// The binary's name.

@@ -25,7 +25,7 @@ pub use change::{ATTACH, Attach, Change, DETACH, Detach};
 pub use complete::Completion;
 pub use error::Error;
 pub use flag::flag;
-pub use list::{List, REACHING};
+pub use list::{List, REACHING, declares};
 pub use meta::{Chosen, KEYS, Key, Meta, Treatment};
 pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added};
 pub use selection::{Annotations, DEFAULT_NETWORK, LONGEST, MOST, NETWORKS, Selection};

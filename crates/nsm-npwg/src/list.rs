@@ -170,9 +170,7 @@ impl List {
 
     /// Whether at least one plugin declares a capability.
     pub fn declares(&self, capability: &str) -> bool {
-        self.plugins.iter().any(|plugin| {
-            plugin.get("capabilities").and_then(|all| all.get(capability)).and_then(Value::as_bool) == Some(true)
-        })
+        self.plugins.iter().any(|plugin| declares(plugin, capability))
     }
 
     /// The conflist.
@@ -182,6 +180,11 @@ impl List {
         all.insert("plugins".to_owned(), json!(self.plugins));
         Value::Object(all)
     }
+}
+
+/// Whether a plugin declares a capability.
+pub fn declares(plugin: &Map<String, Value>, capability: &str) -> bool {
+    plugin.get("capabilities").and_then(|all| all.get(capability)) == Some(&Value::Bool(true))
 }
 
 /// The newest of `cniVersions` and `cniVersion` that is known; none: neither is there.
