@@ -19,7 +19,7 @@ use std::{
 };
 
 use nsm_cni_types::{Command, Stdin};
-use nsm_npwg::{Annotations, Meta, Planned, Selection};
+use nsm_npwg::{Annotations, DEFAULT_NETWORK, Meta, NETWORKS, Planned, Selection};
 use nsm_proto::cni::{PlanRequest, PlanResponse, SettledRequest};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,7 +34,6 @@ use self::{
     view::{View, Wanted},
 };
 use crate::{
-    annotations::Elsewhere,
     config::Settings,
     host::{Door, Host},
     kubernetes::Way,
@@ -53,7 +52,6 @@ pub struct Networks {
     /// Of the cluster; none: there is no cluster, and every network is a file of the host.
     definitions: Option<Definitions>,
     pods: Option<Arc<Pods>>,
-    elsewhere: Arc<dyn Elsewhere>,
     devices: Devices,
     settled: Records<Settled>,
     /// Of ADDs under way.
@@ -74,11 +72,10 @@ impl Networks {
         settings: &Settings,
         settled: Records<Settled>,
         cluster: Option<(Way, Arc<Pods>)>,
-        elsewhere: &Arc<dyn Elsewhere>,
         sandboxes: &Sandboxes,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Arc<Self> {
-        let of_host = Self::of_host(elsewhere.clone(), Devices::at(settings.pod_resources.clone()), settled);
+        let of_host = Self::of_host(Devices::at(settings.pod_resources.clone()), settled);
         let networks = Arc::new(match cluster {
             Some((way, pods)) => {
                 let definitions = Definitions::watch(way, tasks, stop);
@@ -97,9 +94,9 @@ impl Networks {
     }
 
     /// Without a cluster.
-    fn of_host(elsewhere: Arc<dyn Elsewhere>, devices: Devices, settled: Records<Settled>) -> Self {
+    fn of_host(devices: Devices, settled: Records<Settled>) -> Self {
         let (plans, since) = (Mutex::default(), Instant::now());
-        Self { definitions: None, pods: None, elsewhere, devices, settled, plans, since }
+        Self { definitions: None, pods: None, devices, settled, plans, since }
     }
 
     /// Plans the networks of a pod that starts.
@@ -111,21 +108,17 @@ impl Networks {
         let time = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
         // The other half is for the networks themselves.
         let until = now + time / 2;
-        let meta = read(&asked.configuration)?;
+        let wrong = |error| Status::invalid_argument(format!("configuration of the meta-plugin: {error}"));
+        let meta = read(&asked.configuration).map_err(wrong)?;
         let pod = asked.pod.map(|pod| Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid });
         let pod = pod.filter(|pod| !pod.name.is_empty());
-        let mut asks_services = false;
         let annotations = match (asked.annotations, &pod) {
-            (Some(given), _) => Annotations {
-                networks: Some(given.networks).filter(|text| !text.trim().is_empty()),
-                default_network: Some(given.default_network).filter(|text| !text.trim().is_empty()),
-            },
-            (None, Some(pod)) => {
-                let known = self.annotations(pod, until).await?;
-                let services = self.elsewhere.asked(pod, until).await;
-                asks_services = services.is_some_and(|services| !services.is_empty());
-                known
-            }
+            (Some(given), _) => Annotations::of(|key| match key {
+                NETWORKS => Some(&given.networks),
+                DEFAULT_NETWORK => Some(&given.default_network),
+                _ => None,
+            }),
+            (None, Some(pod)) => self.annotations(pod, until).await?,
             (None, None) => Annotations::default(),
         };
         let planned = self.plan_for(&meta, &key.ifname, pod.as_ref(), &annotations, until).await;
@@ -134,7 +127,7 @@ impl Networks {
             let asked = annotations.added().map_err(Refusal::Plan)?;
             self.remember(key, now, &planned, qualified(asked, pod));
         }
-        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect(), asks_services })
+        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
     }
 
     /// Keeps what an ADD was planned with until it has settled.
@@ -307,11 +300,8 @@ impl From<Refusal> for Status {
     }
 }
 
-fn read(configuration: &str) -> Result<Meta, Status> {
-    let invalid =
-        |error: nsm_cni_types::Error| Status::invalid_argument(format!("configuration of the meta-plugin: {error}"));
-    let stdin = Stdin::parse(configuration.as_bytes(), &Command::Add).map_err(invalid)?;
-    Meta::parse(&stdin).map_err(invalid)
+fn read(configuration: &str) -> Result<Meta, nsm_cni_types::Error> {
+    Meta::parse(&Stdin::parse(configuration.as_bytes(), &Command::Add)?)
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use std::{
     time::Duration,
 };
 
-use nsm_cni_types::{Command, Stdin, pods::MetaCall};
-use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Meta, Selection};
+use nsm_cni_types::pods::MetaCall;
+use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Selection};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
-use super::{Made, Networks, Refusal, Settled};
+use super::{Made, Networks, Refusal, Settled, read};
 use crate::{
     host::Door,
     kubernetes::jitter,
@@ -281,9 +281,9 @@ impl Running {
         let all_alike = |selections: Vec<Selection>, refusal: &Refusal| {
             selections.into_iter().map(|selection| (selection, Err(refusal.clone()))).collect()
         };
-        let meta = match meta(&place.call.configuration) {
+        let meta = match read(&place.call.configuration) {
             Ok(meta) => meta,
-            Err(why) => return all_alike(selections, &Refusal::NotNow(why)),
+            Err(error) => return all_alike(selections, &Refusal::NotNow(error.to_string())),
         };
         let Some(settled) = settled else {
             // Names as its ADD would have given them.
@@ -393,9 +393,4 @@ pub(super) fn qualified(selections: Vec<Selection>, pod: &Pod) -> Vec<Selection>
         Selection { namespace, ..one }
     };
     selections.into_iter().map(with).collect()
-}
-
-fn meta(configuration: &str) -> Result<Meta, String> {
-    let stdin = Stdin::parse(configuration.as_bytes(), &Command::Add).map_err(|error| error.to_string())?;
-    Meta::parse(&stdin).map_err(|error| error.to_string())
 }

@@ -7,7 +7,6 @@ use serde_json::json;
 use tonic::Code;
 
 use super::*;
-use crate::annotations::Nowhere;
 
 struct Place {
     networks: Networks,
@@ -18,7 +17,7 @@ fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let (settled, _) = Records::open(dir.path(), "boot").unwrap();
     let devices = Devices::at(dir.path().join("kubelet.sock"));
-    Place { networks: Networks::of_host(Arc::new(Nowhere), devices, settled), _dir: dir }
+    Place { networks: Networks::of_host(devices, settled), _dir: dir }
 }
 
 fn key() -> AttachmentKey {
@@ -50,7 +49,6 @@ async fn without_a_cluster_networks_are_files() {
     assert_eq!((&*a.name, &*a.ifname, &*a.file), ("default/a", "net1", "a"));
     assert_eq!((&*a.mac, &*a.cni_args, &*a.args), ("02:00:00:00:00:01", "MAC=02:00:00:00:00:01", r#"{"k":1}"#));
     assert_eq!((&a.default_route[..], a.takes_default_route), (&["10.0.0.1".to_owned()][..], true));
-    assert!(!plan.asks_services);
 }
 
 #[tokio::test]
