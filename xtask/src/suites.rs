@@ -108,10 +108,10 @@ pub(crate) const TESTS: &[Suite] = &[
     Suite {
         name: "lab",
         after: &["build"],
-        needs: &[],
+        needs: &[Tool::Go, Tool::ReferencePlugins, Tool::Multus],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
-        command: || cargo(&["test", "-p", "nsm-lab", "--test", "lab", "--test", "e2e", "--no-fail-fast"]),
+        command: || with_tools(&["test", "-p", "nsm-lab", "--test", "lab", "--test", "e2e", "--no-fail-fast"]),
     },
     Suite {
         name: "faults",

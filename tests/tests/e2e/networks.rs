@@ -32,7 +32,11 @@ fn bin_dir() -> anyhow::Result<PathBuf> {
     let plugins = ["ptp", "bridge", "host-local", "tuning", "macvlan"];
     let mut complete = folders.filter(|folder| plugins.iter().all(|plugin| folder.join(plugin).is_file()));
     complete.next().ok_or_else(|| {
-        runner::Skip(format!("{} are nowhere: install containernetworking-plugins", plugins.join(", "))).into()
+        runner::Skip(format!(
+            "{} are nowhere: `cargo xtask test lab` builds them, containernetworking-plugins brings them",
+            plugins.join(", ")
+        ))
+        .into()
     })
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn a_list_of_a_file() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
     let pod = node.pod("client")?;
     let file = node.dir().join("net.d/10-ptp.conflist");
-    let tuning = json!({"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}});
+    let tuning = json!({"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}});
     write(&file, &list("ptp", &[ptp(&node), tuning]))?;
     let sandbox = Sandbox::of(&node, &pod, &json!({"clusterNetwork": file}))?;
     let added = sandbox.add()?.ok()?;
