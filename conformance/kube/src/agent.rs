@@ -115,7 +115,9 @@ impl Machine {
     pub fn install(&self) -> anyhow::Result<()> {
         let plugin = binary("nsm-cni")?;
         let to = Path::new(BIN_DIR).join("nsm-cni");
-        self.place().run(|| fs::copy(plugin, &to))?.context("nsm-cni")?;
+        // One that runs may not be written over.
+        let aside = to.with_extension("new");
+        self.place().run(|| fs::copy(plugin, &aside).and_then(|_| fs::rename(&aside, &to)))?.context("nsm-cni")?;
         let mut list = self.first_network();
         let plugins = list["plugins"].as_array_mut().context("no plugins")?;
         plugins.push(json!({
