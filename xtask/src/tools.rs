@@ -20,6 +20,8 @@ const PLUGINS_WANTED: [&str; 6] =
     ["main/ptp", "main/bridge", "main/macvlan", "main/loopback", "meta/tuning", "ipam/host-local"];
 const KUBERNETES: &str = "v1.34.1";
 const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
+/// Its plugin, and its daemon with the plugin that calls it.
+const MULTUS: [&str; 3] = ["multus", "multus-daemon", "multus-shim"];
 const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
 
 /// Something that a suite cannot do without.
@@ -58,7 +60,7 @@ impl Tool {
             Self::KubeNode => "kubelet, kubectl and Kubernetes' controllers",
             Self::Containerd => "containerd with runc",
             Self::Containerd2 => "containerd 2",
-            Self::Multus => "multus",
+            Self::Multus => "Multus and its daemon",
             Self::Busybox => "a static busybox",
         }
     }
@@ -79,7 +81,7 @@ impl Tool {
             Self::KubeNode => KUBE_NODE.iter().all(|name| tools().join(name).is_file()),
             Self::Containerd => answers("containerd", &["--version"]) && answers("runc", &["--version"]),
             Self::Containerd2 => CONTAINERD_2.iter().all(|name| tools().join("containerd-2").join(name).is_file()),
-            Self::Multus => tools().join("multus").is_file(),
+            Self::Multus => MULTUS.iter().all(|name| tools().join(name).is_file()),
             Self::Busybox => answers("/bin/busybox", &["true"]),
         }
     }
@@ -133,10 +135,10 @@ impl Tool {
                 let package = format!("github.com/containerd/containerd/v2/cmd/{name}");
                 build_pinned("containerd", &package, &tools().join("containerd-2").join(name), "-s -w")
             }),
-            Self::Multus => {
-                let package = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus";
-                build_pinned("multus", package, &tools().join("multus"), "-s -w")
-            }
+            Self::Multus => MULTUS.iter().try_for_each(|name| {
+                let package = format!("gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/{name}");
+                build_pinned("multus", &package, &tools().join(name), "-s -w")
+            }),
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Cnitool => go_install(CNITOOL),
             Self::Helm => go_install(HELM),

@@ -36,7 +36,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
             undo::one_of(&checked.filter_map(Result::err).collect::<Vec<_>>())
         }
         Found::Nothing | Found::Damaged(_) => {
-            if let Some(pod) = multus::pod(&meta.cni_dir, &call.env.container_id, &call.env.ifname, meta.version) {
+            if let Some(pod) = multus::pod(&meta.cni_dir, &call.env, meta.version) {
                 return of_multus(call, meta, &pod, patience);
             }
             let args = Args::parse(&call.env.args)?;

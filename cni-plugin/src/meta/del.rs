@@ -81,7 +81,7 @@ fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod, patience: Patience) ->
 
 /// What the configuration itself says that the container has: the networks of every pod.
 fn unrecorded(call: &Call, meta: &Meta, patience: Patience) -> Result<(), Error> {
-    if let Some(pod) = multus::pod(&meta.cni_dir, &call.env.container_id, &call.env.ifname, meta.version) {
+    if let Some(pod) = multus::pod(&meta.cni_dir, &call.env, meta.version) {
         return of_multus(call, meta, &pod, patience);
     }
     let args = Args::parse(&call.env.args).unwrap_or_default();

@@ -1,9 +1,10 @@
 //! What Multus left about the pods that it made: `<cniDir>/<container>`, its list of delegates, and the CNI library's cache
 //! `<cniDir>/results/<network>-<container>-<interface>`, which has each delegate's exact configuration, arguments and result.
 //!
-//! Guarantees: a file that is not Multus's is left alone; of a delegate that is in the cache the cache is believed, as the list
-//! lacks keys of lists' plugins. What is ended is forgotten: nobody else knows of it; not where a delegate cannot be read, which is told
-//! instead. A delegate that is a meta-plugin is never called, as it would call itself.
+//! Guarantees: a file that is not Multus's is left alone; of a delegate that is in the cache the cache is believed. Of one that is not,
+//! the list has a plugin's whole configuration in one of two places, and of what was asked all but ports and bandwidth. What the cache
+//! alone has was attached to a running pod and is the pod's too. What is ended is forgotten: nobody else knows of it; not where a
+//! delegate cannot be read, which is told instead. A delegate that is a meta-plugin is never called, as it would call itself.
 
 use std::{
     fs,
@@ -11,10 +12,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use nsm_cni_types::{Error, Version, code};
+use nsm_cni_types::{Environment, Error, Version, code};
 use nsm_npwg::Meta;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     network::{Conflist, Network},
@@ -57,14 +58,52 @@ struct Delegate {
     name: String,
     #[serde(rename = "ifnameRequest")]
     ifname: String,
+    #[serde(flatten)]
+    asked: Asked,
+    /// Of a list's plugins without most of their keys, since 4.2.
     #[serde(rename = "Bytes")]
     bytes: String,
+    /// Since 4.2 a list's plugins as ADD got them.
+    #[serde(rename = "CNINetworkConfigList")]
+    whole: Whole,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Named {
     name: String,
+}
+
+/// A list as the CNI library keeps it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Whole {
+    #[serde(rename = "CNIVersion")]
+    cni_version: String,
+    disable_check: bool,
+    #[serde(rename = "DisableGC")]
+    disable_gc: bool,
+    plugins: Option<Vec<Plugin>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Plugin {
+    bytes: String,
+}
+
+/// What the pod's annotation asked of a delegate.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    #[serde(rename = "macRequest")]
+    mac: Option<String>,
+    #[serde(rename = "ipRequest")]
+    ips: Option<Vec<String>>,
+    #[serde(rename = "infinibandGUIDRequest")]
+    infiniband_guid: Option<String>,
+    #[serde(rename = "deviceID")]
+    device_id: Option<String>,
 }
 
 /// An entry of the cache.
@@ -86,12 +125,13 @@ struct Cached {
     result: Option<Value>,
 }
 
-/// The pod of a container, if Multus made it. `ifname` is the first network's interface, `version` that of networks without one.
-pub(crate) fn pod(cni_dir: &Path, container: &str, ifname: &str, version: Version) -> Option<Pod> {
+/// The pod that a call is about, if Multus made it. `version` is that of networks without one.
+pub(crate) fn pod(cni_dir: &Path, env: &Environment, version: Version) -> Option<Pod> {
+    let container = env.container_id.as_str();
     // Its name has the container's.
     let mut cached = cached(cni_dir, |file| file.contains(container));
     cached.retain(|(_, cached)| cached.container_id == container);
-    of(cni_dir, container, Some(ifname), &cached.iter().collect::<Vec<_>>(), version)
+    of(cni_dir, container, Some(env), &cached.iter().collect::<Vec<_>>(), version)
 }
 
 /// All pods that Multus made.
@@ -107,7 +147,7 @@ pub(crate) fn pods(cni_dir: &Path, version: Version) -> Vec<Pod> {
 fn of(
     cni_dir: &Path,
     container: &str,
-    ifname: Option<&str>,
+    env: Option<&Environment>,
     cached: &[&(PathBuf, Cached)],
     version: Version,
 ) -> Option<Pod> {
@@ -118,25 +158,33 @@ fn of(
         let of_first = cached.iter().map(|(_, cached)| cached).filter(|one| Some(&*one.network_name) == first);
         of_first.map(|one| one.if_name.as_str()).find(|name| !name.starts_with("net"))
     };
-    let ifname = ifname.or_else(cached_first).unwrap_or(FIRST);
+    let ifname = env.map(|env| env.ifname.as_str()).or_else(cached_first).unwrap_or(FIRST);
+    let args = env.map(|env| env.args.as_str()).unwrap_or_default();
     let mut pod = Pod {
         container_id: container.to_owned(),
         ifname: ifname.to_owned(),
         netns: cached.iter().find_map(|(_, cached)| cached.netns.clone()),
         ..Pod::default()
     };
+    let mut left = cached.to_vec();
     if let Some(delegates) = delegates {
         pod.files.push(list);
         for (place, delegate) in delegates.into_iter().enumerate() {
-            pod.add(delegate, (place, ifname), cached, version);
+            let ifname = delegate.ifname((place, ifname));
+            let own = delegate.own_name();
+            match left.iter().position(|(_, cached)| cached.if_name == ifname && cached.network_name == own) {
+                Some(entry) => {
+                    let (file, cached) = left.remove(entry);
+                    pod.add_cached(delegate.shown_name(), file, cached, version);
+                }
+                None => pod.add_listed(&delegate, ifname, args, version),
+            }
         }
-    } else {
-        // The cache alone tells, the first network first.
-        let (first, others): (Vec<_>, Vec<_>) =
-            cached.iter().copied().partition(|(_, cached)| cached.if_name == ifname);
-        for (file, cached) in first.into_iter().chain(others) {
-            pod.add_cached(cached.network_name.clone(), file, cached, version);
-        }
+    }
+    // The cache alone tells, the first network first.
+    let (first, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, cached)| cached.if_name == ifname);
+    for (file, cached) in first.into_iter().chain(others) {
+        pod.add_cached(cached.network_name.clone(), file, cached, version);
     }
     (!pod.networks.is_empty() || !pod.unread.is_empty()).then_some(pod)
 }
@@ -158,6 +206,50 @@ impl Delegate {
     /// Its configuration's name.
     fn own_name(&self) -> &str {
         if self.conf.name.is_empty() { &self.conf_list.name } else { &self.conf.name }
+    }
+
+    /// As the network's status calls it.
+    fn shown_name(&self) -> String {
+        if self.name.is_empty() { self.own_name().to_owned() } else { self.name.clone() }
+    }
+
+    /// The interface of the delegate at that place; the first one's is the pod's.
+    fn ifname(&self, (place, first): (usize, &str)) -> String {
+        match place {
+            _ if !self.ifname.is_empty() => self.ifname.clone(),
+            0 => first.to_owned(),
+            place => format!("net{place}"),
+        }
+    }
+
+    /// Its plugins, without the cache.
+    fn list(&self, version: Version) -> Option<Conflist> {
+        let Some(plugins) = self.whole.plugins.as_ref().filter(|plugins| !plugins.is_empty()) else {
+            return conflist(&self.bytes, version);
+        };
+        let plugins: Option<Vec<Map<String, Value>>> = plugins.iter().map(|plugin| object(&plugin.bytes)).collect();
+        let keys = json!({
+            "name": self.own_name(), "cniVersion": self.whole.cni_version, "plugins": plugins?,
+            "disableCheck": self.whole.disable_check, "disableGC": self.whole.disable_gc,
+        });
+        Conflist::of(keys.as_object()?.clone(), version)
+    }
+}
+
+impl Asked {
+    /// Capability arguments, and what is added to the call's arguments.
+    fn told(&self) -> (Map<String, Value>, Vec<String>) {
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (mac, ips) = (text(&self.mac), self.ips.clone().filter(|ips| !ips.is_empty()));
+        let mut args: Vec<String> = mac.iter().map(|mac| format!("MAC={mac}")).collect();
+        args.extend(ips.iter().map(|ips| format!("IP={}", ips.join(","))));
+        let told = [
+            ("mac", mac.map(Value::from)),
+            ("ips", ips.map(Value::from)),
+            ("infinibandGUID", text(&self.infiniband_guid).map(Value::from)),
+            ("deviceID", text(&self.device_id).map(Value::from)),
+        ];
+        (told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(), args)
     }
 }
 
@@ -190,23 +282,16 @@ impl Pod {
         Ok(())
     }
 
-    fn add(&mut self, of_list: Delegate, first: (usize, &str), cached: &[&(PathBuf, Cached)], version: Version) {
-        let own = of_list.own_name().to_owned();
-        let ifname = match first {
-            _ if !of_list.ifname.is_empty() => of_list.ifname,
-            (0, ifname) => ifname.to_owned(),
-            (place, _) => format!("net{place}"),
-        };
-        let name = if of_list.name.is_empty() { own.clone() } else { of_list.name };
-        let entry = cached.iter().find(|(_, cached)| cached.if_name == ifname && cached.network_name == own);
-        if let Some((file, cached)) = entry {
-            self.add_cached(name, file, cached, version);
-        } else if let Some(list) = conflist(&of_list.bytes, version) {
-            let capability_args = Map::new();
-            self.push(Network { name, ifname, args: String::new(), capability_args, list, follows_nothing: false });
-        } else {
+    fn add_listed(&mut self, delegate: &Delegate, ifname: String, args: &str, version: Version) {
+        let name = delegate.shown_name();
+        let Some(list) = delegate.list(version) else {
             self.unread.push(format!("network {name:?}"));
-        }
+            return;
+        };
+        let (capability_args, more) = delegate.asked.told();
+        let args = std::iter::once(args.to_owned()).filter(|args| !args.is_empty()).chain(more);
+        let args = args.collect::<Vec<_>>().join(";");
+        self.push(Network { name, ifname, args, capability_args, list, follows_nothing: false });
     }
 
     /// Adds what can be ended; false: it cannot.
@@ -266,92 +351,12 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// A configuration as Go programs write bytes.
 fn conflist(base64: &str, version: Version) -> Option<Conflist> {
-    let keys: Map<String, Value> = serde_json::from_slice(&STANDARD.decode(base64).ok()?).ok()?;
-    Conflist::of(keys, version)
+    Conflist::of(object(base64)?, version)
+}
+
+fn object(base64: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&STANDARD.decode(base64).ok()?).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn bytes(json: &Value) -> String {
-        STANDARD.encode(json.to_string())
-    }
-
-    #[test]
-    fn the_cache_is_believed_and_the_list_where_there_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let list = json!([
-            {"Conf": {"name": "", "type": ""}, "ConfList": {"name": "a"}, "Name": "a",
-             "Bytes": bytes(&json!({"name": "a", "plugins": [{"type": "ptp"}]}))},
-            {"Conf": {"name": "b", "type": "bridge"}, "ConfList": {}, "Name": "team/b", "ifnameRequest": "x0",
-             "Bytes": bytes(&json!({"cniVersion": "0.3.1", "name": "b", "type": "bridge"}))},
-            {"Conf": {"name": "b", "type": "bridge"}, "Name": "team/b",
-             "Bytes": bytes(&json!({"name": "b", "type": "bridge"}))},
-        ]);
-        fs::write(dir.path().join("c1"), list.to_string()).unwrap();
-        fs::write(dir.path().join("other"), "no JSON").unwrap();
-        fs::create_dir(dir.path().join("results")).unwrap();
-        let whole =
-            json!({"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "ptp", "ipam": {"type": "host-local"}}]});
-        let cached = json!({"kind": KIND, "containerId": "c1", "config": bytes(&whole), "ifName": "eth0", "networkName": "a",
-            "cniArgs": [["IgnoreUnknown", "true"], ["K8S_POD_NAME", "p"]], "capabilityArgs": {"mac": "x"}, "result": {"ips": []}});
-        fs::write(dir.path().join("results/a-c1-eth0"), cached.to_string()).unwrap();
-        let pod = pod(dir.path(), "c1", "eth0", Version::V0_4_0).unwrap();
-        let told: Vec<_> = pod.networks.iter().map(|one| (one.name.as_str(), one.ifname.as_str())).collect();
-        assert_eq!(told, [("a", "eth0"), ("team/b", "x0"), ("team/b", "net2")]);
-        let versions: Vec<_> = pod.networks.iter().map(|one| one.list.cni_version.as_str()).collect();
-        assert_eq!(versions, ["1.0.0", "0.3.1", "0.4.0"]);
-        assert_eq!(pod.networks[0].list.plugins[0]["ipam"]["type"], "host-local");
-        assert_eq!(pod.networks[0].args, "IgnoreUnknown=true;K8S_POD_NAME=p");
-        assert_eq!(pod.results["eth0"], json!({"ips": []}));
-        assert_eq!(known(dir.path()), ["c1"]);
-        assert!(super::pod(dir.path(), "c2", "eth0", Version::V0_4_0).is_none());
-        // The list is lost.
-        fs::remove_file(dir.path().join("c1")).unwrap();
-        let pod = super::pod(dir.path(), "c1", "eth0", Version::V0_4_0).unwrap();
-        assert_eq!((pod.networks.len(), known(dir.path())), (1, vec!["c1".to_owned()]));
-        pod.forget().unwrap();
-        assert!(known(dir.path()).is_empty());
-    }
-
-    fn known(cni_dir: &Path) -> Vec<String> {
-        pods(cni_dir, Version::V0_4_0).into_iter().map(|pod| pod.container_id).collect()
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_not_forgotten_and_what_would_call_itself_not_called() {
-        let dir = tempfile::tempdir().unwrap();
-        let list = json!([
-            {"Conf": {"name": "a", "type": "ptp"}, "Bytes": bytes(&json!({"name": "a", "type": "ptp"}))},
-            {"Conf": {"name": "m", "type": "multus"}, "Bytes": bytes(&json!({"name": "m", "type": "multus"}))},
-            {"Conf": {"name": "b", "type": "bridge"}, "Bytes": "no base64"},
-        ]);
-        fs::write(dir.path().join("c1"), list.to_string()).unwrap();
-        let pod = pod(dir.path(), "c1", "eth0", Version::V0_4_0).unwrap();
-        assert_eq!(pod.networks.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["a"]);
-        let error = pod.forget().unwrap_err();
-        assert!(error.msg.contains("network \"b\" cannot be read"), "{}", error.msg);
-        assert_eq!(known(dir.path()), ["c1"]);
-        assert!(!pod.has_lost_its_namespace(), "nothing says where it was");
-    }
-
-    #[test]
-    fn the_cache_says_which_interface_is_the_first_and_where_the_namespace_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let conf = bytes(&json!({"name": "a", "type": "ptp"}));
-        let list = json!([{"Conf": {"name": "a", "type": "ptp"}, "Bytes": conf}]);
-        fs::write(dir.path().join("c1"), list.to_string()).unwrap();
-        fs::create_dir(dir.path().join("results")).unwrap();
-        let netns = dir.path().join("netns");
-        let cached = json!({"kind": KIND, "containerId": "c1", "config": conf, "ifName": "ens3", "networkName": "a", "netns": netns});
-        fs::write(dir.path().join("results/a-c1-ens3"), cached.to_string()).unwrap();
-        let all = pods(dir.path(), Version::V0_4_0);
-        assert_eq!((all.len(), all[0].ifname.as_str()), (1, "ens3"));
-        assert!(all[0].has_lost_its_namespace());
-        fs::write(&netns, "").unwrap();
-        assert!(!all[0].has_lost_its_namespace());
-    }
-}
+mod tests;

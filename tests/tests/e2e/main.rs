@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         networks::gc_waits_for_what_is_made,
         networks::status_of_all,
         networks::made_by_multus,
+        networks::made_by_multus_and_half_forgotten,
         networks::a_failure_undoes_all,
         networks::what_is_not_undone_is_owed,
         networks::a_second_add_changes_nothing,

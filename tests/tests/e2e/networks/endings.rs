@@ -244,3 +244,44 @@ pub(crate) fn made_by_multus() -> anyhow::Result<()> {
     ensure!(left.is_empty() && fs::read_dir(node.dir().join("cni/results"))?.count() == 0, "{left:?}");
     nothing_left(&node, &[])
 }
+
+/// What Multus's cache lacks is known from its list, and what the list lacks from the cache.
+pub(crate) fn made_by_multus_and_half_forgotten() -> anyhow::Result<()> {
+    let multus = bin_dir()?.join("multus");
+    if !multus.is_file() {
+        return Err(runner::Skip(format!("{} is not there: `cargo xtask test lab` builds it", multus.display())).into());
+    }
+    let node = Node::create("node-1")?;
+    let pods = [node.pod("no-cache")?, node.pod("no-list")?];
+    let delegates = json!([list("ptp", &[ptp(&node), recorder(&node)]), list("bridge", &[bridge(&node)])]);
+    for pod in &pods {
+        let sandbox = Sandbox::of(&node, pod, &json!({"delegates": delegates}))?;
+        let mut theirs = json!({"type": "multus", "logToStderr": false});
+        for key in ["cniVersion", "name", "binDir", "cniDir", "delegates"] {
+            theirs[key] = sandbox.conf[key].clone();
+        }
+        node.cni().call_of(&multus, &sandbox.call_with("ADD", &theirs))?.ok()?;
+    }
+    ensure!(held(&node, "ptp").len() == 2 && held(&node, "bridge").len() == 2, "{:?}", held(&node, "bridge"));
+    let cni_dir = node.dir().join("cni");
+    for entry in fs::read_dir(cni_dir.join("results"))?.flatten() {
+        if entry.file_name().to_string_lossy().contains("no-cache") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let mut listed: Value = serde_json::from_slice(&fs::read(cni_dir.join("no-list"))?)?;
+    listed.as_array_mut().context("a list")?.truncate(1);
+    fs::write(cni_dir.join("no-list"), listed.to_string())?;
+    // Nor does the configuration say it any more.
+    let others = json!({"delegates": [list("other", &[ptp(&node)])]});
+    for (pod, left) in pods.iter().zip([1, 0]) {
+        Sandbox::of(&node, pod, &others)?.del()?.ok()?;
+        ensure!(held(&node, "ptp").len() == left && held(&node, "bridge").len() == left, "{:?}", held(&node, "bridge"));
+        let del = calls(&node)?.pop().context("no call")?;
+        ensure!(del["command"] == "DEL" && del["conf"]["log"].is_string(), "{del}");
+        ensure!(del["args"].as_str().is_some_and(|args| args.contains("K8S_POD_NAMESPACE=team")), "{del}");
+        ensure!(!cni_dir.join(pod.container()).exists() && links(pod)?.is_empty());
+    }
+    ensure!(fs::read_dir(cni_dir.join("results"))?.count() == 0);
+    nothing_left(&node, &[&pods[0], &pods[1]])
+}
