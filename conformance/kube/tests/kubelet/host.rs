@@ -1,6 +1,6 @@
 //! Pods in the host's network: who they are.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nsm_kube::pods::{ASKS, client, endpoint, reaches, serve};
 use nsm_kube::{Machine, Mesh, SOON, Traces, patiently};
 use serde_json::{Value, json};
@@ -55,5 +55,48 @@ pub(crate) fn an_endpoint_in_the_hosts_network_is_its_pods(mesh: &mut Mesh) -> a
         mesh.delete(namespace, &names)?;
         mesh.gone(namespace, &names)?;
     }
+    before.remain(machine)
+}
+
+/// As by the chart's `hostPID: false`: root is taken for the operator, whose services no agent makes.
+pub(crate) fn an_endpoint_that_is_not_seen_is_the_hosts(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let seeing = |processes: Value| {
+        let patch = json!({ "spec": { "template": { "spec": { "hostPID": processes } } } }).to_string();
+        mesh.kubectl(&["-n", "nsm-system", "patch", "daemonset", "nsm-agent", "--type=merge", "-p", &patch])?;
+        mesh.rolled_out()
+    };
+    seeing(Value::Null)?;
+    let outcome = unseen(mesh);
+    seeing(true.into())?;
+    outcome
+}
+
+fn unseen(mesh: &Mesh) -> anyhow::Result<()> {
+    mesh.namespace("host-unseen", &Value::Null)?;
+    let machine = mesh.machine(0)?;
+    let before = Traces::of(machine)?;
+    mesh.kubectl_apply(&json!({
+        "apiVersion": "networkservicemesh.io/v1", "kind": "NetworkService",
+        "metadata": { "name": SERVICE, "namespace": "nsm-system" }, "spec": {},
+    }))?;
+    serve(mesh, machine, &responder("host-unseen", machine))?;
+    let endpoints = mesh.cluster().endpoints()?;
+    let [object] = endpoints.as_slice() else { bail!("one endpoint was expected: {endpoints:?}") };
+    let metadata = &object["metadata"];
+    ensure!(metadata["namespace"] == "nsm-system" && metadata["ownerReferences"].is_null(), "{object}");
+    // Of pods with a network of their own all is known as ever.
+    mesh.create(&endpoint("host-unseen", "seen", machine, "of-a-pod", "172.16.8.0/24"))?;
+    mesh.running("host-unseen", "seen")?;
+    let owned = |object: &Value| object["metadata"]["namespace"] == "host-unseen";
+    patiently("its endpoint", SOON, || mesh.cluster().endpoints(), |all| all.iter().any(owned))?;
+    mesh.create(&client("host-unseen", "pod", machine, ASKS, &format!("kernel://{SERVICE}/nsm-1")))?;
+    mesh.running("host-unseen", "pod")?;
+    reaches(&mesh.network_of(machine, "host-unseen", "pod")?, "nsm-1")?;
+    let names = ["responder", "seen", "pod"];
+    mesh.delete("host-unseen", &names)?;
+    mesh.gone("host-unseen", &names)?;
+    let left = || Ok(mesh.cluster().endpoints()?.len());
+    patiently("withdrawal of the endpoints", SOON, left, |count| *count == 0)?;
+    mesh.kubectl(&["-n", "nsm-system", "delete", "networkservices.networkservicemesh.io", SERVICE])?;
     before.remain(machine)
 }

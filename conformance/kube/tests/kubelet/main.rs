@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         newer::a_machine_that_is_lost_loses_its_endpoints,
         deployed::installs_itself,
         host::an_endpoint_in_the_hosts_network_is_its_pods,
+        host::an_endpoint_that_is_not_seen_is_the_hosts,
         deployed::the_examples,
         deployed::without_the_daemon_set,
         deployed::killed_and_replaced,
