@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::machine::Machine;
 use crate::mesh::{Mesh, patiently};
@@ -70,6 +70,20 @@ impl Mesh {
     /// Has the agents replaced by those of another image.
     pub fn upgrade(&self, image: &str) -> anyhow::Result<()> {
         self.kubectl(&["-n", NAMESPACE, "set", "image", "daemonset/nsm-agent", &format!("nsm-agent={image}")]).map(drop)
+    }
+
+    /// Gives the agents the door to a machine, as the chart's `runningPodNetworks` does.
+    pub fn open_door(&self, machine: &Machine) -> anyhow::Result<()> {
+        let container = "/spec/template/spec/containers/0";
+        let add = |to: &str, value: &str| json!({ "op": "add", "path": format!("{container}/{to}/-"), "value": value });
+        let patch = json!([
+            add("args", &format!("--host-mount-namespace={}", machine.mount_namespace()?)),
+            add("securityContext/capabilities/add", "SYS_PTRACE"),
+            add("securityContext/capabilities/add", "SYS_CHROOT"),
+        ]);
+        let patch = patch.to_string();
+        self.kubectl(&["-n", NAMESPACE, "patch", "daemonset", "nsm-agent", "--type=json", "-p", &patch])?;
+        self.rolled_out()
     }
 
     /// The process of a machine's agent.

@@ -152,6 +152,12 @@ impl Machine {
         self.kubelet.take().context("no kubelet runs")?.kill()
     }
 
+    /// Its mount namespace, for containers that see its processes: what `/proc/1/ns/mnt` is on a machine that is not a place.
+    pub fn mount_namespace(&self) -> anyhow::Result<String> {
+        let kubelet = self.kubelet.as_ref().context("no kubelet runs")?;
+        Ok(format!("/proc/{}/ns/mnt", kubelet.pid()))
+    }
+
     /// Where the kubelet reads pods that the API server has not told it.
     pub fn static_pods(&self) -> PathBuf {
         self.place.dir().join("pods")

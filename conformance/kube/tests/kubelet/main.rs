@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         deployed::installs_itself,
         host::an_endpoint_in_the_hosts_network_is_its_pods,
         host::an_endpoint_that_is_not_seen_is_the_hosts,
+        networks::edited_through_the_door,
         deployed::the_examples,
         deployed::without_the_daemon_set,
         deployed::killed_and_replaced,

@@ -25,7 +25,7 @@ pub(crate) use many::sixty_four_pods_at_once;
 pub(crate) use plugins::plugins_are_told_what_a_pod_asks_for;
 pub(crate) use refused::what_cannot_be_is_told;
 pub(crate) use routes::a_default_route_moves;
-pub(crate) use running::edited_networks_come_and_go;
+pub(crate) use running::{edited_networks_come_and_go, edited_through_the_door};
 
 /// Before all others.
 const FILE: &str = "00-meta.conf";

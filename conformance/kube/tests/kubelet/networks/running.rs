@@ -64,3 +64,39 @@ fn pods(mesh: &Mesh) -> anyhow::Result<()> {
     ensure!(machine.addresses_of("a")?.is_empty() && machine.addresses_of("b")?.len() == 2);
     Ok(())
 }
+
+/// By agents in containers, which have no plugin of their own to call.
+pub(crate) fn edited_through_the_door(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let edited = by_meta_plugin(mesh, 0, "doors", &json!({}), |mesh| through_the_door(mesh));
+    mesh.deploy()?;
+    edited
+}
+
+fn through_the_door(mesh: &Mesh) -> anyhow::Result<()> {
+    let machine = mesh.machine(0)?;
+    mesh.define("doors", &[("a", bridge("br-a", "10.63.1.0/24")), ("b", bridge("br-b", "10.63.2.0/24"))])?;
+    mesh.create(&asking("doors", "some", machine, "a"))?;
+    mesh.running("doors", "some")?;
+    let network = mesh.network_of(machine, "doors", "some")?;
+    let edit = |value: &str| {
+        let annotation = format!("{NETWORKS}={value}");
+        mesh.kubectl(&["-n", "doors", "annotate", "--overwrite", "pod", "some", &annotation])
+    };
+    edit("a,b")?;
+    let events = || mesh.events("doors", "some");
+    let without = |all: &Vec<String>| all.iter().any(|event| event.contains("runningPodNetworks"));
+    patiently("an event that says what is missing", SOON, events, without)?;
+    ensure!(interfaces(&network)? == ["eth0", "net1"]);
+
+    mesh.open_door(machine)?;
+    let has =
+        |expected: &[&str]| patiently("interfaces", SOON, || interfaces(&network), |found| found == expected).map(drop);
+    // What was refused is tried again.
+    has(&["eth0", "net1", "net2"])?;
+    true_status(mesh, machine, ("doors", "some"), &[("first", "eth0"), ("doors/a", "net1"), ("doors/b", "net2")])?;
+    edit("b")?;
+    has(&["eth0", "net2"])?;
+    true_status(mesh, machine, ("doors", "some"), &[("first", "eth0"), ("doors/b", "net2")])?;
+    ensure!(machine.addresses_of("a")?.is_empty() && machine.addresses_of("b")?.len() == 1);
+    Ok(())
+}
