@@ -59,13 +59,6 @@ impl Agent {
         Ok(Self { program })
     }
 
-    /// The most memory that it has had, in bytes.
-    pub fn peak_memory(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    }
-
     /// SIGKILL.
     pub fn kill(self) -> anyhow::Result<()> {
         self.program.kill()

@@ -86,13 +86,30 @@ impl Mesh {
         self.rolled_out()
     }
 
+    /// Gives each agent so much memory and no more, in MiB.
+    pub fn limit_agents(&self, memory: u32) -> anyhow::Result<()> {
+        let limit = format!("--limits=memory={memory}Mi");
+        self.kubectl(&["-n", NAMESPACE, "set", "resources", "daemonset/nsm-agent", "--containers=nsm-agent", &limit])?;
+        self.rolled_out()
+    }
+
     /// The process of a machine's agent.
     pub fn agent_of(&self, machine: &Machine) -> anyhow::Result<u32> {
+        let container = self.agents_container(machine)?;
+        let id = container["containerID"].as_str().context("no container")?;
+        machine.task(id.trim_start_matches("containerd://"))
+    }
+
+    /// How often a machine's agent was started again in its pod.
+    pub fn restarts_of_agent(&self, machine: &Machine) -> anyhow::Result<u64> {
+        self.agents_container(machine)?["restartCount"].as_u64().context("no count")
+    }
+
+    fn agents_container(&self, machine: &Machine) -> anyhow::Result<Value> {
         let pods = self.pods(NAMESPACE)?;
         let here = |pod: &&Value| pod["spec"]["nodeName"] == machine.name();
         let pod = pods.iter().find(here).with_context(|| format!("no agent on {}", machine.name()))?;
-        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().context("no container")?;
-        machine.task(id.trim_start_matches("containerd://"))
+        Ok(pod["status"]["containerStatuses"][0].clone())
     }
 }
 
