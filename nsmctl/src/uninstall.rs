@@ -180,11 +180,11 @@ fn empty(dir: &Path) -> io::Result<()> {
 
 /// Whether the directory went: one that has something of others, or is a mount of a container's, stays.
 fn rmdir(dir: &Path) -> io::Result<bool> {
+    use io::ErrorKind::{DirectoryNotEmpty, ReadOnlyFilesystem, ResourceBusy};
     match fs::remove_dir(dir) {
         Ok(()) => Ok(true),
-        Err(error) if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy].contains(&error.kind()) => {
-            Ok(false)
-        }
+        // A mount is busy; where the container's root is read-only, the kernel says that first.
+        Err(error) if [DirectoryNotEmpty, ResourceBusy, ReadOnlyFilesystem].contains(&error.kind()) => Ok(false),
         Err(error) => Err(error),
     }
 }
