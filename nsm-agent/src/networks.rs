@@ -2,18 +2,20 @@
 //! meta-plugin's configuration make of a pod, and what became of it.
 //!
 //! Guarantees: nothing is made here, and a plan leaves nothing behind. The API server is asked only for what its watch has not told:
-//! a definition that was created a moment ago, or is too big to be kept. Every wait is bounded; what cannot be known in time is an
+//! a definition that was created a moment ago, or is too big to be kept, and what the devices of a pod's claims are. Every wait is bounded; what cannot be known in time is an
 //! answer to try again, never a pod with fewer networks. No pod waits for what is told of it.
 
 mod answer;
+mod claims;
 mod definitions;
 mod devices;
+mod given;
 mod running;
 mod settled;
 mod view;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -30,6 +32,8 @@ pub use devices::{Devices, SOCKET};
 pub use settled::{Made, Settled};
 
 use self::{
+    claims::Claims,
+    given::{Given, Lacking},
     running::{Running, qualified},
     view::{View, Wanted},
 };
@@ -53,6 +57,8 @@ pub struct Networks {
     definitions: Option<Definitions>,
     pods: Option<Arc<Pods>>,
     devices: Devices,
+    /// None: there is no cluster, and no claims.
+    claims: Option<Claims>,
     settled: Records<Settled>,
     /// Of ADDs under way.
     plans: Mutex<HashMap<AttachmentKey, Plan>>,
@@ -64,6 +70,8 @@ struct Plan {
     since: Instant,
     /// What the annotation asked for, by interface.
     asked: Vec<(String, Selection)>,
+    /// What the networks are made of, by interface.
+    devices: Vec<(String, given::Device)>,
 }
 
 impl Networks {
@@ -78,8 +86,9 @@ impl Networks {
         let of_host = Self::of_host(Devices::at(settings.pod_resources.clone()), settled);
         let networks = Arc::new(match cluster {
             Some((way, pods)) => {
-                let definitions = Definitions::watch(way, tasks, stop);
-                Self { definitions: Some(definitions), pods: Some(pods), ..of_host }
+                let claims = Some(Claims::new(way.client.clone(), settings.node_name()));
+                let definitions = Some(Definitions::watch(way, tasks, stop));
+                Self { definitions, pods: Some(pods), claims, ..of_host }
             }
             None => of_host,
         });
@@ -96,7 +105,7 @@ impl Networks {
     /// Without a cluster.
     fn of_host(devices: Devices, settled: Records<Settled>) -> Self {
         let (plans, since) = (Mutex::default(), Instant::now());
-        Self { definitions: None, pods: None, devices, settled, plans, since }
+        Self { definitions: None, pods: None, devices, claims: None, settled, plans, since }
     }
 
     /// Plans the networks of a pod that starts.
@@ -135,7 +144,9 @@ impl Networks {
         // The annotation's come last.
         let added = planned.len().saturating_sub(asked.len());
         let ifnames = planned.iter().skip(added).map(|one| one.ifname.clone());
-        let plan = Plan { since: now, asked: ifnames.zip(asked).collect() };
+        let device = |one: &Planned| Some((one.ifname.clone(), given::of(one)?));
+        let devices = planned.iter().filter_map(device).collect();
+        let plan = Plan { since: now, asked: ifnames.zip(asked).collect(), devices };
         let mut plans = self.plans();
         plans.retain(|_, plan| plan.since.elapsed() < LONGEST);
         plans.insert(key.clone(), plan);
@@ -145,15 +156,20 @@ impl Networks {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plans one more network of a pod that runs.
+    /// Plans more networks of a pod that runs, whose networks have these devices; each as it can be.
     async fn plan_added(
         &self,
         meta: &Meta,
         pod: &Pod,
-        selection: &Selection,
+        used: BTreeSet<given::Device>,
+        selections: &[Selection],
         until: Instant,
-    ) -> Result<Planned, Refusal> {
-        self.resolve(Some(pod), until, |view| nsm_npwg::plan_added(meta, &pod.namespace, selection, view)).await
+    ) -> Vec<Result<Planned, Refusal>> {
+        let plan = |view: &mut View<'_>| nsm_npwg::plan_added(meta, &pod.namespace, selections, view);
+        match self.resolve(Some(pod), used, until, plan).await {
+            Ok(all) => all.into_iter().map(|one| one.map_err(Refusal::Plan)).collect(),
+            Err(refusal) => selections.iter().map(|_| Err(refusal.clone())).collect(),
+        }
     }
 
     /// Plans with these annotations.
@@ -166,38 +182,55 @@ impl Networks {
         until: Instant,
     ) -> Result<Vec<Planned>, Refusal> {
         let namespace = pod.map(|pod| pod.namespace.as_str()).unwrap_or_default();
-        self.resolve(pod, until, |view| nsm_npwg::plan(meta, ifname, namespace, annotations, view)).await
+        let plan = |view: &mut View<'_>| [nsm_npwg::plan(meta, ifname, namespace, annotations, view)];
+        let [planned] = self.resolve(pod, BTreeSet::new(), until, plan).await?;
+        planned.map_err(Refusal::Plan)
     }
 
-    /// Makes a plan again until all that it needs of the cluster is known.
-    async fn resolve<T>(
+    /// Makes plans again until all that they need of the cluster is known.
+    async fn resolve<T, P: AsRef<[Result<T, nsm_npwg::Error>]>>(
         &self,
         pod: Option<&Pod>,
+        used: BTreeSet<given::Device>,
         until: Instant,
-        plan: impl Fn(&mut View<'_>) -> Result<T, nsm_npwg::Error>,
-    ) -> Result<T, Refusal> {
+        plan: impl Fn(&mut View<'_>) -> P,
+    ) -> Result<P, Refusal> {
         if let Some(definitions) = &self.definitions {
             definitions.read(until).await.map_err(Refusal::NotNow)?;
         }
-        let mut view = View::new(self.definitions.as_ref());
+        let mut view = View::new(self.definitions.as_ref(), Given::beside(used));
         for _ in 0..ROUNDS {
             let planned = plan(&mut view);
-            match view.wanted(planned.as_ref().err()) {
-                Wanted::Nothing => return planned.map_err(Refusal::Plan),
+            match view.wanted(planned.as_ref().iter().filter_map(|one| one.as_ref().err())) {
+                Wanted::Nothing => return Ok(planned),
                 Wanted::Definitions(wanted) => {
-                    let Some(definitions) = &self.definitions else { return planned.map_err(Refusal::Plan) };
+                    let Some(definitions) = &self.definitions else { return Ok(planned) };
                     for (namespace, name) in wanted {
                         let found = definitions.ask(&namespace, &name, until).await.map_err(Refusal::NotNow)?;
                         view.put(namespace, name, found);
                     }
                 }
-                Wanted::Devices => match pod {
-                    Some(pod) => view.put_devices(self.devices.of_pod(pod, until).await),
-                    None => return planned.map_err(Refusal::Plan),
+                Wanted::Devices(lacking) => match pod {
+                    Some(pod) => self.tell_devices(lacking, pod, &mut view.devices, until).await,
+                    None => return Ok(planned),
                 },
             }
         }
         Err(Refusal::NotNow("the definitions of its networks change all the time".to_owned()))
+    }
+
+    /// Asks what is not known of a pod's devices.
+    async fn tell_devices(&self, lacking: Lacking, pod: &Pod, devices: &mut Given, until: Instant) {
+        match lacking {
+            Lacking::OfPod => devices.put_pod(self.devices.of_pod(pod, until).await),
+            Lacking::OfClaims => {
+                let of_pod = devices.of_pod().map(|of_pod| of_pod.claims.as_slice()).unwrap_or_default();
+                devices.put_claims(match &self.claims {
+                    Some(claims) => claims.devices(of_pod, until).await,
+                    None => Ok(Vec::new()),
+                });
+            }
+        }
     }
 
     /// What a pod asks for by itself.
@@ -223,7 +256,7 @@ impl Networks {
     pub async fn settle(&self, key: AttachmentKey, asked: SettledRequest) -> Result<(), Status> {
         let mut record = Settled::read(key, asked).map_err(Status::invalid_argument)?;
         if let Some(plan) = self.plans().remove(&record.key) {
-            record.follow(&plan.asked);
+            record.follow(&plan.asked, &plan.devices);
         }
         let (pod, told) = (record.pod.clone(), record.told());
         let earlier = self.settled.select(|one| one.pod == pod && one.key != record.key);

@@ -4,12 +4,13 @@
 //! failure leaves the pod as it was. Repeated calls change nothing.
 
 use nsm_cni_types::{Answer, Error, code};
-use nsm_npwg::{Attach, Detach, Meta};
+use nsm_npwg::{Attach, DEVICE_INFO, Detach, Meta};
+use serde_json::Value;
 
 use super::{
     devinfo,
     inside::{Claim, Inside},
-    network::Sandbox,
+    network::{Network, Sandbox},
     patience::Patience,
     plan,
     record::{Found, Held, Progress, Record, Store},
@@ -24,7 +25,7 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     let store = Store::of(&meta.cni_dir);
     let held = store.hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = running(call, &held, &netns)?;
-    let is_it = |network: &super::network::Network| network.ifname == attach.ifname;
+    let is_it = |network: &Network| network.ifname == attach.ifname;
     let search = search(&meta.bin_dir);
     let sandbox =
         Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
@@ -33,7 +34,7 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
         match progress.results.get(&attach.ifname) {
             Some(result) if network.name == attach.name => {
                 let made = Answer::parse(result, network.list.version()?)?;
-                return Ok(made.convert(call.stdin.version).to_json()?.to_string());
+                return answer(call, network, made);
             }
             // Of an attach that did not come to its end.
             None if place > 0 => {
@@ -73,9 +74,8 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
         let claims: Vec<Claim<'_>> =
             (0..=last).map(|place| Claim { network: &record.networks[place], default_route: asked(place) }).collect();
         progress.defaults.settle(&inside, &claims, &mut progress.results)?;
-        let result = progress.results.get(&attach.ifname).unwrap_or(&serde_json::Value::Null);
-        let made = Answer::parse(result, wanted.network.list.version()?)?.convert(call.stdin.version);
-        Ok(made.to_json()?.to_string())
+        let result = progress.results.get(&attach.ifname).unwrap_or(&Value::Null);
+        answer(call, &wanted.network, Answer::parse(result, wanted.network.list.version()?)?)
     });
     match made {
         Ok(answer) => {
@@ -98,6 +98,16 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
             Err(error)
         }
     }
+}
+
+/// The result, and what describes the network's device, which the agent cannot read itself.
+fn answer(call: &Call, network: &Network, made: Answer) -> Result<String, Error> {
+    let mut answer = made.convert(call.stdin.version).to_json()?;
+    let told = devinfo::read(network, &call.env.container_id);
+    if let (Value::Object(answer), Ok(told @ Value::Object(_))) = (&mut answer, serde_json::from_str(&told)) {
+        answer.insert(DEVICE_INFO.to_owned(), told);
+    }
+    Ok(answer.to_string())
 }
 
 /// DEL of one network; harmless when the pod has none of that interface.

@@ -175,7 +175,7 @@ impl Lookup for NoObjects {
         None
     }
 
-    fn device(&mut self, resource: &str) -> Result<String, String> {
+    fn device(&mut self, resource: &str, _: Option<&str>) -> Result<String, String> {
         Err(format!("nobody was asked for a device of {resource}"))
     }
 }

@@ -11,6 +11,8 @@ use crate::{Completion, Error, List, Network, Planned};
 pub const ATTACH: &str = "attach";
 /// The key of a network that a running pod loses.
 pub const DETACH: &str = "detach";
+/// The key, in the result of a network that a running pod got, of what describes its device: no plugin's results have it.
+pub const DEVICE_INFO: &str = "networkservicemesh.io/device-info";
 
 /// What a call is about, where it is not about all of a pod's networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +49,7 @@ pub struct Attach {
     /// The device.
     #[serde(rename = "deviceID", default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The device plugin's resource.
+    /// The device's resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_name: Option<String>,
     /// Gateways of the default route.

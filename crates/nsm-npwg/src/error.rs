@@ -49,7 +49,7 @@ pub enum Error {
     NoDevice {
         /// Which network.
         network: String,
-        /// The device plugin's resource.
+        /// The resource.
         resource: String,
         /// Why.
         why: String,

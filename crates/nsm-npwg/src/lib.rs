@@ -21,7 +21,7 @@ mod selection;
 mod spelling;
 pub mod status;
 
-pub use change::{ATTACH, Attach, Change, DETACH, Detach};
+pub use change::{ATTACH, Attach, Change, DETACH, DEVICE_INFO, Detach};
 pub use complete::Completion;
 pub use error::Error;
 pub use flag::flag;
@@ -30,5 +30,6 @@ pub use meta::{Chosen, KEYS, Key, Meta, Treatment};
 pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added};
 pub use selection::{Annotations, DEFAULT_NETWORK, LONGEST, MOST, NETWORKS, Selection};
 
-/// The annotation of a NetworkAttachmentDefinition that names the device plugin's resource.
+/// The annotation of a NetworkAttachmentDefinition that names the resource whose devices its networks are made of: a device plugin's, or
+/// what devices of claims say of themselves.
 pub const RESOURCE_NAME: &str = "k8s.v1.cni.cncf.io/resourceName";

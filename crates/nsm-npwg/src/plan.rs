@@ -13,7 +13,7 @@ use crate::{Completion, Error, List, Meta, Selection, meta::Chosen, names::is_ob
 pub struct Definition {
     /// `spec.config`; empty: a file of the host has it.
     pub config: String,
-    /// The device plugin's resource, from the annotation.
+    /// The resource whose devices it is made of, from the annotation.
     pub resource_name: Option<String>,
 }
 
@@ -22,11 +22,11 @@ pub trait Lookup {
     /// The definition of that name; none: there is none.
     fn definition(&mut self, namespace: &str, name: &str) -> Option<Definition>;
 
-    /// A device of that resource that the pod got, another one at each call.
+    /// A device of that resource that the pod got, another one at each call: the named one, or any.
     ///
     /// # Errors
     /// Why there is none.
-    fn device(&mut self, resource: &str) -> Result<String, String>;
+    fn device(&mut self, resource: &str, named: Option<&str>) -> Result<String, String>;
 }
 
 /// Most bytes of all definitions of one plan: parsed they take many times that.
@@ -36,18 +36,38 @@ const MOST_BYTES: usize = 512 << 10;
 struct Counted<'a, L> {
     lookup: &'a mut L,
     bytes: usize,
+    /// How many there would be with the definition that was too much.
+    too_many: Option<usize>,
+}
+
+impl<'a, L> Counted<'a, L> {
+    fn of(lookup: &'a mut L) -> Self {
+        Self { lookup, bytes: 0, too_many: None }
+    }
+
+    /// Refuses what was planned without the definition that was too much.
+    fn within<T>(&mut self, planned: Result<T, Error>) -> Result<T, Error> {
+        let Some(bytes) = self.too_many.take() else { return planned };
+        let why = format!("{bytes} bytes of definitions: expected at most {MOST_BYTES} of all networks together");
+        Err(Error::Annotation { key: crate::selection::NETWORKS, why })
+    }
 }
 
 impl<L: Lookup> Lookup for Counted<'_, L> {
     fn definition(&mut self, namespace: &str, name: &str) -> Option<Definition> {
         let found = self.lookup.definition(namespace, name)?;
-        self.bytes += found.config.len();
-        // What is too much is not parsed, and the plan is refused.
-        if self.bytes > MOST_BYTES { Some(Definition::default()) } else { Some(found) }
+        let bytes = self.bytes + found.config.len();
+        if bytes > MOST_BYTES {
+            // It is not parsed.
+            self.too_many = Some(bytes);
+            return Some(Definition::default());
+        }
+        self.bytes = bytes;
+        Some(found)
     }
 
-    fn device(&mut self, resource: &str) -> Result<String, String> {
-        self.lookup.device(resource)
+    fn device(&mut self, resource: &str, named: Option<&str>) -> Result<String, String> {
+        self.lookup.device(resource, named)
     }
 }
 
@@ -68,7 +88,7 @@ pub struct Planned {
     pub ips: Vec<String>,
     /// The hardware address that the annotation asks for: the result must have it.
     pub mac: Option<String>,
-    /// The device plugin's resource that the device came of.
+    /// The resource that the device came of.
     pub resource_name: Option<String>,
 }
 
@@ -92,14 +112,9 @@ pub fn plan(
     asked: &Annotations,
     lookup: &mut impl Lookup,
 ) -> Result<Vec<Planned>, Error> {
-    let mut counted = Counted { lookup, bytes: 0 };
+    let mut counted = Counted::of(lookup);
     let planned = plan_counted(meta, ifname, pod_namespace, asked, &mut counted);
-    if counted.bytes > MOST_BYTES {
-        let why =
-            format!("{} bytes of definitions: expected at most {MOST_BYTES} of all networks together", counted.bytes);
-        return Err(Error::Annotation { key: crate::selection::NETWORKS, why });
-    }
-    planned
+    counted.within(planned)
 }
 
 fn plan_counted(
@@ -125,22 +140,28 @@ fn plan_counted(
         }
     }
     for one in &added {
-        all.push(plan_added(meta, pod_namespace, one, lookup)?);
+        all.push(added_one(meta, pod_namespace, one, lookup)?);
     }
     name_interfaces(&mut all, ifname)?;
     Ok(all)
 }
 
-/// Plans one more network of a pod that runs; the selection names its interface.
-///
-/// # Errors
-/// Why the pod cannot have it.
-pub fn plan_added(
+/// Plans more networks of a pod that runs, each as it can be; the selections name their interfaces. For each that cannot be, why.
+pub fn plan_added<'a>(
     meta: &Meta,
     pod_namespace: &str,
-    one: &Selection,
+    selections: impl IntoIterator<Item = &'a Selection>,
     lookup: &mut impl Lookup,
-) -> Result<Planned, Error> {
+) -> Vec<Result<Planned, Error>> {
+    let mut counted = Counted::of(lookup);
+    let one = |one| {
+        let planned = added_one(meta, pod_namespace, one, &mut counted);
+        counted.within(planned)
+    };
+    selections.into_iter().map(one).collect()
+}
+
+fn added_one(meta: &Meta, pod_namespace: &str, one: &Selection, lookup: &mut impl Lookup) -> Result<Planned, Error> {
     let namespace = one.namespace.as_deref().unwrap_or(pod_namespace);
     isolated(meta, namespace, &one.name, pod_namespace)?;
     selected(one, namespace, lookup)
@@ -219,11 +240,10 @@ fn selected(one: &Selection, namespace: &str, lookup: &mut impl Lookup) -> Resul
 fn defined(one: &Selection, namespace: &str, found: Definition, lookup: &mut impl Lookup) -> Result<Planned, Error> {
     let network = format!("{namespace}/{}", one.name);
     let device = match &found.resource_name {
-        Some(resource) => Some(device_of(one, resource, lookup).map_err(|why| Error::NoDevice {
-            network: network.clone(),
-            resource: resource.clone(),
-            why,
-        })?),
+        Some(resource) => {
+            let refused = |why| Error::NoDevice { network: network.clone(), resource: resource.clone(), why };
+            Some(lookup.device(resource, one.device_id.as_deref()).map_err(refused)?)
+        }
         None => None,
     };
     let completion = Completion::of(one, device);
@@ -240,18 +260,6 @@ fn defined(one: &Selection, namespace: &str, found: Definition, lookup: &mut imp
         resource_name: found.resource_name,
         name: network,
     })
-}
-
-/// A device that the pod got: the one that the annotation names, or the next.
-fn device_of(one: &Selection, resource: &str, lookup: &mut impl Lookup) -> Result<String, String> {
-    let Some(named) = &one.device_id else { return lookup.device(resource) };
-    loop {
-        match lookup.device(resource) {
-            Ok(device) if device == *named => return Ok(device),
-            Ok(_) => {}
-            Err(why) => return Err(format!("deviceID {named:?} is none of the pod's: {why}")),
-        }
-    }
 }
 
 /// A network of which nothing is asked.

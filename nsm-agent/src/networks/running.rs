@@ -15,8 +15,8 @@ use std::{
 };
 
 use nsm_cni_types::pods::MetaCall;
-use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Selection};
-use serde_json::json;
+use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, DEVICE_INFO, Detach, Selection};
+use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -307,26 +307,34 @@ impl Running {
             taken.extend(place.sandbox.record.taken.iter().cloned());
         }
         let names = nsm_npwg::names_for(&selections, &taken);
-        let mut all = Vec::new();
-        for (selection, name) in selections.into_iter().zip(names) {
-            let planned = if let Some(name) = name {
-                let one = Selection { interface: Some(name), ..selection.clone() };
-                self.networks.plan_added(&meta, &place.pod, &one, until).await
-            } else {
-                let taken = selection.interface.clone().unwrap_or_default();
+        let with_name = selections.iter().zip(&names).filter_map(|(selection, name)| {
+            let interface = Some(name.clone()?);
+            Some(Selection { interface, ..selection.clone() })
+        });
+        let to_plan: Vec<Selection> = with_name.collect();
+        let used = settled.devices().cloned().collect();
+        let planned = self.networks.plan_added(&meta, &place.pod, used, &to_plan, until).await;
+        let mut planned = planned.into_iter().map(|planned| planned.map(|planned| Attach::from(&planned)));
+        let with = |(selection, name): (Selection, Option<String>)| {
+            let planned = if name.is_some() { planned.next() } else { None };
+            let planned = planned.unwrap_or_else(|| {
+                let taken = selection.interface.as_deref().unwrap_or_default();
                 Err(Refusal::NotNow(format!("interface {taken:?} is the pod's already: name another one")))
-            };
-            all.push((selection, planned.map(|planned| Attach::from(&planned))));
-        }
-        all
+            });
+            (selection, planned)
+        };
+        selections.into_iter().zip(names).map(with).collect()
     }
 
     async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
         let (name, ifname) = (attach.name.clone(), attach.ifname.clone());
+        let device = attach.resource_name.clone().zip(attach.device_id.clone());
         let began = Instant::now();
         let answer = self.call("NSM_ATTACH", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
-        let result = serde_json::from_str(&answer).map_err(|error| format!("nsm-cni answered no result: {error}"))?;
-        let made = Made::of(name, ifname, false, &result, None)?.asked(selection);
+        let mut result: serde_json::Map<String, Value> =
+            serde_json::from_str(&answer).map_err(|error| format!("nsm-cni answered no result: {error}"))?;
+        let info = result.remove(DEVICE_INFO);
+        let made = Made::of(name, ifname, false, &result.into(), info)?.asked(selection, device);
         let told = format!("Add {}", made.told());
         let duration_ms = crate::cni::milliseconds(began.elapsed());
         tracing::info!(

@@ -11,6 +11,7 @@ use nsm_proto::cni::{SettledNetwork, SettledRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::given::Device;
 use crate::state::{Attachment, AttachmentKey, Pod, Record};
 
 /// Most networks of a pod.
@@ -46,6 +47,9 @@ pub struct Made {
     /// What the pod's annotation asked for, where it asked for this one.
     #[serde(default)]
     pub asked: Option<Selection>,
+    /// The resource and the id of the device that it is made of.
+    #[serde(default)]
+    pub device: Option<Device>,
 }
 
 impl Made {
@@ -59,12 +63,12 @@ impl Made {
     ) -> Result<Self, String> {
         let answer = Answer::parse(result, Version::NEWEST).map_err(|error| format!("network {name:?}: {error}"))?;
         let entries = status::entries(&name, &ifname, default, info, &answer);
-        Ok(Self { name, ifname, default, entries, asked: None })
+        Ok(Self { name, ifname, default, entries, asked: None, device: None })
     }
 
-    /// The same, as the annotation asked for it.
-    pub(super) fn asked(self, selection: Selection) -> Self {
-        Self { asked: Some(selection), ..self }
+    /// The same, as the annotation asked for it, made of that device.
+    pub(super) fn asked(self, selection: Selection, device: Option<Device>) -> Self {
+        Self { asked: Some(selection), device, ..self }
     }
 
     /// Another network has the default route of these gateways' families now; of all, where there is none.
@@ -92,12 +96,17 @@ impl Settled {
         Ok(Self { key, pod, networks, first_unknown: false })
     }
 
-    /// Notes which of the networks the annotation asked for, by their interfaces.
-    pub(super) fn follow(&mut self, selections: &[(String, Selection)]) {
+    /// Notes which of the networks the annotation asked for, and what they are made of, by their interfaces.
+    pub(super) fn follow(&mut self, selections: &[(String, Selection)], devices: &[(String, Device)]) {
         for made in &mut self.networks {
-            let asked = selections.iter().find(|(ifname, _)| *ifname == made.ifname);
-            made.asked = asked.map(|(_, selection)| selection.clone());
+            made.asked = of_interface(selections, &made.ifname);
+            made.device = of_interface(devices, &made.ifname);
         }
+    }
+
+    /// What the networks are made of.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.networks.iter().filter_map(|network| network.device.as_ref())
     }
 
     /// All entries, in order.
@@ -110,6 +119,10 @@ impl Settled {
         let all: Vec<String> = self.networks.iter().map(Made::told).collect();
         format!("Add {}", all.join(", "))
     }
+}
+
+fn of_interface<T: Clone>(all: &[(String, T)], ifname: &str) -> Option<T> {
+    all.iter().find(|(of, _)| of == ifname).map(|(_, one)| one.clone())
 }
 
 fn read_one(asked: SettledNetwork) -> Result<Made, String> {

@@ -106,7 +106,7 @@ impl Lookup for Everything {
         Some(Definition { config: Value::from_iter([("type", "a")]).to_string(), resource_name: None })
     }
 
-    fn device(&mut self, _: &str) -> Result<String, String> {
+    fn device(&mut self, _: &str, _: Option<&str>) -> Result<String, String> {
         Err("none".to_owned())
     }
 }

@@ -183,10 +183,17 @@ pub(crate) fn what_is_granted_is_used() -> anyhow::Result<()> {
         granted()?.into_iter().map(|right| (right.resource, right.verb)).collect();
     let unused: Vec<_> = of_grants.difference(&used).collect();
     // Other tests have these: definitions without status, endpoints of known pods, pods that ask by annotation,
-    // networks.
+    // networks, claims.
     let elsewhere = |(resource, verb): &&&(String, String)| {
-        ["events", "pods/status", "networkserviceendpoints/status", "network-attachment-definitions"]
-            .contains(&resource.as_str())
+        [
+            "events",
+            "pods/status",
+            "networkserviceendpoints/status",
+            "network-attachment-definitions",
+            "resourceclaims",
+            "resourceslices",
+        ]
+        .contains(&resource.as_str())
             || (resource, verb) == (&"pods".into(), &"get".into())
     };
     ensure!(unused.iter().all(|grant| elsewhere(&grant)), "granted and not used: {unused:?}");

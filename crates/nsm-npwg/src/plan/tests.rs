@@ -26,8 +26,9 @@ impl Lookup for Cluster {
         self.definitions.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    fn device(&mut self, resource: &str) -> Result<String, String> {
-        self.devices.pop().ok_or_else(|| format!("no container of the pod has one of {resource}"))
+    fn device(&mut self, resource: &str, named: Option<&str>) -> Result<String, String> {
+        let place = self.devices.iter().rposition(|device| named.is_none_or(|named| device == named));
+        place.map(|place| self.devices.remove(place)).ok_or_else(|| format!("the pod has no {named:?} of {resource}"))
     }
 }
 
@@ -189,7 +190,7 @@ fn nobody_names_a_device_that_is_not_the_pods() {
     let all = planned(&meta(&json!({})), &asked("0000:02"), with()).unwrap();
     assert_eq!(all[1].completion.device_id.as_deref(), Some("0000:02"));
     let why = planned(&meta(&json!({})), &asked("0000:3b"), with()).unwrap_err();
-    assert!(why.contains("\"0000:3b\" is none of the pod's"), "{why}");
+    assert!(why.contains("needs a device of \"x.com/sriov\"") && why.contains("0000:3b"), "{why}");
     // Without a resource it is told to plugins that declare it, and put into no configuration.
     assert!(planned(&meta(&json!({})), &asked("0000:3b"), two()).unwrap_err().contains("asks for deviceID"));
     let declares = Cluster::default().with("default", "a", &json!({"type": "a", "capabilities": {"deviceID": true}}));
@@ -205,6 +206,13 @@ fn what_a_plan_is_made_of_is_bounded() {
     assert!(planned(&meta(&json!({})), &asked(8), Cluster::default().with("default", "a", &long)).is_ok());
     let why = planned(&meta(&json!({})), &asked(9), Cluster::default().with("default", "a", &long)).unwrap_err();
     assert!(why.contains("expected at most 524288 of all networks together"), "{why}");
+    // Of networks that a running pod gets, those that are not too much are planned.
+    let mut cluster = Cluster::default().with("default", "a", &long).with("default", "b", &json!({"type": "b"}));
+    let selections = Selection::parse(crate::NETWORKS, "a,a,a,a,a,a,a,a,a,b").unwrap();
+    let all = plan_added(&meta(&json!({})), "default", &selections, &mut cluster);
+    let refused: Vec<usize> = (0..all.len()).filter(|place| all[*place].is_err()).collect();
+    assert_eq!(refused, [8]);
+    assert!(all[8].as_ref().unwrap_err().to_string().contains("of all networks together"), "{:?}", all[8]);
 }
 
 #[test]

@@ -53,7 +53,14 @@ mod tests {
 
     fn made(ifname: &str, asked: Option<&str>) -> Made {
         let asked = asked.map(|text| Selection::parse(NETWORKS, text).unwrap().remove(0));
-        Made { name: "n".into(), ifname: ifname.into(), default: asked.is_none(), entries: Vec::new(), asked }
+        Made {
+            name: "n".into(),
+            ifname: ifname.into(),
+            default: asked.is_none(),
+            entries: Vec::new(),
+            asked,
+            device: None,
+        }
     }
 
     fn change(made: &[Made], wanted: &str) -> (Vec<String>, Vec<String>) {
