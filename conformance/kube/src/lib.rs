@@ -13,6 +13,7 @@
 mod agent;
 mod audit;
 mod cgroups;
+mod claims;
 mod cluster;
 pub mod definitions;
 mod deployed;
@@ -32,6 +33,7 @@ mod traces;
 
 pub use agent::Agent;
 pub use audit::Asked;
+pub use claims::{Driver, RESOURCE_API};
 pub use cluster::{Cluster, deployed};
 pub use devices::Devices;
 pub use images::{BUSYBOX, IDLE, Image};

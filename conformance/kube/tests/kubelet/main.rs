@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         networks::a_default_route_moves,
         networks::plugins_in_folders_follow,
         networks::each_network_has_a_device_of_the_pod,
+        networks::each_network_has_a_device_of_a_claim,
         networks::plugins_are_told_what_a_pod_asks_for,
         networks::edited_networks_come_and_go,
         networks::sandboxes_and_machines_end,

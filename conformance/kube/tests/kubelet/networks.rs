@@ -2,6 +2,7 @@
 
 mod added;
 mod chains;
+mod claims;
 mod devices;
 mod life;
 mod many;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 pub(crate) use added::pods_have_what_they_ask_for;
 pub(crate) use chains::plugins_in_folders_follow;
+pub(crate) use claims::each_network_has_a_device_of_a_claim;
 pub(crate) use devices::each_network_has_a_device_of_the_pod;
 pub(crate) use life::{sandboxes_and_machines_end, without_an_agent};
 pub(crate) use many::sixty_four_pods_at_once;
