@@ -10,6 +10,7 @@
 mod cni;
 mod documents;
 mod kernel;
+mod memif;
 mod networks;
 mod nsm;
 mod records;
@@ -18,6 +19,7 @@ mod settings;
 pub use cni::{cni_call, cni_environment, cni_result};
 pub use documents::manifest;
 pub use kernel::netlink;
+pub use memif::{memif_control, memif_memory};
 pub use networks::{meta_configuration, network_definition, network_selection, network_status};
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
@@ -37,6 +39,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connection", connection),
     ("control_groups", control_groups),
     ("manifest", manifest),
+    ("memif_control", memif_control),
+    ("memif_memory", memif_memory),
     ("meta_configuration", meta_configuration),
     ("netlink", netlink),
     ("network_definition", network_definition),

@@ -171,6 +171,7 @@ macro_rules! corpora {
 }
 
 corpora! {
-    addresses annotations cidr_prefix cni_call cni_environment cni_result connection control_groups manifest meta_configuration netlink
+    addresses annotations cidr_prefix cni_call cni_environment cni_result connection control_groups manifest memif_control memif_memory
+    meta_configuration netlink
     network_definition network_selection network_services network_status record registry setting stored
 }

@@ -1,0 +1,173 @@
+//! The listener's thread: all handshakes that are under way.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use rustix::net::{SocketFlags, accept_with};
+
+use super::{HANDSHAKE, MOST_AT_ONCE, MOST_OF_ONE, Refused, Shared, Visit};
+use crate::{
+    channel::{self, left, readable, wait},
+    connection::Connection,
+    control::Message,
+    handshake::{
+        Refusal,
+        server::{Announced, Failed, Server as Handshake, Step, hello},
+    },
+    peer::Credentials,
+    settings::Limits,
+    sys,
+    text::Name,
+};
+
+/// How long no connection is accepted after the kernel could not give one: descriptors may be scarce.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that has not told all.
+struct Visitor {
+    control: OwnedFd,
+    handshake: Handshake<OwnedFd>,
+    credentials: Option<Credentials>,
+    deadline: Instant,
+}
+
+/// What became of a visitor.
+enum Turn {
+    Stays,
+    Leaves,
+}
+
+pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
+    let mut visitors: Vec<Visitor> = Vec::new();
+    let mut paused_until = Instant::now();
+    while !shared.stop.load(Ordering::Acquire) {
+        let accepting = visitors.len() < MOST_AT_ONCE && left(paused_until).is_zero();
+        let mut files = vec![readable(&shared.wake)];
+        files.extend(visitors.iter().map(|visitor| readable(&visitor.control)));
+        if accepting {
+            files.push(readable(socket));
+        }
+        let next = visitors.iter().map(|visitor| left(visitor.deadline)).min();
+        let pause = (!left(paused_until).is_zero()).then(|| left(paused_until));
+        let timeout = next.into_iter().chain(pause).min().unwrap_or(Duration::from_hours(1));
+        // A failure here would be for want of memory: try again, slowly.
+        if wait(&mut files, timeout).is_err() {
+            paused_until = Instant::now() + PAUSE;
+        }
+        visitors.retain_mut(|visitor| matches!(visitor.turn(shared), Turn::Stays));
+        if accepting {
+            paused_until = welcome(socket, shared, &mut visitors);
+        }
+    }
+}
+
+/// Accepts who is waiting; until when nobody is accepted then.
+fn welcome(socket: &OwnedFd, shared: &Shared, visitors: &mut Vec<Visitor>) -> Instant {
+    let now = Instant::now();
+    while visitors.len() < MOST_AT_ONCE {
+        let control = match accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(control) => control,
+            Err(rustix::io::Errno::AGAIN) => return now,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+            Err(_) => return now + PAUSE,
+        };
+        let credentials = sys::credentials(&control).ok();
+        let visitor = Visitor { control, handshake: Handshake::new(), credentials, deadline: now + HANDSHAKE };
+        let same = visitors.iter().filter(|other| other.who() == visitor.who()).count();
+        if same >= MOST_OF_ONE {
+            visitor.refuse(shared, Refusal::Crowded);
+        } else if channel::send(&visitor.control, &greeting(shared), None).is_ok() {
+            visitors.push(visitor);
+        }
+    }
+    now
+}
+
+/// HELLO speaks for all interfaces of the socket: the most that any of them allows.
+fn greeting(shared: &Shared) -> Message {
+    let ports = shared.ports();
+    let limits = ports.values().map(|slot| slot.server.limits).reduce(|a, b| Limits {
+        regions: a.regions.max(b.regions),
+        rings: a.rings.max(b.rings),
+        log2_ring_size: a.log2_ring_size.max(b.log2_ring_size),
+        ..a
+    });
+    let program = ports.values().next().map_or(Name::cut("memif-rs"), |slot| slot.server.identity.program);
+    hello(program, limits.unwrap_or_default())
+}
+
+impl Visitor {
+    /// Whose place it takes: its process, or its user where that is not seen.
+    fn who(&self) -> Option<(bool, u32)> {
+        let Credentials { process, user, .. } = self.credentials?;
+        Some(process.map_or((false, user), |process| (true, process)))
+    }
+
+    fn turn(&mut self, shared: &Shared) -> Turn {
+        match self.hear(shared) {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                self.refuse(shared, refusal);
+                Turn::Leaves
+            }
+        }
+    }
+
+    fn refuse(&self, shared: &Shared, why: Refusal) {
+        // Known here before it is known there.
+        let goodbye = Message::Disconnect { code: 0, reason: why.text() };
+        shared.note(Refused { credentials: self.credentials, id: self.handshake.id(), why });
+        let _ = channel::send(&self.control, &goodbye, None);
+    }
+
+    fn hear(&mut self, shared: &Shared) -> Result<Turn, Refusal> {
+        loop {
+            let received = match channel::receive(&self.control) {
+                Ok(Some(received)) => received,
+                Ok(None) if left(self.deadline).is_zero() => return Err(Refusal::Silent),
+                Ok(None) => return Ok(Turn::Stays),
+                Err(channel::Error::Closed) => return Ok(Turn::Leaves),
+                Err(error) => return Err(Refusal::Malformed(error.to_string())),
+            };
+            let visit = Visit { shared, credentials: self.credentials };
+            match self.handshake.receive(received.message, received.file, &visit) {
+                Ok(Step::Send(message)) => match channel::send(&self.control, &message, None) {
+                    Ok(()) => {}
+                    Err(_) => return Ok(Turn::Leaves),
+                },
+                Ok(Step::Connect(announced)) => {
+                    self.connect(shared, *announced)?;
+                    return Ok(Turn::Leaves);
+                }
+                Err(Failed::Left { .. }) => return Ok(Turn::Leaves),
+                Err(Failed::Refusal(refusal)) => return Err(refusal),
+            }
+        }
+    }
+
+    fn connect(&self, shared: &Shared, announced: Announced<OwnedFd>) -> Result<(), Refusal> {
+        let (id, interface) = (announced.identity.id, announced.identity.interface);
+        let control = || self.control.try_clone().map_err(|error| Refusal::Malformed(error.to_string()));
+        let connection = Connection::of_server(control, announced, self.credentials)?;
+        let mut ports = shared.ports();
+        // Another client may have been faster.
+        let slot = match ports.get_mut(&id).ok_or(Refusal::UnknownId(id)).and_then(|slot| slot.vacant().map(|()| slot))
+        {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                connection.link.close(&refusal.to_string());
+                return Err(refusal);
+            }
+        };
+        if channel::send(&self.control, &Message::Connected { interface }, None).is_err() {
+            return Ok(());
+        }
+        slot.link = Some(connection.link.clone());
+        slot.waiting = Some(connection);
+        let _ = rustix::io::write(&*slot.arrived, &1_u64.to_ne_bytes());
+        Ok(())
+    }
+}

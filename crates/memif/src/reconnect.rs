@@ -1,0 +1,98 @@
+//! A client that connects again.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    channel::left,
+    client::{Client, ConnectError},
+    connection::Connection,
+};
+
+/// How long to wait between attempts: each time twice as long, up to a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+}
+
+impl Default for Backoff {
+    /// From 10 ms to 3 s.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(10), most: Duration::from_secs(3) }
+    }
+}
+
+impl Backoff {
+    /// From `first` to `most`; a `most` below `first` is `first`, and nothing is below 1 ms.
+    pub fn new(first: Duration, most: Duration) -> Self {
+        let first = first.max(Duration::from_millis(1));
+        Self { first, most: most.max(first) }
+    }
+}
+
+/// A client that connects as often as it is asked to, with pauses.
+///
+/// The pause grows while attempts fail, and while connections end before they are as old as the longest pause: a server that accepts and hangs up
+/// is no reason to hurry.
+#[derive(Debug)]
+pub struct Reconnect {
+    client: Client,
+    backoff: Backoff,
+    pause: Duration,
+    next: Instant,
+    /// When the last connection was made.
+    connected: Option<Instant>,
+    failure: Option<ConnectError>,
+}
+
+impl Reconnect {
+    /// The first attempt is made at once.
+    pub fn new(client: Client, backoff: Backoff) -> Self {
+        Self { client, backoff, pause: backoff.first, next: Instant::now(), connected: None, failure: None }
+    }
+
+    /// The next connection, when one can be made within `timeout`. Call this when the link of the last one is down.
+    pub fn connect(&mut self, timeout: Duration) -> Option<Connection> {
+        let deadline = Instant::now() + timeout;
+        if let Some(connected) = self.connected.take() {
+            if connected.elapsed() >= self.backoff.most {
+                self.pause = self.backoff.first;
+            }
+            self.later();
+        }
+        loop {
+            thread::sleep(left(self.next).min(left(deadline)));
+            if !left(self.next).is_zero() {
+                return None;
+            }
+            // A server that is silent takes no longer than the longest pause.
+            match self.client.connect(self.backoff.most) {
+                Ok(connection) => {
+                    self.connected = Some(Instant::now());
+                    self.failure = None;
+                    return Some(connection);
+                }
+                Err(error) => self.failure = Some(error),
+            }
+            self.later();
+        }
+    }
+
+    fn later(&mut self) {
+        self.next = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(self.backoff.most);
+    }
+
+    /// Why the last attempt failed; none after one that did not.
+    pub const fn failure(&self) -> Option<&ConnectError> {
+        self.failure.as_ref()
+    }
+
+    /// What it connects to, and how.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+}

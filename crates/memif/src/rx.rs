@@ -1,0 +1,342 @@
+//! Receiving: bursts of packets that stay where the peer has put them until they are dropped.
+//!
+//! Guarantees: each descriptor is copied once and that copy is checked; a packet of a [`Burst`] lies inside of the connection's memory,
+//! is not empty and not longer than allowed. The slots go back to the peer when the burst is dropped, not before. Waiting is bounded.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    channel::{self, left, readable},
+    index::{Consumer, Slots as _},
+    link::{Down, Link},
+    memory::{Region, read_guarded},
+    packet::{Packet, Place, Segment},
+    session::{Buffers, Session},
+    signal::Signal,
+    stats::{Counters, Statistics},
+    sys::{Descriptor, Ring},
+};
+/// So many times nothing is found before the kernel is asked whether the peer is still there.
+const IDLE_CHECK: u32 = 1024;
+/// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more.
+const SETTLE: Duration = Duration::from_millis(1);
+/// And if it does nevertheless, this is how long a packet waits.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Most bytes of guarded memory that are copied for one burst.
+const MOST_COPIED: usize = 1 << 20;
+
+/// Receives from one ring.
+#[derive(Debug)]
+pub struct RxQueue {
+    ring: Ring,
+    consumer: Consumer,
+    signal: Signal,
+    session: Arc<Session>,
+    buffers: Buffers,
+    longest: u32,
+    found: Found,
+    counters: Counters,
+    /// A chain that is not whole ends at this index: there is nothing to do before the peer goes on.
+    unfinished: Option<u16>,
+    idle: u32,
+    asleep: Asleep,
+}
+
+/// The packets of a burst: kept to spare allocations.
+#[derive(Debug, Default)]
+struct Found {
+    segments: Vec<Segment>,
+    /// Where each packet's segments end, and its length.
+    packets: Vec<(u32, u32)>,
+    /// Copies of guarded memory.
+    copies: Vec<u8>,
+}
+
+/// Whether the peer has been asked to signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asleep {
+    No,
+    Since(Instant),
+    Settled,
+}
+
+impl RxQueue {
+    pub(crate) fn new(ring: Ring, signal: Signal, session: Arc<Session>, buffers: Buffers, longest: u32) -> Self {
+        let consumer = Consumer::new(session.role);
+        consumer.mask(&ring);
+        let queue = Self {
+            ring,
+            consumer,
+            signal,
+            session,
+            buffers,
+            longest,
+            found: Found::default(),
+            counters: Counters::default(),
+            unfinished: None,
+            idle: 0,
+            asleep: Asleep::No,
+        };
+        queue.offer(0, queue.ring.slots());
+        queue.consumer.publish(&queue.ring);
+        queue
+    }
+
+    /// Fills `count` slots from an index on with empty buffers, where these are ours.
+    #[inline]
+    fn offer(&self, from: u16, count: u16) {
+        if let Buffers::Own { first, size } = self.buffers {
+            for slot in 0..count {
+                let slot = from.wrapping_add(slot);
+                let offset = Buffers::own(first, size, slot, self.ring.slots());
+                self.ring.set_descriptor(slot, Descriptor { more: false, region: 0, length: size, offset });
+            }
+        }
+    }
+
+    /// Takes up to `most` packets that are there, without waiting.
+    ///
+    /// # Errors
+    /// The link is down. That is noticed now and then, not by every call: packets that came before are still delivered.
+    #[inline]
+    pub fn burst(&mut self, most: usize) -> Result<Burst<'_>, Down> {
+        let available = self.consumer.available(&self.ring).map_err(|broken| self.session.broken(broken))?;
+        if available == 0 {
+            self.idle += 1;
+            if self.idle >= IDLE_CHECK {
+                self.idle = 0;
+                self.session.link.check()?;
+            }
+            self.session.link.known()?;
+            self.found.packets.clear();
+            return Ok(Burst { queue: self, taken: 0 });
+        }
+        self.idle = 0;
+        let taken = self.find(available, most);
+        Ok(Burst { queue: self, taken })
+    }
+
+    /// Collects whole packets of the `available` slots; tells how many slots that took.
+    fn find(&mut self, available: u16, most: usize) -> u16 {
+        self.unfinished = None;
+        let Self { ring, consumer, session, buffers, longest, found, .. } = self;
+        let Found { segments, packets, copies } = found;
+        segments.clear();
+        packets.clear();
+        copies.clear();
+        let next = consumer.next();
+        let (mut taken, mut invalid, mut bytes) = (0, 0, 0);
+        while packets.len() < most && taken < available && copies.len() < MOST_COPIED {
+            let (first, mut length, mut end, mut whole, mut good) = (segments.len(), 0, taken, false, true);
+            while end < available && !whole {
+                let slot = next.wrapping_add(end);
+                let descriptor = ring.descriptor(slot);
+                end += 1;
+                whole = !descriptor.more;
+                let segment = match *buffers {
+                    Buffers::Own { first, size } => {
+                        let offset = Buffers::own(first, size, slot, ring.slots());
+                        let length = descriptor.length;
+                        (length > 0 && length <= size).then_some(Segment { place: Place::Region(0), offset, length })
+                    }
+                    Buffers::Peers => segment(&session.regions, descriptor, *longest, copies),
+                };
+                match segment {
+                    Some(segment) if good && length + segment.length <= *longest => {
+                        length += segment.length;
+                        segments.push(segment);
+                    }
+                    Some(_) | None => good = false,
+                }
+            }
+            if whole && good {
+                packets.push((u32::try_from(segments.len()).unwrap_or(u32::MAX), length));
+                bytes += u64::from(length);
+            } else {
+                segments.truncate(first);
+                // A chain that fills the ring without an end will never have one.
+                if !whole && end - taken < ring.slots() {
+                    self.unfinished = Some(next.wrapping_add(available));
+                    break;
+                }
+                invalid += 1;
+            }
+            taken = end;
+        }
+        self.counters.add(Statistics { packets: packets.len() as u64, bytes, invalid, ..Statistics::default() });
+        taken
+    }
+
+    /// Waits until there is something to receive, at most `timeout` long; false when that is over. The peer is asked to signal only
+    /// while this waits, and until something comes.
+    ///
+    /// # Errors
+    /// The link is down.
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, Down> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.arm()? {
+                return Ok(true);
+            }
+            let rest = left(deadline);
+            if rest.is_zero() {
+                return Ok(false);
+            }
+            self.session.link.check()?;
+            let mut files = [readable(self.signal.event()), readable(self.session.link.control())];
+            if let Err(error) = channel::wait(&mut files, rest.min(self.longest_sleep())) {
+                return Err(self.failed(&error));
+            }
+            if !files[0].revents().is_empty() {
+                self.signal.clear();
+            }
+        }
+    }
+
+    /// Asks to be signalled, for who waits on [`RxQueue::event`] with other files. True: do not wait, something is there already.
+    /// Wait no longer than [`RxQueue::longest_sleep`], then call this again.
+    ///
+    /// # Errors
+    /// The link is down.
+    pub fn arm(&mut self) -> Result<bool, Down> {
+        if self.asleep == Asleep::No && !self.ready()? {
+            self.consumer.unmask(&self.ring);
+            self.asleep = Asleep::Since(Instant::now());
+        }
+        if self.ready()? {
+            self.disarm();
+            return Ok(true);
+        }
+        if let Asleep::Since(then) = self.asleep
+            && then.elapsed() >= SETTLE
+        {
+            self.asleep = Asleep::Settled;
+        }
+        Ok(false)
+    }
+
+    /// Asks not to be signalled any more: this end polls.
+    pub fn disarm(&mut self) {
+        if self.asleep != Asleep::No {
+            self.consumer.mask(&self.ring);
+            self.signal.clear();
+            self.asleep = Asleep::No;
+        }
+    }
+
+    /// How long one may wait for a signal before looking again.
+    pub fn longest_sleep(&self) -> Duration {
+        if self.asleep == Asleep::Settled { LONGEST_SLEEP } else { SETTLE }
+    }
+
+    /// What becomes readable when the peer signals.
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+
+    fn ready(&self) -> Result<bool, Down> {
+        let available = self.consumer.available(&self.ring).map_err(|broken| self.session.broken(broken))?;
+        let until = self.consumer.next().wrapping_add(available);
+        Ok(available > 0 && self.unfinished != Some(until))
+    }
+
+    fn failed(&self, error: &io::Error) -> Down {
+        self.session.link.close(&format!("poll: {error}"));
+        self.session.link.known().err().unwrap_or(Down::Closed)
+    }
+
+    /// The connection's link.
+    pub fn link(&self) -> &Link {
+        &self.session.link
+    }
+
+    /// The queue's totals.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// How many slots the ring has.
+    pub fn slots(&self) -> u16 {
+        self.ring.slots()
+    }
+
+    /// The index of the slot that is received next.
+    pub(crate) const fn next(&self) -> u16 {
+        self.consumer.next()
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn signal(&self) -> &Signal {
+        &self.signal
+    }
+}
+
+/// What a client's descriptor says, if it says something that is there. Guarded memory is copied here and now.
+#[inline]
+fn segment(regions: &[Region], descriptor: Descriptor, longest: u32, copies: &mut Vec<u8>) -> Option<Segment> {
+    let Descriptor { region, length, offset, .. } = descriptor;
+    let memory = regions.get(usize::from(region))?;
+    if length == 0 || length > longest || !memory.contains(offset, length) {
+        return None;
+    }
+    match memory {
+        Region::Mapped { .. } => Some(Segment { place: Place::Region(region), offset, length }),
+        Region::Guarded { file, .. } => {
+            let at = copies.len();
+            copies.resize(at + length as usize, 0);
+            read_guarded(file, offset, &mut copies[at..]).ok()?;
+            Some(Segment { place: Place::Copy, offset: u32::try_from(at).ok()?, length })
+        }
+    }
+}
+
+/// Packets that are borrowed from the peer. Dropping them gives the slots back.
+#[derive(Debug)]
+pub struct Burst<'a> {
+    queue: &'a mut RxQueue,
+    taken: u16,
+}
+
+impl Burst<'_> {
+    /// How many packets.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.queue.found.packets.len()
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.found.packets.is_empty()
+    }
+
+    /// The packets, in the order in which they were sent.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Packet<'_>> {
+        let Found { segments, packets, copies } = &self.queue.found;
+        let regions = &self.queue.session.regions;
+        let mut first = 0;
+        packets.iter().map(move |(end, length)| {
+            let end = *end as usize;
+            let packet = Packet { segments: &segments[first..end], length: *length, regions, copies };
+            first = end;
+            packet
+        })
+    }
+}
+
+impl Drop for Burst<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.taken > 0 {
+            let queue = &mut *self.queue;
+            queue.offer(queue.consumer.next(), self.taken);
+            queue.consumer.release(&queue.ring, self.taken);
+        }
+    }
+}
