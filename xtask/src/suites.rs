@@ -154,6 +154,14 @@ pub(crate) const TESTS: &[Suite] = &[
         command: || with_tools(&["test", "-p", "nsm-manifests", "--test", "helm", "--features", "helm"]),
     },
     Suite {
+        name: "vpp-papi",
+        after: &[],
+        needs: &[Tool::Pip, Tool::VppPapi],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || with_tools(&["test", "-p", "vpp-api-client", "--test", "papi", "--features", "papi"]),
+    },
+    Suite {
         name: "image",
         after: &[],
         needs: &[],

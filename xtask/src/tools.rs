@@ -1,6 +1,6 @@
 //! Programs that the tests need: found, installed, or said to be missing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::run::run;
 
 const INSTALL: Duration = Duration::from_mins(30);
 
+const VPP_PAPI: &str = "vpp_papi==2.4.2";
 const CARGO_DENY: &str = "0.20.2";
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.0";
 const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
@@ -43,6 +44,8 @@ pub(crate) enum Tool {
     Containerd2,
     Multus,
     Busybox,
+    Pip,
+    VppPapi,
 }
 
 impl Tool {
@@ -62,6 +65,8 @@ impl Tool {
             Self::Containerd2 => "containerd 2",
             Self::Multus => "Multus and its daemon",
             Self::Busybox => "a static busybox",
+            Self::Pip => "python3 with pip",
+            Self::VppPapi => "vpp_papi",
         }
     }
 
@@ -83,6 +88,8 @@ impl Tool {
             Self::Containerd2 => CONTAINERD_2.iter().all(|name| tools().join("containerd-2").join(name).is_file()),
             Self::Multus => MULTUS.iter().all(|name| tools().join(name).is_file()),
             Self::Busybox => answers("/bin/busybox", &["true"]),
+            Self::Pip => answers("python3", &["-m", "pip", "--version"]),
+            Self::VppPapi => vpp_papi().join("vpp_papi").is_dir(),
         }
     }
 
@@ -107,6 +114,8 @@ impl Tool {
             Self::Busybox => {
                 package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
+            Self::Pip => package_manager().map_or("https://pip.pypa.io".into(), |manager| manager.words(manager.pip)),
+            Self::VppPapi => format!("pip install {VPP_PAPI} into {}", vpp_papi().display()),
             Self::Helm => format!("go install {HELM} into {} (some minutes)", tools().display()),
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
@@ -140,6 +149,15 @@ impl Tool {
                 build_pinned("multus", &package, &tools().join(name), "-s -w")
             }),
             Self::Busybox => install_package(|manager| manager.busybox),
+            Self::Pip => install_package(|manager| manager.pip),
+            Self::VppPapi => {
+                let mut command = Command::new("python3");
+                command
+                    .args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
+                    .arg(vpp_papi())
+                    .arg(VPP_PAPI);
+                run(&mut command, INSTALL)
+            }
             Self::Cnitool => go_install(CNITOOL),
             Self::Helm => go_install(HELM),
             Self::ReferencePlugins => PLUGINS_WANTED
@@ -165,6 +183,11 @@ pub(crate) fn provide(tool: Tool, install: bool) -> Result<(), String> {
 /// The plugins that the benchmark compares with.
 pub(crate) fn reference_plugins() -> anyhow::Result<()> {
     provide(Tool::Go, true).and_then(|()| provide(Tool::ReferencePlugins, true)).map_err(|why| anyhow::anyhow!(why))
+}
+
+/// Where Python is told to look for it.
+fn vpp_papi() -> PathBuf {
+    target().join("tools/vpp-papi")
 }
 
 /// Go, where distributions and go.dev put it.
@@ -211,6 +234,7 @@ struct Manager {
     etcd: &'static str,
     containerd: &'static str,
     busybox: &'static str,
+    pip: &'static str,
 }
 
 const MANAGERS: [Manager; 5] = [
@@ -222,6 +246,7 @@ const MANAGERS: [Manager; 5] = [
         etcd: "etcd-server",
         containerd: "containerd",
         busybox: "busybox-static",
+        pip: "python3-pip",
     },
     Manager {
         program: "dnf",
@@ -231,6 +256,7 @@ const MANAGERS: [Manager; 5] = [
         etcd: "etcd",
         containerd: "containerd",
         busybox: "busybox",
+        pip: "python3-pip",
     },
     Manager {
         program: "apk",
@@ -240,6 +266,7 @@ const MANAGERS: [Manager; 5] = [
         etcd: "etcd",
         containerd: "containerd",
         busybox: "busybox-static",
+        pip: "py3-pip",
     },
     Manager {
         program: "zypper",
@@ -249,6 +276,7 @@ const MANAGERS: [Manager; 5] = [
         etcd: "etcd",
         containerd: "containerd",
         busybox: "busybox-static",
+        pip: "python3-pip",
     },
     Manager {
         program: "pacman",
@@ -258,6 +286,7 @@ const MANAGERS: [Manager; 5] = [
         etcd: "etcd",
         containerd: "containerd",
         busybox: "busybox",
+        pip: "python-pip",
     },
 ];
 

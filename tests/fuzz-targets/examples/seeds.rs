@@ -54,6 +54,10 @@ fn main() -> std::io::Result<()> {
             connections: None,
         },
     )?;
+    for (name, fields) in vpp_messages() {
+        let seed = nsm_fuzz_targets::vpp_message_seed(name, &fields).expect("a message of ours");
+        save("vpp_message", name, &seed)?;
+    }
     let stored = nsm_agent::fuzzing::registry::store(service(), endpoint("nse-1").endpoint.unwrap_or_default());
     for (name, bytes) in ["service", "endpoint"].into_iter().zip(stored) {
         save("stored", name, &bytes)?;
@@ -86,6 +90,21 @@ fn route(prefix: &str, next_hop: &str) -> Route {
 fn with(ip: IpContext) -> Connection {
     let context = ConnectionContext { ip_context: Some(ip), ..ConnectionContext::default() };
     Connection { id: "c".into(), context: Some(context), ..Connection::default() }
+}
+
+fn vpp_messages() -> [(&'static str, serde_json::Value); 7] {
+    use serde_json::json;
+    let path = json!({ "type": 0, "nh": { "address": { "ip4": "10.0.0.1" } }, "label_stack": [] });
+    let rule = json!({ "is_permit": 1, "src_prefix": "10.0.0.0/8", "dst_prefix": "fd00::/64" });
+    [
+        ("sw_interface_details", json!({ "flags": 3, "interface_name": "memif0/7", "tag": "mine" })),
+        ("memif_create_v2", json!({ "mode": 1, "id": 7, "secret": "abc" })),
+        ("ip_route_v2_details", json!({ "route": { "prefix": "10.0.0.0/24", "paths": [path] } })),
+        ("acl_details", json!({ "tag": "firewall", "r": [rule] })),
+        ("tap_create_v3", json!({ "host_if_name": "tap7", "host_ip6_prefix": { "len": 64 }, "tag": "mine" })),
+        ("want_ping_finished_events", json!({ "address": "fd00::1", "interval": 0.5 })),
+        ("sw_interface_tx_placement_details", json!({ "threads": [1, 2, 3] })),
+    ]
 }
 
 fn connection() -> Connection {

@@ -15,6 +15,7 @@ mod networks;
 mod nsm;
 mod records;
 mod settings;
+mod vpp;
 
 pub use cni::{cni_call, cni_environment, cni_result};
 pub use documents::manifest;
@@ -24,6 +25,7 @@ pub use networks::{meta_configuration, network_definition, network_selection, ne
 pub use nsm::{addresses, connection, registry};
 pub use records::{record, stored};
 pub use settings::{annotations, cidr_prefix, control_groups, network_services, setting};
+pub use vpp::{vpp_definitions, vpp_message, vpp_message_seed};
 
 /// What a fuzzer calls with bytes.
 pub type Target = fn(&[u8]);
@@ -51,4 +53,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("registry", registry),
     ("setting", setting),
     ("stored", stored),
+    ("vpp_definitions", vpp_definitions),
+    ("vpp_message", vpp_message),
 ];

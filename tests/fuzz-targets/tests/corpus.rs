@@ -174,4 +174,5 @@ corpora! {
     addresses annotations cidr_prefix cni_call cni_environment cni_result connection control_groups manifest memif_control memif_memory
     meta_configuration netlink
     network_definition network_selection network_services network_status record registry setting stored
+    vpp_definitions vpp_message
 }

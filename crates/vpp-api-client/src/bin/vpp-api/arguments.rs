@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+pub(crate) const USAGE: &str = "\
+Calls a running VPP over its binary API.
+
+vpp-api [OPTION...] call NAME ['{\"field\": value}']    sends a message, prints what comes back
+vpp-api [OPTION...] dump NAME ['{\"field\": value}']    the same, one line for each thing found
+vpp-api [OPTION...] events NAME ['{\"field\": value}']  asks for events (want_..._events), prints them as they come
+vpp-api [OPTION...] list [WORD]                       the messages that this VPP has, and their fields
+vpp-api [OPTION...] stats [PREFIX]                    interfaces' counters, or everything that begins with PREFIX
+
+  --socket PATH        VPP's API socket (/run/vpp/api.sock)
+  --stats-socket PATH  that of its statistics (/run/vpp/stats.sock)
+  --definitions WHERE  vpp: as the running one tells them (the default); own: those of this program;
+                       or a directory of *.api.json, like /usr/share/vpp/api
+  --timeout SECONDS    for an answer (5)
+  --count N            events: stop after N of them; stats: print N times
+  --watch              stats: every second what has changed since
+";
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Call { name: String, fields: Json },
+    Dump { name: String, fields: Json },
+    Events { name: String, fields: Json },
+    List { word: String },
+    Stats { prefix: Option<String>, watch: bool },
+}
+
+/// Where definitions come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Vpp,
+    Own,
+    Directory(PathBuf),
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Arguments {
+    pub(crate) command: Command,
+    pub(crate) socket: PathBuf,
+    pub(crate) stats_socket: PathBuf,
+    pub(crate) definitions: From,
+    pub(crate) timeout: Duration,
+    pub(crate) count: Option<u64>,
+}
+
+impl Arguments {
+    /// `None`: help is wanted.
+    pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut words = words;
+        let (mut socket, mut stats_socket) = (PathBuf::from("/run/vpp/api.sock"), PathBuf::from("/run/vpp/stats.sock"));
+        let (mut definitions, mut timeout, mut count, mut watch) = (From::Vpp, Duration::from_secs(5), None, false);
+        let mut plain = Vec::new();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+            match word.as_str() {
+                "--help" | "-h" => return Ok(None),
+                "--socket" => socket = value()?.into(),
+                "--stats-socket" => stats_socket = value()?.into(),
+                "--definitions" => {
+                    definitions = match value()?.as_str() {
+                        "vpp" => From::Vpp,
+                        "own" => From::Own,
+                        directory => From::Directory(directory.into()),
+                    }
+                }
+                "--timeout" => {
+                    let text = value()?;
+                    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                    timeout = seconds.ok_or_else(|| format!("--timeout {text}: expected seconds, like 5 or 0.5"))?;
+                }
+                "--count" => {
+                    let text = value()?;
+                    count = Some(text.parse().map_err(|_| format!("--count {text}: expected a number"))?);
+                }
+                "--watch" => watch = true,
+                option if option.starts_with("--") => return Err(format!("there is no {option}")),
+                _ => plain.push(word),
+            }
+        }
+        let command = command(plain, watch)?;
+        Ok(Some(Self { command, socket, stats_socket, definitions, timeout, count }))
+    }
+}
+
+fn command(plain: Vec<String>, watch: bool) -> Result<Command, String> {
+    let mut plain = plain.into_iter();
+    let verb = plain.next().ok_or("expected call, dump, events, list or stats")?;
+    let (first, second, more) = (plain.next(), plain.next(), plain.next());
+    if let Some(more) = more {
+        return Err(format!("{more}: more than {verb} takes; JSON is one word, in quotes"));
+    }
+    if watch && verb != "stats" {
+        return Err(format!("--watch belongs to stats, not to {verb}"));
+    }
+    let named = |name: Option<String>| name.ok_or_else(|| format!("{verb} wants the name of a message"));
+    let fields = |text: Option<String>| match text {
+        None => Ok(json!({})),
+        Some(text) => match serde_json::from_str(&text) {
+            Ok(Json::Object(fields)) => Ok(Json::Object(fields)),
+            Ok(_) => Err(format!("{text}: expected an object, like '{{\"sw_if_index\": 1}}'")),
+            Err(error) => Err(format!("{text}: no JSON: {error}")),
+        },
+    };
+    match verb.as_str() {
+        "call" => Ok(Command::Call { name: named(first)?, fields: fields(second)? }),
+        "dump" => Ok(Command::Dump { name: named(first)?, fields: fields(second)? }),
+        "events" => Ok(Command::Events { name: named(first)?, fields: fields(second)? }),
+        "list" | "stats" if second.is_some() => Err(format!("{verb} takes one word")),
+        "list" => Ok(Command::List { word: first.unwrap_or_default() }),
+        "stats" => Ok(Command::Stats { prefix: first, watch }),
+        other => Err(format!("there is no {other}: expected call, dump, events, list or stats")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Option<Arguments>, String> {
+        Arguments::parse(words.iter().map(|word| (*word).to_owned()))
+    }
+
+    #[test]
+    fn options_stand_anywhere() {
+        let parsed = parse(&["call", "--timeout", "0.5", "show_version", "--socket", "/a"]).unwrap().unwrap();
+        assert_eq!(parsed.command, Command::Call { name: "show_version".into(), fields: json!({}) });
+        assert_eq!((parsed.timeout, parsed.socket), (Duration::from_millis(500), "/a".into()));
+        assert_eq!(parse(&["--help"]), Ok(None));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |words: &[&str]| parse(words).unwrap_err();
+        assert_eq!(wrong(&[]), "expected call, dump, events, list or stats");
+        assert_eq!(wrong(&["call"]), "call wants the name of a message");
+        assert_eq!(wrong(&["call", "a", "[1]"]), "[1]: expected an object, like '{\"sw_if_index\": 1}'");
+        assert!(wrong(&["call", "a", "{x}"]).starts_with("{x}: no JSON"));
+        assert_eq!(wrong(&["call", "a", "{}", "b"]), "b: more than call takes; JSON is one word, in quotes");
+        assert_eq!(wrong(&["dump", "a", "--watch"]), "--watch belongs to stats, not to dump");
+        assert_eq!(wrong(&["--timeout", "-1", "list"]), "--timeout -1: expected seconds, like 5 or 0.5");
+        assert_eq!(wrong(&["--socket"]), "--socket wants a value");
+        assert_eq!(wrong(&["--sock", "a"]), "there is no --sock");
+    }
+}

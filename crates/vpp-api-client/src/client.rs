@@ -1,0 +1,375 @@
+//! One connection to VPP.
+//!
+//! # Guarantees
+//!
+//! - A call that returns `Ok` was answered by VPP with 0. Silence, a refusal, an answer of another kind, the connection's end: each
+//!   is an error of its own.
+//! - Every call ends: within its deadline, or with the connection. What comes later is dropped.
+//! - Calls run side by side, as many as there are callers; nobody waits for another's answer. VPP answers in order.
+//! - What VPP sends takes bounded memory ([`Limits`]), whatever it is.
+//! - A message goes out only if VPP has the same definition of it.
+
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::error::{Error, Loss};
+use crate::frame::{self, Incoming};
+use crate::message::{Cursor, CursorReply, Dump, Event, Message, Reply, Request, Subscription};
+use crate::messages::{ControlPing, ControlPingReply};
+use crate::retval::Retval;
+use crate::table;
+use crate::wire::{Input, Wire};
+use calls::{Expected, Part};
+use shared::{Outgoing, Shared};
+
+mod calls;
+mod events;
+pub(crate) mod io;
+mod json;
+mod shared;
+
+pub use events::{EventError, Events};
+pub use json::{Answer, JsonEvents};
+
+/// How a connection behaves.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// What VPP shows as the client's name; up to 63 bytes.
+    pub name: String,
+    /// How long a call waits for its answer unless it says otherwise.
+    pub timeout: Duration,
+    /// Of what VPP sends.
+    pub limits: Limits,
+}
+
+/// How much of what VPP sends, or does not read, is kept.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The longest message, in bytes. A longer one ends the connection.
+    pub message: usize,
+    /// Details that wait for the reader of a dump, in bytes. More ends that dump.
+    pub details: usize,
+    /// Events that wait for a reader. More, and the oldest are lost, of which the reader is told.
+    pub events: usize,
+    /// Requests that wait for VPP to read them, in bytes. More are not sent.
+    pub outgoing: usize,
+}
+
+impl Options {
+    /// With VPP's usual sizes, and five seconds for a call.
+    pub fn new(name: impl Into<String>) -> Self {
+        let limits = Limits { message: 16 << 20, details: 64 << 20, events: 4096, outgoing: 16 << 20 };
+        Self { name: name.into(), timeout: Duration::from_secs(5), limits }
+    }
+
+    /// Another deadline for calls.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Other limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+}
+
+/// A connection to VPP. Clones share it; it ends with the last of them and of their [`Events`].
+#[derive(Debug, Clone)]
+pub struct Client {
+    connection: Arc<Connection>,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Connection {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.shared.end(&Loss::Here);
+    }
+}
+
+impl Client {
+    /// Connects and shakes hands. Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// Nobody listens there, who does is no VPP, or it does not answer in time.
+    pub async fn connect(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let handshake = |problem: String| Error::Handshake { path: path.into(), problem };
+        let limit = options.timeout;
+        let silent = || handshake(format!("no answer to the handshake within {limit:?}"));
+        timeout(limit, Self::open(path, &options)).await.map_err(|_| silent())?
+    }
+
+    async fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+        let handshake = |problem: String| Error::Handshake { path: path.into(), problem };
+        let stream = UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?;
+        let context = 1;
+        let mut hello = bytes::BytesMut::new();
+        frame::put(&table::request(context, &options.name), &mut hello);
+        let failed = |error: std::io::Error| handshake(format!("the handshake broke off: {error}"));
+        io::write_all(&stream, &hello).await.map_err(failed)?;
+        let mut incoming = Incoming::new(options.limits.message);
+        let answer = loop {
+            match incoming.next() {
+                Ok(Some(message)) => break message,
+                Ok(None) => {}
+                Err(long) => return Err(handshake(format!("its answer has {} bytes", long.length))),
+            }
+            if io::read(&stream, incoming.room()).await.map_err(failed)? == 0 {
+                return Err(handshake("it closed the connection instead of an answer".into()));
+            }
+        };
+        let table = table::answer(&answer, context).map_err(handshake)?;
+        let shared = Arc::new(Shared::new(stream, table, options.limits));
+        let task = tokio::spawn(io::run(Arc::clone(&shared), incoming));
+        Ok(Self { connection: Arc::new(Connection { shared, task }), timeout: options.timeout })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.connection.shared
+    }
+
+    /// The same connection, with another deadline for its calls.
+    #[must_use]
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self { connection: Arc::clone(&self.connection), timeout }
+    }
+
+    /// Sends a request and waits for its reply.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if VPP says anything but 0; the rest of [`Error`] if it could not say so.
+    pub async fn call<R: Request>(&self, request: &R) -> Result<R::Reply, Error> {
+        let reply = self.answer(request).await?;
+        accepted(R::NAME, reply.retval())?;
+        Ok(reply)
+    }
+
+    /// As [`Client::call`], with the reply also where VPP refuses: some have a meaning then.
+    ///
+    /// # Errors
+    /// There is no reply.
+    pub async fn answer<R: Request>(&self, request: &R) -> Result<R::Reply, Error> {
+        let expected = Expected::reply(self.shared(), R::NAME, id_of::<R::Reply>(self.shared())?);
+        let (deadline, request) = (Instant::now() + self.timeout, self.outgoing(request)?);
+        let waiting = self.shared().call(request, expected)?;
+        decode(&self.until(deadline, R::NAME, waiting.answer()).await?)
+    }
+
+    /// All that there is of something.
+    ///
+    /// # Errors
+    /// VPP did not say that this was all.
+    pub async fn dump<R: Dump>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
+        let mut details = self.details(request)?;
+        let deadline = Instant::now() + self.timeout;
+        let mut all = Vec::new();
+        while let Some(next) = self.until(deadline, R::NAME, async { Ok(details.next().await) }).await? {
+            all.push(next?);
+        }
+        Ok(all)
+    }
+
+    /// As [`Client::dump`], one by one. Each is waited for as long as a call.
+    ///
+    /// # Errors
+    /// The request could not be sent.
+    pub fn details<R: Dump>(&self, request: &R) -> Result<Details<R::Details>, Error> {
+        let shared = self.shared();
+        let end = id_of::<ControlPingReply>(shared)?;
+        let expected = Expected::stream::<R::Details>(shared, R::NAME, id_of::<R::Details>(shared)?, end);
+        let waiting = shared.stream(vec![self.outgoing(request)?, self.outgoing(&ControlPing)?], expected)?;
+        Ok(Details { waiting, name: R::NAME, timeout: self.timeout, client: self.clone(), of: PhantomData })
+    }
+
+    /// All that there is of something that VPP tells in parts: asks on until it has told all.
+    ///
+    /// # Errors
+    /// VPP refuses, or did not say that this was all.
+    pub async fn collect<R: Cursor + Clone>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let (mut request, mut all) = (request.clone(), Vec::new());
+        loop {
+            let (some, reply) = self.until(deadline, R::NAME, self.part(&request)).await?;
+            all.extend(some);
+            match reply.retval() {
+                Retval::Eagain => request.set_cursor(reply.cursor()),
+                other => return accepted(R::NAME, other).map(|()| all),
+            }
+        }
+    }
+
+    /// One part of it, and the reply, whose cursor says where the next part begins.
+    ///
+    /// # Errors
+    /// There is no reply.
+    pub async fn part<R: Cursor>(&self, request: &R) -> Result<(Vec<R::Details>, R::Reply), Error> {
+        let shared = self.shared();
+        let (details, end) = (id_of::<R::Details>(shared)?, id_of::<R::Reply>(shared)?);
+        let expected = Expected::stream::<R::Details>(shared, R::NAME, details, end);
+        let deadline = Instant::now() + self.timeout;
+        let mut waiting = shared.stream(vec![self.outgoing(request)?], expected)?;
+        let mut all = Vec::new();
+        loop {
+            match self.until(deadline, R::NAME, waiting.part()).await? {
+                Part::Details(bytes) => all.push(decode(&bytes)?),
+                Part::End(bytes) => return Ok((all, decode(&bytes)?)),
+            }
+        }
+    }
+
+    /// Has VPP send events, and hears them.
+    ///
+    /// # Errors
+    /// VPP refuses: this connection has asked for them already, or the request is no enabling one.
+    pub async fn subscribe<R: Subscription>(&self, request: &R) -> Result<Events<R::Event>, Error> {
+        let events = self.events()?;
+        self.call(request).await?;
+        self.shared().note_subscription(R::NAME);
+        Ok(events)
+    }
+
+    /// Hears events that another part of the program has asked for on this connection.
+    ///
+    /// # Errors
+    /// VPP does not have that event.
+    pub fn events<E: Event>(&self) -> Result<Events<E>, Error> {
+        let id = id_of::<E>(self.shared())?;
+        Ok(Events::new(self.clone(), self.shared().listen(id)))
+    }
+
+    /// Whether VPP answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<ControlPingReply, Error> {
+        self.call(&ControlPing).await
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) -> Loss {
+        self.shared().ended().await
+    }
+
+    /// Every message that VPP has, with its CRC.
+    pub fn served(&self) -> Vec<(String, u32)> {
+        let mut all: Vec<_> = self.shared().table.all().map(|(name, crc)| (name.to_owned(), crc)).collect();
+        all.sort();
+        all
+    }
+
+    /// What of the messages with a type here cannot be used with this VPP, and why.
+    pub fn unusable(&self) -> Vec<Error> {
+        let all = crate::messages::ALL.iter();
+        all.filter_map(|(name, crc)| self.shared().id(name, *crc).err()).collect()
+    }
+
+    /// Messages that came and that nobody waited for: late answers, and events without a reader.
+    pub fn strays(&self) -> u64 {
+        self.shared().strays()
+    }
+
+    pub(crate) fn subscriptions(&self) -> Vec<String> {
+        self.shared().subscriptions()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.shared().in_flight()
+    }
+
+    pub(crate) fn peer(&self) -> Option<i32> {
+        self.shared().stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
+    }
+
+    pub(crate) fn close(&self) {
+        self.shared().end(&Loss::Here);
+    }
+
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        message: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = |_| Error::Timeout { message: message.into(), after: self.timeout };
+        timeout_at(deadline, work).await.map_err(late)?
+    }
+
+    fn outgoing<M: Message>(&self, message: &M) -> Result<Outgoing, Error> {
+        let mut outgoing = Outgoing::new(M::NAME, id_of::<M>(self.shared())?, M::HEAD);
+        message.encode(&mut outgoing.bytes).map_err(|source| Error::NotSent { message: M::NAME.into(), source })?;
+        Ok(outgoing)
+    }
+}
+
+/// What a dump finds, as it comes.
+#[derive(Debug)]
+pub struct Details<D> {
+    waiting: calls::Stream,
+    name: &'static str,
+    timeout: Duration,
+    client: Client,
+    of: PhantomData<fn() -> D>,
+}
+
+impl<D: Message> Details<D> {
+    /// The next one; `None` once VPP has said that this was all.
+    pub async fn next(&mut self) -> Option<Result<D, Error>> {
+        let deadline = Instant::now() + self.timeout;
+        match self.client.until(deadline, self.name, self.waiting.part()).await {
+            Ok(Part::Details(bytes)) => Some(decode(&bytes)),
+            Ok(Part::End(_)) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn connect_error(path: &Path, source: std::io::Error) -> Error {
+    let advice = match source.kind() {
+        std::io::ErrorKind::NotFound => "no such socket: is VPP started, with `socksvr` in its configuration?",
+        std::io::ErrorKind::ConnectionRefused => "nobody listens: VPP has ended and left the file",
+        std::io::ErrorKind::PermissionDenied => "not allowed: the socket belongs to VPP's user and group",
+        _ => "cannot connect to VPP's API socket",
+    };
+    Error::Connect { path: path.into(), advice, source: Arc::new(source) }
+}
+
+/// The id under which VPP has a message of ours.
+fn id_of<M: Message>(shared: &Shared) -> Result<u16, Error> {
+    shared.id(M::NAME, M::CRC)
+}
+
+fn accepted(message: &str, retval: Retval) -> Result<(), Error> {
+    if retval.is_ok() { Ok(()) } else { Err(Error::Refused { message: message.into(), retval }) }
+}
+
+fn decode<M: Message>(bytes: &Bytes) -> Result<M, Error> {
+    let unreadable = |source| Error::Unreadable { message: M::NAME.into(), source };
+    let mut input = Input::new(bytes);
+    input.bytes(M::HEAD.bytes()).map_err(|error| unreadable(error.inside("head")))?;
+    M::decode(&mut input).map_err(unreadable)
+}
+
+/// A message's id.
+fn id_at_start(bytes: &[u8]) -> Option<u16> {
+    u16::take(&mut Input::new(bytes)).ok()
+}

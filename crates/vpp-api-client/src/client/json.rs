@@ -1,0 +1,175 @@
+//! Any message by its name, on a connection.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+use tokio::time::Instant;
+
+use super::calls::{Expected, Part};
+use super::events::{EventError, Queue};
+use super::shared::{Outgoing, Shared};
+use super::{Client, accepted};
+use crate::definition::{DefinitionError, Definitions, Message};
+use crate::error::Error;
+use crate::message::Message as _;
+use crate::messages::{ControlPing, ControlPingReply, GetApiJson};
+use crate::retval::Retval;
+use crate::wire::Input;
+
+/// What came back for a message that was called by name.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What a dump or a `_get` found.
+    pub details: Vec<Json>,
+    /// The reply; a dump has none.
+    pub reply: Option<Json>,
+}
+
+impl Client {
+    /// The definitions of the running VPP itself. VPP tells them from version 24.06 on.
+    ///
+    /// # Errors
+    /// VPP does not tell them, or not in a form that can be read.
+    pub async fn definitions(&self) -> Result<Definitions, Error> {
+        let reply = self.call(&GetApiJson).await?;
+        let unfit = |error: DefinitionError| Error::NoRequest(format!("VPP's own definitions: {error}"));
+        Definitions::from_json(&reply.json).map_err(unfit)
+    }
+
+    /// Sends the message of that name and waits for all that comes back: details, parts of a `_get` until VPP has told all, the reply.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; and the definitions have no such request.
+    pub async fn call_by_name(&self, definitions: &Definitions, name: &str, fields: &Json) -> Result<Answer, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let mut fields = fields.clone();
+        let mut details = Vec::new();
+        loop {
+            let (some, reply) = self.until(deadline, name, self.once(definitions, name, &fields)).await?;
+            details.extend(some);
+            let retval = reply.as_ref().map_or(Retval::Ok, retval_of);
+            let cursor = reply.as_ref().and_then(|reply| reply.get("cursor")).cloned();
+            match (retval, cursor) {
+                (Retval::Eagain, Some(cursor)) => match &mut fields {
+                    Json::Object(fields) => drop(fields.insert("cursor".into(), cursor)),
+                    other => *other = Json::Object(Map::from_iter([("cursor".into(), cursor)])),
+                },
+                (retval, _) => return accepted(name, retval).map(|()| Answer { details, reply }),
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        definitions: &Definitions,
+        name: &str,
+        fields: &Json,
+    ) -> Result<(Vec<Json>, Option<Json>), Error> {
+        let shared = self.shared();
+        let request = defined(definitions, name)?;
+        let service = definitions.services.get(name);
+        let service =
+            service.ok_or_else(|| Error::NoRequest(format!("{name} is no request, but an answer or event")))?;
+        let body = definitions.encode(request, fields);
+        let body = body.map_err(|source| Error::NotSent { message: name.into(), source })?;
+        let mut outgoing = vec![outgoing(shared, request, &body)?];
+
+        let Some(of_details) = &service.details else {
+            let reply = service.reply.as_ref();
+            let reply = reply.ok_or_else(|| Error::NoRequest(format!("{name} has no answer: it cannot be called")))?;
+            let reply = defined(definitions, reply)?;
+            let expected = Expected::reply(shared, name, shared.id(&reply.name, reply.crc)?);
+            let waiting = shared.call(outgoing.remove(0), expected)?;
+            return Ok((Vec::new(), Some(decode(definitions, reply, &waiting.answer().await?)?)));
+        };
+        let of_details = defined(definitions, of_details)?;
+        let end = if let Some(reply) = &service.reply {
+            let reply = defined(definitions, reply)?;
+            shared.id(&reply.name, reply.crc)?
+        } else {
+            outgoing.push(self.outgoing(&ControlPing)?);
+            shared.id(ControlPingReply::NAME, ControlPingReply::CRC)?
+        };
+        let details_id = shared.id(&of_details.name, of_details.crc)?;
+        let expected = Expected::reply(shared, name, end).with_details(details_id, of_details.head);
+        let mut waiting = shared.stream(outgoing, expected)?;
+        let mut details = Vec::new();
+        loop {
+            match waiting.part().await? {
+                Part::Details(bytes) => details.push(decode(definitions, of_details, &bytes)?),
+                Part::End(bytes) => {
+                    let Some(reply) = &service.reply else { return Ok((details, None)) };
+                    return Ok((details, Some(decode(definitions, defined(definitions, reply)?, &bytes)?)));
+                }
+            }
+        }
+    }
+
+    /// Hears events by name. That they come, a request has to ask for (`want_…_events`).
+    ///
+    /// # Errors
+    /// There is no such event, or VPP has another one of that name.
+    pub fn events_by_name(&self, definitions: &Arc<Definitions>, name: &str) -> Result<JsonEvents, Error> {
+        let event = defined(definitions, name)?;
+        let queue = self.shared().listen(self.shared().id(&event.name, event.crc)?);
+        Ok(JsonEvents { queue, definitions: Arc::clone(definitions), name: name.into(), _client: self.clone() })
+    }
+}
+
+/// Events of one kind, as JSON.
+#[derive(Debug)]
+pub struct JsonEvents {
+    queue: Arc<Queue>,
+    definitions: Arc<Definitions>,
+    name: String,
+    _client: Client,
+}
+
+impl JsonEvents {
+    /// The next one, whenever it comes.
+    ///
+    /// # Errors
+    /// As [`super::Events::next`].
+    pub async fn next(&mut self) -> Result<Json, EventError> {
+        let bytes = self.queue.next().await?;
+        let event = defined(&self.definitions, &self.name).map_err(EventError::Unreadable)?;
+        decode(&self.definitions, event, &bytes).map_err(EventError::Unreadable)
+    }
+}
+
+fn retval_of(reply: &Json) -> Retval {
+    let number = reply.get("retval").and_then(Json::as_i64).unwrap_or(0);
+    i32::try_from(number).map_or(Retval::Other(i32::MIN), Retval::from)
+}
+
+fn outgoing(shared: &Shared, message: &Message, body: &[u8]) -> Result<Outgoing, Error> {
+    let mut outgoing = Outgoing::new(&message.name, shared.id(&message.name, message.crc)?, message.head);
+    outgoing.bytes.extend_from_slice(body);
+    Ok(outgoing)
+}
+
+fn decode(definitions: &Definitions, message: &Message, bytes: &[u8]) -> Result<Json, Error> {
+    let unreadable = |source| Error::Unreadable { message: message.name.clone(), source };
+    let body = Input::new(bytes).bytes(message.head.bytes()).map(|head| &bytes[head.len()..]);
+    definitions.decode(message, body.map_err(|error| unreadable(error.inside("head")))?).map_err(unreadable)
+}
+
+fn defined<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Message, Error> {
+    definitions.messages.get(name).ok_or_else(|| {
+        let similar: Vec<&str> = definitions
+            .services
+            .keys()
+            .filter(|known| known.contains(name) || name.contains(known.as_str()) || shares_words(known, name))
+            .map(String::as_str)
+            .take(5)
+            .collect();
+        let hint = if similar.is_empty() { String::new() } else { format!("; there are {}", similar.join(", ")) };
+        Error::NoRequest(format!("{name}: the definitions have no such message{hint}"))
+    })
+}
+
+/// Two words in common, so that a mistyped name finds what was meant.
+fn shares_words(known: &str, name: &str) -> bool {
+    known.split('_').filter(|word| word.len() > 2 && name.split('_').any(|of| of == *word)).count() >= 2
+}

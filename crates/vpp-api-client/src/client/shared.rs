@@ -1,0 +1,238 @@
+//! What callers and the task of a connection have in common.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+
+use super::calls::{Calls, Expected, Stream, Waiting};
+use super::events::Queue;
+use super::{Limits, id_at_start};
+use crate::definition::Head;
+use crate::error::{Error, Loss, Sent};
+use crate::frame;
+use crate::table::Table;
+
+/// With fewer calls in flight than this a caller writes to the socket itself, which saves a wake-up; with more the task writes what has
+/// come together, which saves system calls.
+const DIRECT: usize = 4;
+/// Contexts stay below this, so that no event's client index looks like one.
+const CONTEXTS: u32 = 0x7fff_ffff;
+
+/// A message on its way out, without what is only known when it goes.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    name: String,
+    head: Head,
+    /// The id, room for the rest of the head, and the fields.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Outgoing {
+    pub(super) fn new(name: &str, id: u16, head: Head) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.resize(head.bytes(), 0);
+        Self { name: name.into(), head, bytes }
+    }
+
+    fn address(&mut self, client_index: u32, context: u32) {
+        if matches!(self.head, Head::Client | Head::ClientContext) {
+            self.bytes[2..6].copy_from_slice(&client_index.to_be_bytes());
+        }
+        if let Some(at) = self.head.context_at() {
+            self.bytes[at..at + 4].copy_from_slice(&context.to_be_bytes());
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) stream: UnixStream,
+    pub(super) table: Table,
+    pub(super) limits: Limits,
+    /// There is something to write.
+    pub(super) wake: Notify,
+    out: Mutex<BytesMut>,
+    calls: Mutex<Calls>,
+    listeners: Mutex<HashMap<u16, Vec<Arc<Queue>>>>,
+    subscriptions: Mutex<Vec<String>>,
+    context: AtomicU32,
+    strays: AtomicU64,
+    end: watch::Sender<Option<Loss>>,
+}
+
+impl Shared {
+    pub(super) fn new(stream: UnixStream, table: Table, limits: Limits) -> Self {
+        Self {
+            stream,
+            table,
+            limits,
+            wake: Notify::new(),
+            out: Mutex::default(),
+            calls: Mutex::default(),
+            listeners: Mutex::default(),
+            subscriptions: Mutex::default(),
+            context: AtomicU32::new(1),
+            strays: AtomicU64::new(0),
+            end: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn id(&self, name: &str, crc: u32) -> Result<u16, Error> {
+        match self.table.entry(name) {
+            Some(entry) if entry.crc == crc => Ok(entry.id),
+            Some(entry) => Err(Error::OtherVersion { message: name.into(), ours: crc, theirs: entry.crc }),
+            None => Err(Error::NotServed { message: name.into(), crc }),
+        }
+    }
+
+    pub(super) fn call(self: &Arc<Self>, request: Outgoing, expected: Expected) -> Result<Waiting, Error> {
+        let context = self.next_context();
+        let waiting = lock(&self.calls).call(self, context, expected);
+        self.send(vec![request], context)?;
+        Ok(waiting)
+    }
+
+    pub(super) fn stream(self: &Arc<Self>, requests: Vec<Outgoing>, expected: Expected) -> Result<Stream, Error> {
+        let context = self.next_context();
+        let waiting = lock(&self.calls).stream(self, context, expected);
+        self.send(requests, context)?;
+        Ok(waiting)
+    }
+
+    fn next_context(&self) -> u32 {
+        self.context.fetch_add(1, Ordering::Relaxed) % CONTEXTS + 1
+    }
+
+    fn send(&self, requests: Vec<Outgoing>, context: u32) -> Result<(), Error> {
+        let name = || requests.first().map_or_else(String::new, |request| request.name.clone());
+        // Asked after the call was entered: either the end finds the call, or the call finds the end.
+        if let Some(loss) = self.end.borrow().clone() {
+            return Err(Error::Lost { message: name(), sent: Sent::No, loss });
+        }
+        let mut out = lock(&self.out);
+        if out.len() > self.limits.outgoing {
+            return Err(Error::Stuck { message: name(), waiting: out.len(), most: self.limits.outgoing });
+        }
+        let first = out.is_empty();
+        for mut request in requests {
+            request.address(self.table.client_index, context);
+            frame::put(&request.bytes, &mut out);
+        }
+        if first && lock(&self.calls).len() <= DIRECT {
+            // An error here is found by the task as well, which ends the connection.
+            if let Ok(written) = self.stream.try_write(&out) {
+                out.advance(written);
+            }
+        }
+        if !out.is_empty() {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, as far as VPP takes it; true when all is written.
+    pub(super) fn flush(&self) -> std::io::Result<bool> {
+        let mut out = lock(&self.out);
+        while !out.is_empty() {
+            match self.stream.try_write(&out) {
+                Ok(written) => out.advance(written),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives a message to whoever waits for it.
+    pub(super) fn deliver(&self, message: Bytes) {
+        let Some(id) = id_at_start(&message) else { return self.stray() };
+        let message = match lock(&self.calls).deliver(id, message, &self.table) {
+            Ok(()) => return,
+            Err(nobodys) => nobodys,
+        };
+        let mut listeners = lock(&self.listeners);
+        let Some(queues) = listeners.get_mut(&id) else { return self.stray() };
+        // The message's own bytes, as a part of a read would keep the whole read in memory.
+        let own = Bytes::copy_from_slice(&message);
+        queues.retain(|queue| Arc::strong_count(queue) > 1);
+        for queue in queues.iter() {
+            queue.push(own.clone());
+        }
+        if queues.is_empty() {
+            self.stray();
+        }
+    }
+
+    fn stray(&self) {
+        self.strays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn listen(&self, id: u16) -> Arc<Queue> {
+        let queue = Arc::new(Queue::new(self.limits.events, self.limits.details));
+        let mut listeners = lock(&self.listeners);
+        let queues = listeners.entry(id).or_default();
+        queues.retain(|queue| Arc::strong_count(queue) > 1);
+        queues.push(Arc::clone(&queue));
+        if let Some(loss) = self.end.borrow().clone() {
+            queue.end(&loss);
+        }
+        queue
+    }
+
+    pub(super) fn note_subscription(&self, name: &str) {
+        lock(&self.subscriptions).push(name.into());
+    }
+
+    pub(super) fn subscriptions(&self) -> Vec<String> {
+        lock(&self.subscriptions).clone()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        let running = lock(&self.calls).len();
+        running + lock(&self.calls).lost()
+    }
+
+    pub(super) fn forget(&self, context: u32) {
+        lock(&self.calls).forget(context);
+    }
+
+    /// The connection is over: everyone who waits is told, once.
+    pub(super) fn end(&self, loss: &Loss) {
+        let first = self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            if first {
+                *end = Some(loss.clone());
+            }
+            first
+        });
+        if first {
+            lock(&self.calls).end(loss);
+            lock(&self.listeners).values().flatten().for_each(|queue| queue.end(loss));
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn loss(&self) -> Option<Loss> {
+        self.end.borrow().clone()
+    }
+
+    pub(super) async fn ended(&self) -> Loss {
+        let mut end = self.end.subscribe();
+        // The sender is in `self`.
+        end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone()).unwrap_or(Loss::Here)
+    }
+}
+
+/// A panic elsewhere leaves these whole: each change is one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

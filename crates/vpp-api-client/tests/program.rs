@@ -1,0 +1,100 @@
+//! The program `vpp-api`, against a fake VPP.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use vpp_api_client::definition::Definitions;
+use vpp_api_client::fake::{Asked, Deed, Fake, Nature};
+use vpp_api_client::message::Message;
+use vpp_api_client::messages::{
+    GetApiJson, GetApiJsonReply, ShowVersion, ShowVersionReply, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent,
+    SwInterfaceSetFlags, SwInterfaceSetFlagsReply, WantInterfaceEvents, WantInterfaceEventsReply,
+};
+use vpp_api_client::{InterfaceIndex, Retval};
+
+fn vpp(asked: &Asked) -> Vec<Deed> {
+    match asked.name.as_str() {
+        GetApiJson::NAME => {
+            let json = json!([Definitions::ours().to_json("all")]).to_string();
+            vec![Deed::answer(asked, &GetApiJsonReply { retval: Retval::Ok, json })]
+        }
+        ShowVersion::NAME => {
+            vec![Deed::answer(asked, &ShowVersionReply { version: "26.06".into(), ..ShowVersionReply::default() })]
+        }
+        SwInterfaceDump::NAME => (0..3)
+            .map(|index| {
+                let interface_name = format!("memif0/{index}");
+                let sw_if_index = InterfaceIndex(index);
+                Deed::answer(
+                    asked,
+                    &SwInterfaceDetails { sw_if_index, interface_name, ..SwInterfaceDetails::default() },
+                )
+            })
+            .collect(),
+        SwInterfaceSetFlags::NAME => {
+            vec![Deed::answer(asked, &SwInterfaceSetFlagsReply { retval: Retval::InvalidSwIfIndex })]
+        }
+        WantInterfaceEvents::NAME => {
+            let request: WantInterfaceEvents = asked.fields().unwrap();
+            let ok = request.enable_disable == 1 && request.pid != 0;
+            let retval = if ok { Retval::Ok } else { Retval::InvalidRegistration };
+            let event = SwInterfaceEvent { deleted: true, ..SwInterfaceEvent::default() };
+            vec![Deed::answer(asked, &WantInterfaceEventsReply { retval }), Deed::answer(asked, &event)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn run(socket: &Path, words: &[&str]) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vpp-api"));
+    command.arg("--socket").arg(socket).args(words);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn messages_are_called_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let _fake = Fake::start(&path, Nature::default(), vpp).unwrap();
+    for definitions in ["vpp", "own"] {
+        let version = lines(&run(&path, &["--definitions", definitions, "call", "show_version"]).await);
+        assert_eq!((version.len(), &version[0]["version"]), (1, &json!("26.06")));
+    }
+    let interfaces = lines(&run(&path, &["dump", "sw_interface_dump"]).await);
+    assert_eq!((interfaces.len(), &interfaces[2]["interface_name"]), (3, &json!("memif0/2")));
+    let events = lines(&run(&path, &["--count", "1", "events", "want_interface_events"]).await);
+    assert_eq!(events[0]["sw_interface_event"]["deleted"], json!(true));
+    let list = run(&path, &["list", "memif_delete"]).await;
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.contains("memif_delete_f9e6675e { sw_if_index interface_index }"), "{list}");
+}
+
+#[tokio::test]
+async fn failures_say_why_and_are_told_by_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let failed = |output: Output, code| {
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let nobody = failed(run(&path, &["call", "show_version"]).await, 1);
+    assert!(nobody.contains("is VPP started"), "{nobody}");
+    let _fake = Fake::start(&path, Nature::default(), vpp).unwrap();
+    let refused = failed(run(&path, &["call", "sw_interface_set_flags", r#"{"sw_if_index": 9}"#]).await, 1);
+    assert!(refused.contains("INVALID_SW_IF_INDEX (-2): the interface is gone"), "{refused}");
+    let field = failed(run(&path, &["call", "sw_interface_set_flags", r#"{"sw_if_index": -1}"#]).await, 1);
+    let expected = "sw_interface_set_flags was not sent: sw_if_index: expected a number from 0 to 4294967295, found -1";
+    assert!(field.contains(expected), "{field}");
+    let other = failed(run(&path, &["dump", "show_version"]).await, 1);
+    assert!(other.contains("vpp-api call show_version"), "{other}");
+    let events = failed(run(&path, &["events", "show_version"]).await, 1);
+    assert!(events.contains("want_interface_events"), "{events}");
+    failed(run(&path, &["call"]).await, 2);
+}

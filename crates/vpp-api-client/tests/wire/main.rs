@@ -1,0 +1,165 @@
+//! The encoding: types and definitions say the same, for every message and any values.
+
+#[path = "../random/mod.rs"]
+mod random;
+
+use proptest::prelude::*;
+use random::Random;
+use serde_json::json;
+use vpp_api_client::definition::Definitions;
+use vpp_api_client::fuzzing::read_and_written;
+use vpp_api_client::message::Message;
+use vpp_api_client::messages::{
+    AclAddReplace, AclRule, AddressUnion, ControlPing, FibPath, IpRouteAddDelV2, IpRouteV2, MemifCreateV2,
+    MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent, TapCreateV3, VxlanAddDelTunnelV3,
+};
+use vpp_api_client::wire::{EncodeProblem, Input};
+use vpp_api_client::{InterfaceIndex, Prefix};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn types_and_definitions_agree_on_every_message(seed in any::<u64>()) {
+        let ours = Definitions::ours();
+        let mut random = Random::new(seed);
+        for message in ours.messages.values() {
+            let fields = random.fields(&ours, &message.fields);
+            let body = ours.encode(message, &fields).map_err(|e| TestCaseError::fail(format!("{}: {e}", message.name)))?;
+            let by_type = read_and_written(&message.name, &body).unwrap();
+            prop_assert_eq!(by_type.as_ref(), Ok(&body), "{} {}", message.name, fields);
+            let read = ours.decode(message, &body).unwrap();
+            let again = ours.encode(message, &read).unwrap();
+            prop_assert_eq!(again, body, "{} {}", message.name, read);
+        }
+    }
+
+    #[test]
+    fn whatever_comes_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400), cut in any::<u64>()) {
+        let ours = Definitions::ours();
+        let mut random = Random::new(cut);
+        for message in ours.messages.values() {
+            let mut body = ours.encode(message, &random.fields(&ours, &message.fields)).unwrap();
+            let keep = usize::try_from(cut % (body.len() as u64 + 1)).unwrap();
+            body.truncate(keep);
+            body.extend_from_slice(&bytes);
+            let _ = read_and_written(&message.name, &body);
+            let _ = ours.decode(message, &body);
+        }
+    }
+}
+
+fn encoded<M: Message>(message: &M) -> Vec<u8> {
+    let mut out = vec![0; M::HEAD.bytes()];
+    message.encode(&mut out).unwrap();
+    out
+}
+
+/// Sizes that were seen on the wire, with the ten bytes of the head.
+#[test]
+fn requests_have_the_sizes_that_vpp_expects() {
+    assert_eq!(encoded(&ControlPing).len(), 10);
+    assert_eq!(encoded(&MemifCreateV2::default()).len(), 66);
+    assert_eq!(encoded(&VxlanAddDelTunnelV3::default()).len(), 70);
+    assert_eq!(encoded(&TapCreateV3 { tag: "four".into(), ..TapCreateV3::default() }).len(), 290 + 4);
+    let route = IpRouteV2 { paths: vec![FibPath::default()], ..IpRouteV2::default() };
+    assert_eq!(encoded(&IpRouteAddDelV2 { route, ..IpRouteAddDelV2::default() }).len(), 207);
+    assert_eq!(encoded(&AclAddReplace { r: vec![AclRule::default()], ..AclAddReplace::default() }).len(), 130);
+    assert_eq!(encoded(&SwInterfaceDetails::default()).len(), 295 - 4 + 4);
+    assert_eq!(encoded(&SwInterfaceEvent::default()).len(), 19);
+    assert_eq!(encoded(&MemifDetails::default()).len(), 107);
+}
+
+#[test]
+fn defaults_are_those_of_vpp() {
+    assert_eq!(SwInterfaceDump::default().sw_if_index, InterfaceIndex::NONE);
+    let tap = TapCreateV3::default();
+    assert_eq!((tap.id, tap.use_random_mac, tap.num_rx_queues, tap.tx_ring_sz), (u32::MAX, true, 1, 256));
+    assert!(IpRouteAddDelV2::default().is_add);
+}
+
+#[test]
+fn what_ends_vpp_is_not_sent_back() {
+    let ours = Definitions::ours();
+    let details = &ours.messages["memif_details"];
+    let mut body = ours.encode(details, &json!({})).unwrap();
+    // mode: behind the index, a MAC address, an id and a role.
+    body[4 + 6 + 4 + 4 + 3] = 2;
+    let read = MemifDetails::decode(&mut Input::new(&body)).unwrap();
+    assert!(matches!(read.mode, MemifMode::Undeclared(value) if value.value() == 2));
+    let again = MemifCreateV2 { mode: read.mode, ..MemifCreateV2::default() };
+    let error = again.encode(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "mode: 2 is no memif_mode: choose one that has a name");
+
+    let create = &ours.messages["memif_create_v2"];
+    let error = ours.encode(create, &json!({ "mode": "MEMIF_MODE_API_PUNT_INJECT" })).unwrap_err();
+    assert!(error.to_string().starts_with("mode: \"MEMIF_MODE_API_PUNT_INJECT\" ends VPP's process"), "{error}");
+    assert!(ours.encode(create, &json!({ "mode": 2 })).is_err());
+    assert!(ours.encode(create, &json!({ "mode": 7 })).is_err());
+
+    // The same holds for definitions that VPP told itself.
+    let theirs = Definitions::from_json(&ours.to_json("all").to_string()).unwrap();
+    assert!(theirs.encode(&theirs.messages["memif_create_v2"], &json!({ "mode": 2 })).is_err());
+    let tunnel = &theirs.messages["vxlan_add_del_tunnel_v3"];
+    assert!(theirs.encode(tunnel, &json!({ "vni": 1 << 24 })).is_err());
+    assert!(theirs.encode(tunnel, &json!({ "vni": (1 << 24) - 1 })).is_ok());
+}
+
+#[test]
+fn what_does_not_fit_says_where_and_what_would() {
+    let error = |tunnel: VxlanAddDelTunnelV3| tunnel.encode(&mut Vec::new()).unwrap_err();
+    let wide = error(VxlanAddDelTunnelV3 { vni: 1 << 24, ..VxlanAddDelTunnelV3::default() });
+    assert_eq!(wide.to_string(), "vni: 16777216, expected 0 to 16777215: VPP takes others and does something else");
+    let long =
+        MemifCreateV2 { secret: "x".repeat(24), ..MemifCreateV2::default() }.encode(&mut Vec::new()).unwrap_err();
+    assert_eq!((long.field(), long.problem()), ("secret", &EncodeProblem::Long { length: 24, most: 23 }));
+    let paths = vec![FibPath::default(); 256];
+    let route = IpRouteAddDelV2 { route: IpRouteV2 { paths, ..IpRouteV2::default() }, ..IpRouteAddDelV2::default() };
+    let many = route.encode(&mut Vec::new()).unwrap_err();
+    assert_eq!(many.to_string(), "route.paths: 256 elements, more than a count of 8 bits can say: send fewer");
+    assert!(Prefix::new([10, 0, 0, 0], 33).is_err());
+}
+
+#[test]
+fn an_address_union_is_what_it_was_made_of() {
+    let four: std::net::IpAddr = "10.1.2.3".parse().unwrap();
+    assert_eq!(AddressUnion::from(four), AddressUnion::from_ip4(&"10.1.2.3".parse().unwrap()).unwrap());
+    assert_eq!(AddressUnion::from(four).ip4().unwrap().to_string(), "10.1.2.3");
+}
+
+#[test]
+fn definitions_of_others_come_back_as_they_were_told() {
+    let ours = Definitions::ours();
+    let told = Definitions::from_json(&ours.to_json("all").to_string()).unwrap();
+    assert_eq!(told.services, ours.services);
+    for (name, message) in &ours.messages {
+        assert_eq!((told.messages[name].crc, told.messages[name].head), (message.crc, message.head), "{name}");
+    }
+    let mut random = Random::new(7);
+    for (name, message) in &ours.messages {
+        let fields = random.fields(&ours, &message.fields);
+        assert_eq!(told.encode(&told.messages[name], &fields), ours.encode(message, &fields), "{name}");
+    }
+}
+
+#[test]
+fn definitions_that_make_no_sense_are_refused() {
+    let refused = |json: serde_json::Value| Definitions::from_json(&json.to_string()).unwrap_err().to_string();
+    let circle = json!({ "types": [["a", ["vl_api_b_t", "b"]], ["b", ["vl_api_a_t", "a"]]] });
+    assert!(refused(circle).ends_with("contains itself"));
+    assert_eq!(refused(json!({ "types": [["a", ["vl_api_b_t", "b"]]] })), "type b is not defined");
+    assert!(refused(json!({ "messages": [["a", ["u16", "_vl_msg_id"]]] })).starts_with("a: expected a crc"));
+    assert!(refused(json!({ "messages": 7 })).starts_with("messages: expected an array"));
+    let counted = json!({ "messages": [["a", ["u16", "_vl_msg_id"], ["u8", "x", 0, "n"], { "crc": "0x1" }]] });
+    assert!(refused(counted).contains("no number before it"));
+    let huge = json!({ "types": [["a", ["u8", "x", 1 << 20]], ["b", ["vl_api_a_t", "y", 1 << 20]]] });
+    assert!(refused(huge).contains("expected at most"));
+}
+
+#[test]
+fn a_key_that_no_field_has_is_refused_by_name() {
+    let ours = Definitions::ours();
+    let message = &ours.messages["sw_interface_set_flags"];
+    let error = ours.encode(message, &json!({ "flag": 1 })).unwrap_err();
+    assert_eq!(error.to_string(), "there is no flag; the fields are: sw_if_index, flags");
+}
