@@ -1,4 +1,4 @@
-//! The messages of the control channel, and nothing of the order in which they come (that is [`crate::handshake`]).
+//! The messages of the control channel, and nothing of the order in which they come (that is `handshake`).
 //!
 //! Guarantees: what [`Message::parse`] accepts is one of the eight messages with every field in its range; whatever the bytes,
 //! it returns. [`Message::encode`] is its inverse, always 128 bytes with zeroes where nothing stands.

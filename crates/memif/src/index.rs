@@ -10,7 +10,7 @@
 //! | client produces (S2M) | head | tail | may produce up to the whole ring ahead of tail |
 //! | server produces (M2S) | tail | head | may produce up to head |
 //!
-//! So for a client there is always a ring's length between what it counts and what it publishes or reads ([`Role::ahead`]).
+//! So for a client there is always a ring's length between what it counts and what it publishes or reads (`Role::ahead`).
 //!
 //! Guarantees: an index is published by one release store after everything before it, and read with acquire; what a peer publishes
 //! is never more than the ring has, or the peer is [`Broken`]; a consumer that sleeps has looked again after it asked to be woken.

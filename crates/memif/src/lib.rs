@@ -104,3 +104,8 @@ pub use stats::{Counters, Statistics};
 pub use sys::{Bytes, BytesMut};
 pub use text::{InvalidSecret, Name, Secret, Text};
 pub use tx::{Frame, NotTaken, TxBurst, TxQueue};
+
+/// The first example that people see has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

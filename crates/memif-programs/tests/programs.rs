@@ -1,0 +1,108 @@
+//! The programs, as a user starts them, against each other and against the library.
+
+use std::{
+    io::Read as _,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use memif::{Address, Connection, Listener, Server};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn start(program: &str, dir: &TempDir, args: &[&str]) -> Child {
+    let mut command = Command::new(program);
+    command.args(["--socket", &dir.path().join("memif.sock").display().to_string()]).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+const GEN: &str = env!("CARGO_BIN_EXE_memif-gen");
+const DUMP: &str = env!("CARGO_BIN_EXE_memif-dump");
+const PING: &str = env!("CARGO_BIN_EXE_memif-ping");
+
+/// What it printed, once it has ended well.
+fn ended(mut child: Child) -> String {
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert!(child.wait().unwrap().success(), "{out}{err}");
+    out
+}
+
+fn stopped(child: Child) -> String {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
+        .unwrap();
+    ended(child)
+}
+
+fn value(line: &str, name: &str) -> u64 {
+    let found = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
+}
+
+#[test]
+fn what_is_sent_comes_back_and_is_counted() {
+    for (mode, receive) in [("ethernet", "wait"), ("ip", "wait"), ("ethernet", "poll")] {
+        let dir = tempfile::tempdir().unwrap();
+        let both = ["--mode", mode, "--receive", receive];
+        let echo = start(GEN, &dir, &[&["--role", "server"], &both[..], &["echo"]].concat());
+        // Fewer than a ring has slots: nothing is ever dropped for want of one, however slow the machine.
+        let work = ["send", "--rate", "20000", "--count", "900", "--size", "700"];
+        let line = ended(start(GEN, &dir, &[&both[..], &work].concat()));
+        assert_eq!((value(&line, "received"), value(&line, "lost")), (value(&line, "sent"), 0), "{line}");
+        assert_eq!(value(&line, "received_bytes"), value(&line, "sent") * 700, "{line}");
+        let line = stopped(echo);
+        assert_eq!(value(&line, "received"), value(&line, "sent"), "{line}");
+    }
+}
+
+fn server(dir: &TempDir, program: &str, args: &[&str]) -> (Connection, Child) {
+    let listener = Listener::bind(&Address::path(dir.path().join("memif.sock")).unwrap()).unwrap();
+    let port = listener.add(Server::new(0)).unwrap();
+    let child = start(program, dir, args);
+    (port.accept(SOON).unwrap().expect("the program connects"), child)
+}
+
+#[test]
+fn what_arrives_is_captured() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("capture.pcap");
+    let args = ["--write", file.to_str().unwrap(), "--count", "2", "--snaplen", "100"];
+    let (mut connection, dump) = server(&dir, DUMP, &args);
+    while connection.tx[0].send(&[7; 60]).unwrap().is_err() {}
+    connection.tx[0].send(&[8; 3000]).unwrap().unwrap();
+    ended(dump);
+    let capture = std::fs::read(&file).unwrap();
+    assert_eq!(capture.len(), 24 + 16 + 60 + 16 + 100);
+    assert_eq!((&capture[40..100], &capture[116..]), ([7; 60].as_slice(), [8; 100].as_slice()));
+    assert_eq!(capture[112..116], 3000_u32.to_ne_bytes());
+}
+
+#[test]
+fn a_ping_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut connection, ping) = server(&dir, PING, &["--address", "10.0.0.1", "--mac", "02:00:00:00:00:01"]);
+    let mut request = vec![0xff; 6];
+    request.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2]);
+    request.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 1]);
+    while connection.tx[0].send(&request).unwrap().is_err() {}
+    assert!(connection.rx[0].wait(SOON).unwrap());
+    let answer = connection.rx[0].burst(1).unwrap().iter().next().unwrap().to_vec();
+    assert_eq!((&answer[..6], &answer[20..28]), ([2, 0, 0, 0, 0, 2].as_slice(), [0, 2, 2, 0, 0, 0, 0, 1].as_slice()));
+    assert_eq!(stopped(ping), "answered=1\n");
+}
+
+#[test]
+fn what_cannot_be_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = |program, args: &[&str]| {
+        let out = start(program, &dir, args).wait_with_output().unwrap();
+        assert!(!out.status.success());
+        String::from_utf8(out.stderr).unwrap()
+    };
+    assert!(fails(GEN, &["--ring-size", "1000", "sink"]).contains("ring size 1000: expected a power of two"));
+    assert!(fails(PING, &["--address", "10.0.0.1", "--mac", "01:00:00:00:00:00"]).contains("not of a group"));
+    let nobody = fails(GEN, &["--seconds", "1", "sink"]);
+    assert!(nobody.contains("does the server run") && nobody.contains("nothing passed"), "{nobody}");
+}
