@@ -14,6 +14,9 @@ use nsm_agent::{
 };
 use nsm_cni_types::{Args, Command, Conf, Error, Stdin};
 
+#[path = "docs/commands.rs"]
+mod commands;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -177,6 +177,8 @@ pub(crate) const TESTS: &[Suite] = &[
             Tool::Etcd,
             Tool::KubeApiserver,
             Tool::KubeNode,
+            Tool::Helm,
+            Tool::Cnitool,
             Tool::Containerd,
             Tool::Containerd2,
             Tool::Multus,

@@ -21,7 +21,7 @@ const READY: Duration = Duration::from_secs(30);
 pub(crate) const SOCKET: &str = "/run/nsm/cni.sock";
 
 /// On a machine, an operator's way to the API server.
-const OPERATOR: &str = "/etc/nsm/operator.conf";
+pub(crate) const OPERATOR: &str = "/etc/nsm/operator.conf";
 
 /// A running agent; `Drop` kills it.
 #[derive(Debug)]
@@ -32,16 +32,7 @@ pub struct Agent {
 impl Agent {
     /// Starts one with a token of its machine, and waits until it is ready.
     pub(crate) fn start(mesh: &Mesh, machine: &Machine) -> anyhow::Result<Self> {
-        let token = mesh.kubectl(&[
-            "-n",
-            "nsm-system",
-            "create",
-            "token",
-            "nsm-agent",
-            "--bound-object-kind=Node",
-            &format!("--bound-object-name={}", machine.name()),
-        ])?;
-        let config = mesh.kubeconfig_for_machines(token.trim());
+        let config = mesh.kubeconfig_for_machines(&mesh.token_of(machine)?);
         let kubeconfig = machine.place().dir().join("agent.conf");
         fs::write(&kubeconfig, config.to_string())?;
         let mut command = Command::new(binary("nsm-agent")?);
@@ -71,6 +62,13 @@ impl Agent {
 }
 
 impl Mesh {
+    /// What an agent on that machine shows the API server.
+    pub fn token_of(&self, machine: &Machine) -> anyhow::Result<String> {
+        let bound = format!("--bound-object-name={}", machine.name());
+        let create = ["-n", "nsm-system", "create", "token", "nsm-agent", "--bound-object-kind=Node", &bound];
+        Ok(self.kubectl(&create)?.trim().to_owned())
+    }
+
     /// For a program on a machine.
     pub fn kubeconfig_for_machines(&self, token: &str) -> Value {
         json!({

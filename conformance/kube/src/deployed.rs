@@ -23,8 +23,8 @@ impl Mesh {
             let machine = self.machine_mut(at)?;
             if let Some(agent) = machine.agent.take() {
                 agent.stop()?;
+                machine.uninstall()?;
             }
-            machine.uninstall()?;
         }
         Ok(())
     }
@@ -52,12 +52,15 @@ impl Mesh {
             .with_context(|| self.agents_log())
     }
 
-    /// The ends of the agents' logs, and the events of their namespace.
-    fn agents_log(&self) -> String {
-        let logs = ["-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/name=nsm-agent", "--tail=20", "--prefix"];
-        let events = ["-n", NAMESPACE, "get", "events"];
-        let text = |args: &[&str]| self.kubectl(args).unwrap_or_else(|error| format!("{error:#}"));
-        format!("{}\n{}", text(&logs), text(&events))
+    /// The ends of the logs of our namespace, those of agents and of what uninstalls them, and its events.
+    pub(crate) fn agents_log(&self) -> String {
+        let text = |words: &str| {
+            let mut args = vec!["--request-timeout=10s", "-n", NAMESPACE];
+            args.extend(words.split(' '));
+            self.kubectl(&args).unwrap_or_else(|error| format!("{error:#}"))
+        };
+        let logs = text("logs -l app.kubernetes.io/name --all-containers --tail=20 --prefix");
+        format!("{logs}\n{}", text("get events"))
     }
 
     /// Deletes the DaemonSet; its agents are gone.

@@ -18,6 +18,7 @@ mod cluster;
 pub mod definitions;
 mod deployed;
 mod devices;
+pub mod documented;
 mod images;
 mod machine;
 mod member;

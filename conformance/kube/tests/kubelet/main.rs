@@ -2,6 +2,7 @@
 
 mod asking;
 mod deployed;
+mod documented;
 mod host;
 mod life;
 mod multus;
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
         newer::check_and_gc_by_libcni,
         newer::an_endpoint_of_another_machine_is_told,
         newer::a_machine_that_is_lost_loses_its_endpoints,
+        documented::on_pods_and_nodes,
+        documented::without_a_cluster,
+        documented::installed_upgraded_uninstalled,
+        documented::by_hand_and_by_the_readme,
         deployed::installs_itself,
         host::an_endpoint_in_the_hosts_network_is_its_pods,
         host::an_endpoint_that_is_not_seen_is_the_hosts,

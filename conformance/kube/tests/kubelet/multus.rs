@@ -7,7 +7,7 @@ use nsm_kube::{BIN_DIR, Machine, Mesh, idle};
 use serde_json::{Value, json};
 
 /// Puts Multus before the first network, as its installer does.
-fn install(mesh: &Mesh, machine: &Machine) -> anyhow::Result<()> {
+pub(crate) fn install(mesh: &Mesh, machine: &Machine) -> anyhow::Result<()> {
     machine.add_plugin("multus")?;
     let kubeconfig = "/etc/cni/net.d/multus.d/multus.kubeconfig";
     machine.place().write(kubeconfig, &mesh.kubeconfig_for_machines("admin-token").to_string())?;
