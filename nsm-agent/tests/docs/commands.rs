@@ -11,17 +11,16 @@ mod lines;
 
 const SCENARIOS: &str = "conformance/kube/tests/kubelet/documented.rs";
 
-/// README and the like, and all of `docs/`.
+/// README and the like, all of `docs/`, and what crates say of themselves: a folder and those in it.
 fn documents() -> Vec<String> {
-    let mut documents = Vec::new();
-    for dir in ["", "docs/"] {
-        for entry in fs::read_dir(root().join(dir)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
-                documents.push(format!("{dir}{name}"));
-            }
-        }
-    }
+    let inside = |dir: &str| -> Vec<String> {
+        let entries = fs::read_dir(root().join(dir)).unwrap();
+        entries.map(|entry| format!("{dir}{}", entry.unwrap().file_name().into_string().unwrap())).collect()
+    };
+    let crates = ["crates/", "examples/", "conformance/"].map(inside).concat();
+    let crates = crates.iter().filter(|path| root().join(path).is_dir()).flat_map(|path| inside(&format!("{path}/")));
+    let mut documents = [inside(""), inside("docs/"), inside("deploy/"), crates.collect()].concat();
+    documents.retain(|path| Path::new(path).extension().is_some_and(|extension| extension == "md"));
     documents
 }
 

@@ -34,9 +34,11 @@ const SUITES: &str = "xtask/src/suites.rs";
 const IMAGE: &str = r#"cargo(&["xtask", "image", "--quick"])"#;
 const INSTALL: &str = "conformance/kube/src/agent.rs";
 const PLUGIN: &str = "pub fn install(&self)";
+const VPP: &str = "crates/vpp-api-client/README.md";
+const VPP_TEST: &str = "crates/vpp-api-client/tests/program.rs";
 
 /// Document and line.
-pub(crate) const OTHERS: [(&str, &str, Instead); 21] = [
+pub(crate) const OTHERS: [(&str, &str, Instead); 26] = [
     (
         "README.md",
         "cargo xtask demo",
@@ -106,4 +108,17 @@ pub(crate) const OTHERS: [(&str, &str, Instead); 21] = [
         "journalctl -u nsm-agent",
         Not("a systemd that has the agent; machines of the tests have none"),
     ),
+    (VPP, "vpp-api call show_version", Like(VPP_TEST, r#""call", "show_version""#, "of a VPP of the test's")),
+    (
+        VPP,
+        "vpp-api dump sw_interface_dump '{\"name_filter_valid\": true, \"name_filter\": \"memif\"}'",
+        Like(VPP_TEST, r#""dump", "sw_interface_dump""#, "of a VPP of the test's, without a filter"),
+    ),
+    (
+        VPP,
+        "vpp-api events want_interface_events",
+        Like(VPP_TEST, r#""events", "want_interface_events""#, "of a VPP of the test's, up to the first one"),
+    ),
+    (VPP, "vpp-api list wireguard", Like(VPP_TEST, r#""list", "memif_delete""#, "of another message")),
+    (VPP, "vpp-api stats --watch", Not("a VPP that counts, of which there is none; it does not end")),
 ];
