@@ -78,6 +78,7 @@ fn count(
 
 fn put_preset(definitions: &Definitions, preset: &Preset, base: &Base, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let json = match preset {
+        Preset::Integer(value) if *base == Base::Bool => Json::from(*value != 0),
         Preset::Integer(value) => {
             let width = definitions.size(base).unwrap_or(4).min(8);
             out.extend_from_slice(&value.to_be_bytes()[16 - width..]);
