@@ -162,6 +162,14 @@ pub(crate) const TESTS: &[Suite] = &[
         command: || with_tools(&["test", "-p", "vpp-api-client", "--test", "papi", "--features", "papi"]),
     },
     Suite {
+        name: "vpp",
+        after: &[],
+        needs: &[Tool::Vpp],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "-p", "vpp-api-client", "--test", "vpp", "--features", "vpp"]),
+    },
+    Suite {
         name: "image",
         after: &[],
         needs: &[],

@@ -46,6 +46,7 @@ pub(crate) enum Tool {
     Busybox,
     Pip,
     VppPapi,
+    Vpp,
 }
 
 impl Tool {
@@ -67,6 +68,7 @@ impl Tool {
             Self::Busybox => "a static busybox",
             Self::Pip => "python3 with pip",
             Self::VppPapi => "vpp_papi",
+            Self::Vpp => "vpp",
         }
     }
 
@@ -90,6 +92,8 @@ impl Tool {
             Self::Busybox => answers("/bin/busybox", &["true"]),
             Self::Pip => answers("python3", &["-m", "pip", "--version"]),
             Self::VppPapi => vpp_papi().join("vpp_papi").is_dir(),
+            // To ask it would start it.
+            Self::Vpp => in_path("vpp"),
         }
     }
 
@@ -115,6 +119,7 @@ impl Tool {
                 package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
             Self::Pip => package_manager().map_or("https://pip.pypa.io".into(), |manager| manager.words(manager.pip)),
+            Self::Vpp => "nothing: it is in no registry; install VPP from https://fd.io".into(),
             Self::VppPapi => format!("pip install {VPP_PAPI} into {}", vpp_papi().display()),
             Self::Helm => format!("go install {HELM} into {} (some minutes)", tools().display()),
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
@@ -150,6 +155,7 @@ impl Tool {
             }),
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Pip => install_package(|manager| manager.pip),
+            Self::Vpp => bail!("install VPP from https://fd.io, with its plugins, and have vpp in PATH"),
             Self::VppPapi => {
                 let mut command = Command::new("python3");
                 command
@@ -296,11 +302,13 @@ impl Manager {
     }
 }
 
-fn package_manager() -> Option<&'static Manager> {
+fn in_path(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        |program: &str| std::env::split_paths(&paths).any(|dir: std::path::PathBuf| dir.join(program).is_file());
-    MANAGERS.iter().find(|manager| found(manager.program) || Path::new("/usr/bin").join(manager.program).is_file())
+    std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
+}
+
+fn package_manager() -> Option<&'static Manager> {
+    MANAGERS.iter().find(|manager| in_path(manager.program) || Path::new("/usr/bin").join(manager.program).is_file())
 }
 
 /// Where Debian's packages are.

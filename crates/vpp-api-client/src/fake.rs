@@ -162,6 +162,14 @@ struct Connection {
 /// Every VPP's.
 const CREATE: u16 = 15;
 const CREATE_REPLY: u16 = 16;
+const DELETE: u16 = 17;
+const DELETE_REPLY: u16 = 18;
+const FIXED: [(u16, &str); 4] = [
+    (CREATE, "sockclnt_create_455fb9c4"),
+    (CREATE_REPLY, "sockclnt_create_reply_35166268"),
+    (DELETE, "sockclnt_delete_8ac76db6"),
+    (DELETE_REPLY, "sockclnt_delete_reply_8f38b1ee"),
+];
 const CLIENT_INDEX: u32 = 0x8000_0001;
 
 impl Connection {
@@ -200,6 +208,9 @@ impl Connection {
         let id = message.get(..2).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
         if id == CREATE {
             return self.welcome(number(2));
+        }
+        if id == DELETE {
+            return self.part(number(6));
         }
         let name = id.checked_sub(self.nature.first_id).and_then(|at| self.names.get(usize::from(at)));
         let (Some(name), true) = (name, message.len() >= 10 && number(2) == CLIENT_INDEX) else { return };
@@ -241,15 +252,23 @@ impl Connection {
         reply.extend_from_slice(&context.to_be_bytes());
         reply.extend_from_slice(&0_i32.to_be_bytes());
         reply.extend_from_slice(&CLIENT_INDEX.to_be_bytes());
-        let count = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
-        reply.extend_from_slice(&count.to_be_bytes());
-        for (name, id) in &self.ids {
+        let ours = self.ids.iter().map(|(name, id)| (*id, format!("{name}_{:08x}", self.nature.messages[name])));
+        let all: Vec<_> = FIXED.iter().map(|(id, name)| (*id, (*name).to_owned())).chain(ours).collect();
+        reply.extend_from_slice(&u16::try_from(all.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for (id, name) in all {
             reply.extend_from_slice(&id.to_be_bytes());
-            let name = format!("{name}_{:08x}", self.nature.messages[name]);
             if put_fixed_string(&name, 64, &mut reply).is_err() {
                 return;
             }
         }
         frame::put(&reply, &mut self.out);
+    }
+
+    fn part(&mut self, context: u32) {
+        let mut reply = DELETE_REPLY.to_be_bytes().to_vec();
+        reply.extend_from_slice(&context.to_be_bytes());
+        reply.extend_from_slice(&1_i32.to_be_bytes());
+        frame::put(&reply, &mut self.out);
+        self.over = true;
     }
 }

@@ -12,7 +12,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use random::Random;
 use serde_json::{Map, Value as Json, json};
 use vpp_api_client::definition::{Base, Definitions, Field, Head, Message, Shape, Type};
+use vpp_api_client::fake::{Deed, Fake, Nature};
 use vpp_api_client::fuzzing::read_and_written;
+use vpp_api_client::message::Message as _;
+use vpp_api_client::messages::{
+    SwInterfaceDetails, SwInterfaceDump, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet,
+    SwInterfaceTxPlacementGetReply,
+};
 
 /// What it takes as people write it.
 const AS_TEXT: [&str; 6] = ["mac_address", "ip4_address", "ip6_address", "address", "prefix", "address_with_prefix"];
@@ -26,6 +32,19 @@ fn library() -> PathBuf {
     Path::new(&tools).join("../vpp-papi")
 }
 
+/// Definitions in VPP's form, where a script can read them.
+fn definitions_file(definitions: &Json) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".api.json").tempfile().unwrap();
+    fs::write(file.path(), definitions.to_string()).unwrap();
+    file
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/papi").join(script)).env("PYTHONPATH", library());
+    command
+}
+
 struct Papi {
     child: Child,
     to: ChildStdin,
@@ -35,11 +54,9 @@ struct Papi {
 
 impl Papi {
     fn start(definitions: &Definitions) -> Self {
-        let file = tempfile::Builder::new().suffix(".api.json").tempfile().unwrap();
-        fs::write(file.path(), definitions.to_json("all").to_string()).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/papi/pack.py");
-        let mut command = Command::new("python3");
-        command.arg(script).arg(file.path()).env("PYTHONPATH", library());
+        let file = definitions_file(&definitions.to_json("all"));
+        let mut command = python("pack.py");
+        command.arg(file.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, to, from, _definitions: file }
@@ -123,4 +140,49 @@ fn every_message_has_the_bytes_of_vpp_papi() {
             assert_eq!(bytes, theirs, "{} {fields}", message.name);
         }
     }
+}
+
+/// The messages that this crate has in code, as their ids are the same everywhere.
+fn handshake() -> [Json; 4] {
+    let (id, client, context) =
+        (json!(["u16", "_vl_msg_id"]), json!(["u32", "client_index"]), json!(["u32", "context"]));
+    let (index, response) = (json!(["u32", "index"]), json!(["i32", "response"]));
+    let table = json!(["vl_api_message_table_entry_t", "message_table", 0, "count"]);
+    [
+        json!(["sockclnt_create", id, context, ["string", "name", 64], { "crc": "0x455fb9c4" }]),
+        json!(["sockclnt_create_reply", id, client, context, response, index, ["u16", "count"], table, { "crc": "0x35166268" }]),
+        json!(["sockclnt_delete", id, client, context, index, { "crc": "0x8ac76db6" }]),
+        json!(["sockclnt_delete_reply", id, context, response, { "crc": "0x8f38b1ee" }]),
+    ]
+}
+
+/// The fake VPP speaks the transport that vpp_papi speaks, so that the client's tests say something about a real one.
+#[tokio::test]
+async fn vpp_papi_talks_to_the_fake_vpp() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let _fake = Fake::start(&path, Nature { pieces: 50, ..Nature::default() }, |asked| match asked.name.as_str() {
+        SwInterfaceDump::NAME => ["local0", "memif0/7"]
+            .map(|name| Deed::answer(asked, &SwInterfaceDetails { interface_name: name.into(), ..Default::default() }))
+            .into(),
+        SwInterfaceTxPlacementGet::NAME => {
+            let details = SwInterfaceTxPlacementDetails { queue_id: 3, threads: vec![1, 2], ..Default::default() };
+            let end = SwInterfaceTxPlacementGetReply { cursor: u32::MAX, ..Default::default() };
+            vec![Deed::answer(asked, &details), Deed::answer(asked, &end)]
+        }
+        _ => Vec::new(),
+    })
+    .unwrap();
+    let mut all = Definitions::ours().to_json("all");
+    all["types"].as_array_mut().unwrap().push(json!(["message_table_entry", ["u16", "index"], ["string", "name", 64]]));
+    all["messages"].as_array_mut().unwrap().extend(handshake());
+    all["services"]["sockclnt_delete"] = json!({ "reply": "sockclnt_delete_reply" });
+    let file = definitions_file(&all);
+    let mut command = python("talk.py");
+    command.arg(file.path()).arg(&path);
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let told: Json = serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(told, json!({ "pid": 7, "names": ["local0", "memif0/7"], "queues": [3], "cursor": u32::MAX }));
 }
