@@ -85,7 +85,7 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
             }
         }
         Command::Gc | Command::Collect => gc::run(call, &lenient()).map(|()| None),
-        Command::Status => status::run(&strict()?).map(|()| None),
+        Command::Status => status::run(call, &strict()?).map(|()| None),
         Command::Version | Command::Unknown(_) => {
             Err(Error::new(code::INTERNAL, "no call of the meta-plugin: expected ADD, DEL, CHECK, GC or STATUS"))
         }

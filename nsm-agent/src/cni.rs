@@ -241,9 +241,15 @@ impl cni_server::Cni for Server {
         let started = Instant::now();
         let asked = request.into_inner();
         self.parts.plugins.called(&asked.plugin_version);
-        let key = key(asked.key.clone())?;
+        let networks = &self.parts.networks;
         // Nothing is made: when the caller hangs up there is nothing to end.
-        let done = self.parts.networks.plan(&key, asked).await;
+        if asked.key.is_none() && asked.pod.is_none() {
+            let done = networks.plan_everybodys(asked).await;
+            self.parts.metrics.cni(Operation::Plan, done.is_ok(), started.elapsed());
+            return done.map(Response::new);
+        }
+        let key = key(asked.key.clone())?;
+        let done = networks.plan(&key, asked).await;
         report(&self.parts.metrics, Operation::Plan, &key, started, done.as_ref().map(|_| ()));
         done.map(Response::new)
     }

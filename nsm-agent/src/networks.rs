@@ -48,6 +48,8 @@ use crate::{
 
 /// Longest plan, whatever the plugin says.
 const LONGEST: Duration = Duration::from_mins(2);
+/// The first interface of a pod that is no particular one.
+const FIRST: &str = "eth0";
 /// Most times that a plan is made anew because something of it had to be asked first.
 const ROUNDS: usize = nsm_npwg::MOST + 4;
 
@@ -114,10 +116,8 @@ impl Networks {
     /// Why there is none; the code says whether it is worth trying again.
     pub async fn plan(&self, key: &AttachmentKey, asked: PlanRequest) -> Result<PlanResponse, Status> {
         let now = Instant::now();
-        let time = Duration::from_millis(asked.timeout_ms.into()).clamp(Duration::from_secs(1), LONGEST);
         // The other half is for the networks themselves.
-        let until = now + time / 2;
-        let wrong = |error| Status::invalid_argument(format!("configuration of the meta-plugin: {error}"));
+        let until = now + time(asked.timeout_ms) / 2;
         let meta = read(&asked.configuration).map_err(wrong)?;
         let pod = asked.pod.map(|pod| Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid });
         let pod = pod.filter(|pod| !pod.name.is_empty());
@@ -136,6 +136,17 @@ impl Networks {
             let asked = annotations.added().map_err(Refusal::Plan)?;
             self.remember(key, now, &planned, qualified(asked, pod));
         }
+        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
+    }
+
+    /// Plans the networks that every pod gets, for STATUS and GC.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub async fn plan_everybodys(&self, asked: PlanRequest) -> Result<PlanResponse, Status> {
+        let until = Instant::now() + time(asked.timeout_ms) / 2;
+        let meta = read(&asked.configuration).map_err(wrong)?;
+        let planned = self.resolve(None, until, |view| nsm_npwg::plan_everybodys(&meta, FIRST, view)).await?;
         Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
     }
 
@@ -331,6 +342,16 @@ impl From<Refusal> for Status {
             Refusal::Plan(Error::NoDevice { .. }) => Self::failed_precondition(why),
         }
     }
+}
+
+/// The time of a plan, by its caller's milliseconds.
+fn time(milliseconds: u32) -> Duration {
+    Duration::from_millis(milliseconds.into()).clamp(Duration::from_secs(1), LONGEST)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
+fn wrong(error: nsm_cni_types::Error) -> Status {
+    Status::invalid_argument(format!("configuration of the meta-plugin: {error}"))
 }
 
 fn read(configuration: &str) -> Result<Meta, nsm_cni_types::Error> {

@@ -4,7 +4,10 @@
 //! plugin knows no GC; without one, what has lost its namespace. A plugin is told of all attachments of its network on this
 //! host, or, where one cannot be read or is just being made, nothing.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use nsm_cni_types::{Attachment, Error, Lenient, code};
 use nsm_npwg::Meta;
@@ -12,8 +15,8 @@ use nsm_npwg::Meta;
 use super::{
     multus,
     network::{Network, Sandbox},
-    patience::Patience,
-    plan,
+    patience::{Patience, share},
+    plan::{self, Everybodys, FIRST},
     record::{Found, Held, Progress, Record, Store},
     search, undo,
 };
@@ -41,7 +44,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     store.sweep();
     if let Some(valid) = &valid {
         errors.extend(of_multus(meta, &store, valid, until));
-        errors.extend(of_plugins(meta, &store, valid, until));
+        errors.extend(of_plugins(call, meta, &store, valid, until));
     }
     errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
     undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
@@ -103,7 +106,13 @@ fn of_multus(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -
 }
 
 /// GC of each network's plugins.
-fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
+fn of_plugins(call: &Call, meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
+    let Everybodys { networks: everybodys, mut errors, unknown } = everybodys(call, meta, until);
+    if let Some(why) = unknown {
+        eprintln!(
+            "nsm-cni: GC leaves networks alone that are called by name, unless a pod of this host has them: {why}"
+        );
+    }
     // What is made meanwhile would not be in the list.
     let _gate = match store.collecting(until.min(Instant::now() + ALONE)) {
         Ok(gate) => gate,
@@ -111,8 +120,16 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) 
     };
     let (records, unread) = store.all();
     let search = search(&meta.bin_dir);
-    let (everybodys, mut errors) = plan::everybodys(meta);
     let multus = multus::pods(&meta.cni_dir, meta.version);
+    // The runtime's list is about the first network, also where somebody else's configuration calls itself so, and pods may have had it
+    // before there were records.
+    let of_pods = records.iter().filter_map(|record| record.networks.first());
+    let firsts: BTreeSet<&str> = everybodys
+        .iter()
+        .filter(|network| network.ifname == FIRST)
+        .chain(of_pods)
+        .map(|network| network.list.name.as_str())
+        .collect();
     let mut seen: Vec<&Network> = Vec::new();
     let added = records.iter().flat_map(|record| &record.networks);
     for network in everybodys.iter().chain(added) {
@@ -120,8 +137,7 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) 
             continue;
         }
         seen.push(network);
-        // The runtime's list is about the first network, also where somebody else's configuration calls itself so.
-        let first = everybodys.first().is_some_and(|first| first.list.name == network.list.name);
+        let first = firsts.contains(network.list.name.as_str());
         if unread && !first {
             eprintln!(
                 "nsm-cni: GC of network {:?} is left out, as a record cannot be read and its addresses may be in use",
@@ -140,6 +156,12 @@ fn of_plugins(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) 
         errors.extend(network.gc(&search, &all, until));
     }
     errors
+}
+
+/// What every pod gets. The agent has a part of the time.
+fn everybodys(call: &Call, meta: &Meta, until: Instant) -> Everybodys {
+    let timeout = meta.timeout.min(share(until, 2).saturating_duration_since(Instant::now()));
+    plan::everybodys(call, meta, (Duration::ZERO, timeout))
 }
 
 /// All that have a network of that name.

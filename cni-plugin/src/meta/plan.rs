@@ -3,11 +3,11 @@
 //! Guarantees: a pod that asks nothing, of a configuration that names files and whole configurations only, is planned without
 //! anybody; nothing is made here. Where it is not known what the pod asks, it does not start without its networks.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use nsm_cni_types::{Args, Error, code, pods};
 use nsm_npwg::{Annotations, Attach, Chosen, Completion, Definition, List, Lookup, Meta};
-use nsm_proto::cni::{NetworkAnnotations, PlanRequest, PlannedNetwork};
+use nsm_proto::cni::{NetworkAnnotations, PlanRequest, PlanResponse, PlannedNetwork};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -22,6 +22,8 @@ use crate::{
     in_runtime,
 };
 
+/// The first interface of a pod that is no particular one.
+pub(crate) const FIRST: &str = "eth0";
 /// What only a runtime says of the pod, and what is of one interface: not for the others.
 const OF_ONE: [&str; 2] = ["MAC", "IP"];
 /// What the agent is not told of the configuration: it is the pod's, or long.
@@ -96,7 +98,8 @@ enum Source {
 pub(crate) fn of(call: &Call, meta: &Meta, args: &Args) -> Result<Plan, Error> {
     let asked = meta.annotations().map(|(networks, _)| networks);
     let by_agent = asked.as_ref().is_none_or(|asked| !asked.is_empty()) || names_objects(meta, &args.pod_namespace);
-    let planned = if by_agent { ask(call, meta, args, asked.as_ref())? } else { alone(meta, &call.env.ifname, args)? };
+    let planned =
+        if by_agent { planned_for(call, meta, args, asked.as_ref())? } else { alone(meta, &call.env.ifname, args)? };
     let mut networks = Vec::new();
     for (place, one) in planned.into_iter().enumerate() {
         networks.push(wanted(of_call(call), meta, one, place == 0)?);
@@ -114,10 +117,33 @@ pub(crate) fn first(call: &Call, meta: &Meta, args: &Args) -> Result<Network, Er
     wanted(of_call(call), meta, planned, true).map(|one| one.network)
 }
 
-/// The networks that every pod gets, as far as the host knows them; and what is wrong with the others.
-pub(crate) fn everybodys(meta: &Meta) -> (Vec<Network>, Vec<Error>) {
-    let planned = alone(meta, "eth0", &Args::default());
-    on_host(("", ""), meta, planned.map(|all| all.into_iter().enumerate().collect()))
+/// The networks that every pod gets.
+#[derive(Debug)]
+pub(crate) struct Everybodys {
+    /// Those that are known; the first network has the interface [`FIRST`].
+    pub(crate) networks: Vec<Network>,
+    /// What is wrong with others.
+    pub(crate) errors: Vec<Error>,
+    /// Why nothing is known of those that are called by name, which the agent knows.
+    pub(crate) unknown: Option<Error>,
+}
+
+/// The networks that every pod gets, for STATUS and GC; the agent, where it is needed, is waited for and has as long as that.
+pub(crate) fn everybodys(call: &Call, meta: &Meta, (wait, timeout): (Duration, Duration)) -> Everybodys {
+    let alone = || alone(meta, FIRST, &Args::default()).map(|all| all.into_iter().enumerate().collect::<Vec<_>>());
+    let (mut planned, mut unknown) = (alone(), None);
+    if names_objects(meta, "") {
+        let answer = ask(call, meta, (wait, timeout), PlanRequest::default());
+        match answer.map_err(|failure| no_plan(meta, true, failure)).and_then(of_answer) {
+            Ok(all) => planned = Ok(all.into_iter().enumerate().collect()),
+            Err(error) => {
+                unknown = Some(error);
+                planned = planned.map(|all| all.into_iter().filter(|(_, one)| !one.is_name()).collect());
+            }
+        }
+    }
+    let (networks, errors) = on_host(("", ""), meta, planned);
+    Everybodys { networks, errors, unknown }
 }
 
 /// The networks that this pod has for certain: those that every pod gets, and that are no objects of the cluster, which may be others by
@@ -145,11 +171,8 @@ fn on_host(of: (&str, &str), meta: &Meta, planned: Result<Vec<(usize, Planned)>,
     };
     let (mut networks, mut errors) = (Vec::new(), Vec::new());
     for (place, one) in planned {
-        // An object, if the host has no such file.
-        let is_name = one.is_name();
         match wanted(of, meta, one, place == 0) {
             Ok(one) => networks.push(one.network),
-            Err(_) if is_name => {}
             Err(error) => errors.push(error),
         }
     }
@@ -157,7 +180,7 @@ fn on_host(of: (&str, &str), meta: &Meta, planned: Result<Vec<(usize, Planned)>,
 }
 
 /// Whether the configuration names networks that may be objects of the cluster.
-pub(crate) fn names_objects(meta: &Meta, namespace: &str) -> bool {
+fn names_objects(meta: &Meta, namespace: &str) -> bool {
     let is_name = |text: &String| !text.contains('/');
     let cluster = match &meta.default {
         Chosen::ClusterNetwork(name) => is_name(name),
@@ -186,30 +209,48 @@ fn alone(meta: &Meta, ifname: &str, args: &Args) -> Result<Vec<Planned>, Error> 
     Ok(all.into_iter().map(Planned::from).collect())
 }
 
-fn ask(call: &Call, meta: &Meta, args: &Args, asked: Option<&Annotations>) -> Result<Vec<Planned>, Error> {
+fn planned_for(call: &Call, meta: &Meta, args: &Args, asked: Option<&Annotations>) -> Result<Vec<Planned>, Error> {
     let annotations = asked.map(|asked| NetworkAnnotations {
         networks: asked.networks.clone().unwrap_or_default(),
         default_network: asked.default_network.clone().unwrap_or_default(),
     });
+    let pod = PlanRequest {
+        key: Some(agent::key(&call.env)),
+        pod: pod_of(args.clone()),
+        annotations,
+        ..PlanRequest::default()
+    };
+    let answer = ask(call, meta, (meta.agent_wait, meta.timeout), pod);
+    of_answer(answer.map_err(|failure| no_plan(meta, asked.is_some(), failure))?)
+}
+
+/// Has the agent plan for a pod, or for every one. It is waited for as long as the first time, and has the second for its answer.
+fn ask(
+    call: &Call,
+    meta: &Meta,
+    (wait, timeout): (Duration, Duration),
+    pod: PlanRequest,
+) -> Result<PlanResponse, Failure> {
     let mut configuration = call.stdin.keys.clone();
     configuration.retain(|key, _| !NOT_FOR_THE_AGENT.contains(&key.as_str()));
-    let answer = in_runtime(async {
+    let asked = in_runtime(async {
         let asked = async {
-            let mut agent = Agent::connect(&meta.socket, meta.agent_wait, meta.timeout).await?;
+            let mut agent = Agent::connect(&meta.socket, wait, timeout).await?;
             let request = PlanRequest {
-                key: Some(agent::key(&call.env)),
                 network: call.stdin.name.clone(),
-                pod: pod_of(args.clone()),
-                annotations,
                 configuration: Value::Object(configuration).to_string(),
                 timeout_ms: timeout_ms(agent.left()),
                 plugin_version: agent::plugin_version(),
+                ..pod
             };
             agent.call(|mut client| async move { client.plan(request).await }).await
         };
         Ok(asked.await)
-    })?;
-    let answer = answer.map_err(|failure| no_plan(meta, asked.is_some(), failure))?;
+    });
+    asked.unwrap_or_else(|error| Err(Failure::Away(error.msg)))
+}
+
+fn of_answer(answer: PlanResponse) -> Result<Vec<Planned>, Error> {
     answer.networks.into_iter().map(|one| planned(one).map_err(nonsense)).collect()
 }
 

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use flag::flag;
 pub use list::{List, REACHING, declares};
 pub use meta::{Chosen, KEYS, Key, Meta, Treatment};
-pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added};
+pub use plan::{Definition, Lookup, Network, Planned, names_for, plan, plan_added, plan_everybodys};
 pub use selection::{Annotations, DEFAULT_NETWORK, LONGEST, MOST, NETWORKS, Selection};
 
 /// The annotation of a NetworkAttachmentDefinition that names the resource whose devices its networks are made of: a device plugin's, or

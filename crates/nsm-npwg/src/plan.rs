@@ -117,6 +117,28 @@ pub fn plan(
     counted.within(planned)
 }
 
+/// Plans the networks that every pod gets, without one: of devices, which are a pod's, nothing is known.
+///
+/// # Errors
+/// Why no pod could have them.
+pub fn plan_everybodys(meta: &Meta, ifname: &str, lookup: &mut impl Lookup) -> Result<Vec<Planned>, Error> {
+    plan(meta, ifname, "", &Annotations::default(), &mut WithoutDevices(lookup))
+}
+
+/// Definitions as they are without a pod.
+struct WithoutDevices<'a, L>(&'a mut L);
+
+impl<L: Lookup> Lookup for WithoutDevices<'_, L> {
+    fn definition(&mut self, namespace: &str, name: &str) -> Option<Definition> {
+        let found = self.0.definition(namespace, name)?;
+        Some(Definition { resource_name: None, ..found })
+    }
+
+    fn device(&mut self, resource: &str) -> Result<String, String> {
+        self.0.device(resource)
+    }
+}
+
 fn plan_counted(
     meta: &Meta,
     ifname: &str,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
 use nsm_kube::definitions::{GROUP, NETWORK_STATUS, NETWORKS, definition, kind};
-use nsm_lab::{Node, eventually};
+use nsm_lab::{Node, binary, eventually};
 use nsm_proto::cni::{
     AttachmentKey, PlanRequest, PlanResponse, Pod, SettledNetwork, SettledRequest, cni_client::CniClient,
 };
@@ -146,5 +146,53 @@ pub(crate) fn what_was_made_is_told() -> anyhow::Result<()> {
         told[0]["type"] == "Normal" && message == "Add eth0 [10.0.0.2] from own, net1 [10.1.0.2] from default/a",
         "{told:?}"
     );
+    Ok(())
+}
+
+pub(crate) fn of_every_pod_are_asked_and_collected() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    define(&cluster)?;
+    let mut a = cluster.started("node-a")?;
+    let plugin = binary("nsm-delegate")?;
+    let (folder, log) = (plugin.parent().context("folder")?, a.node.dir().join("calls"));
+    let config = |says: Value| {
+        let plugin = json!({ "type": "nsm-delegate", "log": log, "says": says });
+        json!({ "cniVersion": "1.1.0", "name": "cbr0", "plugins": [plugin] })
+    };
+    let full = config(json!({ "STATUS": { "error": { "code": 50, "msg": "no address left" } } }));
+    cluster.create(&definition("kube-system", "first", &full))?.map_err(anyhow::Error::msg)?;
+    let conf = json!({
+        "cniVersion": "1.1.0", "name": "cluster", "type": "nsm-cni", "clusterNetwork": "first", "binDir": folder,
+        "cniDir": a.node.dir().join("cni"), "cniSocket": a.node.cni_socket(),
+    });
+    let told = || -> anyhow::Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let calls = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        Ok(calls.into_iter().filter(|call| call["command"] == "GC").collect())
+    };
+    let node = &a.node;
+    let status = || Ok(node.cni().status(&conf)?.json["msg"].as_str().unwrap_or_default().to_owned());
+    let asked = |why: &String| why.contains("no address left");
+    with_log(node, eventually("STATUS of the cluster's network", SOON, status, asked))?;
+    let path = format!("/apis/{GROUP}/v1/namespaces/kube-system/network-attachment-definitions/first");
+    cluster.patch(&path, &json!({ "spec": { "config": config(json!({})).to_string() } }))?;
+    with_log(node, eventually("a network that is ready", SOON, status, String::is_empty))?;
+    // Without the agent nobody knows them: ADD cannot be served, and nothing of theirs is freed.
+    let valid = [("one", "eth0")];
+    a.node.stop_agent()?;
+    let why = a.node.cni().status(&conf)?.refused(50)?;
+    ensure!(why.contains("nsm-agent is not there"), "{why}");
+    let words = a.node.cni().gc(&conf, Some(&valid))?.ok()?.stderr;
+    ensure!(words.contains("GC leaves networks alone that are called by name") && told()?.is_empty(), "{words}");
+    a.node.start_agent()?;
+    with_log(&a.node, a.node.cni().gc(&conf, Some(&valid))?.ok())?;
+    let calls = told()?;
+    let expected = json!([{ "containerID": "one", "ifname": "eth0" }]);
+    ensure!(calls.len() == 1 && calls[0]["conf"]["cni.dev/valid-attachments"] == expected, "{calls:?}");
+    // A network that there is no more.
+    cluster.delete(&path)?;
+    let node = &a.node;
+    let status = || Ok(node.cni().status(&conf)?.json["msg"].as_str().unwrap_or_default().to_owned());
+    eventually("its end", SOON, status, |why| why.contains("no file in"))?;
     Ok(())
 }

@@ -81,6 +81,23 @@ fn system_namespaces_have_no_default_networks() {
 }
 
 #[test]
+fn what_every_pod_gets_needs_no_device() {
+    let conf = meta(&json!({"defaultNetworks": ["fast"]}));
+    let mut cluster = two().with("kube-system", "cbr0", &json!({"name": "own", "type": "ptp"})).with(
+        "kube-system",
+        "fast",
+        &json!({"type": "sriov"}),
+    );
+    let fast = cluster.definitions.get_mut(&("kube-system".to_owned(), "fast".to_owned())).unwrap();
+    fast.resource_name = Some("example.com/vf".to_owned());
+    assert!(plan(&conf, "eth0", "", &Annotations::default(), &mut cluster).is_err());
+    let all = plan_everybodys(&conf, "eth0", &mut cluster).unwrap();
+    assert_eq!(names(&all), [("own", "eth0"), ("kube-system/fast", "net1")]);
+    let Network::List(list) = &all[1].network else { panic!("{all:?}") };
+    assert_eq!(list.to_json(), json!({"name": "fast", "plugins": [{"type": "sriov"}]}));
+}
+
+#[test]
 fn delegates_in_the_configuration() {
     let conf =
         meta(&json!({"clusterNetwork": null, "delegates": [{"type": "ptp"}, {"name": "second", "type": "bridge"}]}));
