@@ -26,7 +26,7 @@ pub(crate) fn run(call: &Call) -> Result<String, Error> {
     refuse_own(&call.env, &netns)?;
     match &conf.mode {
         Mode::Attach(attach) => in_runtime(one(call, &conf, attach, args, &netns)),
-        Mode::Pod(pod) => pod::add(call, &conf, pod, args, &netns),
+        Mode::Pod(pod) => pod::add(call, &conf, pod, args, &netns, Vec::new()),
     }
 }
 

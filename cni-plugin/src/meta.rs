@@ -15,6 +15,7 @@ mod gc;
 mod hostfiles;
 mod inside;
 mod lifeline;
+mod lost;
 mod multus;
 mod network;
 pub(crate) mod patience;

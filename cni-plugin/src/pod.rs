@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 
 use nsm_cni_types::{
     Answer, Args, Attachment, Conf, Error, OfPod,
-    pods::{self, PodRecord},
+    pods::{self, MadeNetwork, PodRecord},
 };
 use nsm_proto::cni::{AddPodRequest, AddResponse, Annotations};
 
@@ -57,14 +57,26 @@ fn namespace_asks(socket: &Path, namespace: &str) -> Option<bool> {
     folder.join(pods::COMPLETE).exists().then_some(false)
 }
 
-/// Makes what the pod asks for.
-pub(crate) fn add(call: &Call, conf: &Conf, pod: &OfPod, args: Args, netns: &Netns) -> Result<String, Error> {
+/// Makes what the pod asks for. Of `networks` that it has already the agent reads in the sandbox's record, which nobody waits for.
+pub(crate) fn add(
+    call: &Call,
+    conf: &Conf,
+    pod: &OfPod,
+    args: Args,
+    netns: &Netns,
+    networks: Vec<MadeNetwork>,
+) -> Result<String, Error> {
     let asks = Asks::of(pod, &conf.socket, &args.pod_namespace);
     let mut record = record(call, conf, &args);
     record.asked = !matches!(asks, Asks::Nothing);
     record.namespace_unknown = pod.annotations.is_none() || namespace_asks(&conf.socket, &args.pod_namespace).is_none();
+    if !record.asked {
+        record.networks = networks;
+        sandbox::put(&conf.socket, netns, &record);
+        return passed_on(call, conf);
+    }
     sandbox::put(&conf.socket, netns, &record);
-    match asks {
+    let answer = match asks {
         Asks::Nothing => passed_on(call, conf),
         Asks::Something(own) => in_runtime(async {
             let asked = ask(call, conf, Some(own), args, netns, &record, (conf.agent_wait, conf.timeout)).await;
@@ -88,14 +100,16 @@ pub(crate) fn add(call: &Call, conf: &Conf, pod: &OfPod, args: Args, netns: &Net
                     AddResponse::default()
                 }
             };
-            if made.interfaces.is_empty() {
-                // What the agent gives the pod later it marks.
-                record.asked = false;
-                sandbox::put_again(&conf.socket, netns, &record);
-            }
+            // What the agent gives the pod later it marks.
+            record.asked = !made.interfaces.is_empty();
             answered(call, conf, pod, made).await
         }),
+    }?;
+    record.networks = networks;
+    if !record.asked || !record.networks.is_empty() {
+        sandbox::put_again(&conf.socket, netns, &record);
     }
+    Ok(answer)
 }
 
 /// Asks the agent, which is waited for as long as the first says, and has as long as the second says for its answer.

@@ -3,7 +3,7 @@
 //! Guarantees: what is refused is refused before anything runs. What is to be made is recorded before a plugin runs. On
 //! failure what this call made is undone in reverse order, and nothing else; what cannot be undone stays recorded for DEL.
 
-use nsm_cni_types::{Answer, Args, Conf, Error, Mode, OfPod, Version, code};
+use nsm_cni_types::{Answer, Args, Conf, Error, Mode, OfPod, Version, code, pods::MadeNetwork};
 use nsm_npwg::Meta;
 use serde_json::Value;
 
@@ -52,7 +52,8 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
     let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
         drop(gate);
         let answer = attempt.answer(call.stdin.version)?;
-        services(call, meta, args.clone(), &netns, answer, &attempt)
+        let told = if plan.by_agent { Vec::new() } else { settled::made(&attempt.record, &attempt.progress) };
+        services(call, meta, args.clone(), (&netns, told), answer, &attempt)
     });
     match answered {
         Ok(answer) => {
@@ -113,12 +114,11 @@ fn end_earlier(held: &Held, earlier: Found, patience: Patience) -> Result<(), Er
                 search: &search,
                 until: patience.work,
             };
-            let left = undo::all(&record.networks, &progress.results, sandbox);
-            undo::one_of(&left.errors).map_err(|error| {
+            let errors = undo::recorded(held, &record, &progress, sandbox)?;
+            undo::one_of(&errors).map_err(|error| {
                 let msg = format!("what an ADD before left cannot be ended: {}", error.msg);
                 Error { msg, ..error }
-            })?;
-            held.remove()
+            })
         }
     }
 }
@@ -185,18 +185,14 @@ impl Attempt<'_> {
     /// Ends what was begun; the rest was never there.
     fn undo(&mut self, patience: Patience) {
         let sandbox = Sandbox { until: patience.undo, ..self.sandbox };
-        let left = undo::all(&self.record.networks[..self.begun], &self.progress.results, sandbox);
-        for error in &left.errors {
-            eprintln!("nsm-cni: not undone, DEL will try again: {error}");
-        }
-        let kept = if left.networks.is_empty() {
-            self.held.remove()
-        } else {
-            self.record.networks = left.networks;
-            self.held.put(&self.record)
-        };
-        if let Err(error) = kept {
-            eprintln!("nsm-cni: {error}");
+        self.record.networks.truncate(self.begun);
+        match undo::recorded(self.held, &self.record, &self.progress, sandbox) {
+            Ok(errors) => {
+                for error in errors {
+                    eprintln!("nsm-cni: not undone, DEL will try again: {error}");
+                }
+            }
+            Err(error) => eprintln!("nsm-cni: {error}"),
         }
     }
 }
@@ -244,7 +240,7 @@ fn services(
     call: &Call,
     meta: &Meta,
     args: Args,
-    netns: &Netns,
+    (netns, told): (&Netns, Vec<MadeNetwork>),
     mut answer: Answer,
     attempt: &Attempt<'_>,
 ) -> Result<String, Error> {
@@ -254,7 +250,7 @@ fn services(
         before.extend(attempt.result(network)?);
     }
     let conf = conf(meta, before);
-    let all = pod::add(call, &conf, &of_pod, args, netns)?;
+    let all = pod::add(call, &conf, &of_pod, args, netns, told)?;
     if of_pod.allow_dns {
         let all: Value = serde_json::from_str(&all).map_err(|error| Error::new(code::INTERNAL, error.to_string()))?;
         answer.dns = Answer::parse(&all, call.stdin.version)?.dns;

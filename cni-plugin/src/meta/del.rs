@@ -2,19 +2,21 @@
 //!
 //! Guarantees: neither agent nor cluster is needed for networks. The record stays until all of it is gone; a repeated DEL repeats
 //! what is left. A pod that Multus made is ended by Multus's records. Without any the networks are ended that the configuration gives to
-//! every pod, and it is told that more may be left.
+//! every pod, and it is told that more may be left, unless the container has nothing.
 
-use nsm_cni_types::{Args, Error};
+use std::path::PathBuf;
+
+use nsm_cni_types::{Args, Error, lost::Cause};
 use nsm_npwg::Meta;
 
 use super::{
     add::of_pod,
     exec::SearchPath,
-    multus,
+    lost, multus,
     network::Sandbox,
     patience::Patience,
     plan,
-    record::{Found, Held, Progress, Record, Store},
+    record::{Found, Store},
     search, undo,
 };
 use crate::{
@@ -36,70 +38,54 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     })?;
     let services = pod::del(call, &meta.socket, &of_pod(meta));
     let networks = match held.load() {
-        Found::Record(record, progress) => recorded(call, &held, *record, &progress, patience),
-        Found::Damaged(why) => {
-            let aside = held.set_aside();
-            eprintln!(
-                "nsm-cni: the record of container {} cannot be read and is kept as {}: {why}",
-                call.env.container_id,
-                aside.display()
-            );
-            unrecorded(call, meta, patience)
+        Found::Record(record, progress) => {
+            let search = search(&record.bin_dir);
+            let sandbox = sandbox(call, &search, patience);
+            undo::recorded(&held, &record, &progress, sandbox).and_then(|errors| undo::one_of(&errors))
         }
-        Found::Nothing => unrecorded(call, meta, patience),
+        Found::Damaged(why) => {
+            eprintln!("nsm-cni: the record of container {}: {why}", call.env.container_id);
+            unrecorded(call, meta, Some((Cause::Damaged, Some(held.set_aside()))), patience)
+        }
+        Found::Nothing => unrecorded(call, meta, lost::is_missed(call).then_some((Cause::Missing, None)), patience),
     };
     undo::one_of(&[services, networks].into_iter().filter_map(Result::err).collect::<Vec<_>>())?;
     // As the library does: after the work, and silent about a namespace that is gone.
     Netns::open(&call.env).map_or(Ok(()), |netns| refuse_own(&call.env, &netns))
 }
 
-fn recorded(
-    call: &Call,
-    held: &Held,
-    mut record: Record,
-    progress: &Progress,
-    patience: Patience,
-) -> Result<(), Error> {
-    let search = search(&record.bin_dir);
-    let sandbox = sandbox(call, &search, patience);
-    let left = undo::all(&record.networks, &progress.results, sandbox);
-    if left.networks.is_empty() {
-        return held.remove();
-    }
-    record.networks = left.networks;
-    held.put(&record)?;
-    undo::one_of(&left.errors)
-}
-
 /// What Multus recorded, of a pod that it made.
 fn of_multus(call: &Call, meta: &Meta, pod: &multus::Pod, patience: Patience) -> Result<(), Error> {
     let search = search(&meta.bin_dir);
     let sandbox = sandbox(call, &search, patience);
-    undo::one_of(&undo::all(&pod.networks, &pod.results, sandbox).errors)?;
+    undo::one_of(&undo::all(&pod.networks, &pod.results, sandbox))?;
     pod.forget()
 }
 
-/// What the configuration itself says that the container has: the networks of every pod.
-fn unrecorded(call: &Call, meta: &Meta, patience: Patience) -> Result<(), Error> {
+/// What the configuration itself says that the container has: the networks of every pod. `lost`, if there was a record.
+fn unrecorded(
+    call: &Call,
+    meta: &Meta,
+    lost: Option<(Cause, Option<PathBuf>)>,
+    patience: Patience,
+) -> Result<(), Error> {
     if let Some(pod) = multus::pod(&meta.cni_dir, &call.env, meta.version) {
         return of_multus(call, meta, &pod, patience);
     }
     let args = Args::parse(&call.env.args).unwrap_or_default();
     let (certain, errors) = plan::certain(call, meta, &args);
-    for error in errors {
-        eprintln!("nsm-cni: nothing is recorded of container {}: {error}", call.env.container_id);
+    // Else its ADD was refused, or its DEL was here before.
+    if let Some(lost) = lost {
+        for error in errors {
+            eprintln!("nsm-cni: nothing is recorded of container {}: {error}", call.env.container_id);
+        }
+        lost::tell(call, meta, lost, &certain);
     }
-    let names: Vec<&str> = certain.iter().map(|network| network.name.as_str()).collect();
-    let ended = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    eprintln!(
-        "nsm-cni: nothing is recorded of container {}: of its networks {ended} is ended; what it had besides is for GC",
-        call.env.container_id
-    );
     // The runtime's own memory is of the first network.
     let before = call.stdin.keys.get("prevResult").filter(|before| before.is_object());
     let results = before.map(|before| (call.env.ifname.clone(), before.clone())).into_iter().collect();
     let search = search(&meta.bin_dir);
-    undo::one_of(&undo::all(&certain, &results, sandbox(call, &search, patience)).errors)
+    undo::one_of(&undo::all(&certain, &results, sandbox(call, &search, patience)))
 }
 
 fn sandbox<'a>(call: &'a Call, search: &'a SearchPath, patience: Patience) -> Sandbox<'a> {

@@ -35,7 +35,7 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     for held in store.idle() {
         match held.load() {
             Found::Record(record, progress) if is_stale(&record, &call.stdin.name, valid.as_deref()) => {
-                errors.extend(end(&held, *record, &progress, until).err());
+                errors.extend(end(&held, &record, &progress, until).err());
             }
             Found::Damaged(why) => eprintln!("nsm-cni: GC: a record cannot be read, DEL will set it aside: {why}"),
             Found::Record(..) | Found::Nothing => {}
@@ -65,19 +65,16 @@ fn of_one() -> Instant {
     Instant::now() + LONGEST
 }
 
-fn end(held: &Held, mut record: Record, progress: &Progress, until: Instant) -> Result<(), Error> {
+fn end(held: &Held, record: &Record, progress: &Progress, until: Instant) -> Result<(), Error> {
     let search = search(&record.bin_dir);
     // A namespace that the runtime does not know may be another's by now.
     let netns = if record.has_lost_its_namespace() { "" } else { &record.netns };
     let sandbox = Sandbox { container_id: &record.container_id, netns, search: &search, until: until.min(of_one()) };
-    let left = undo::all(&record.networks, &progress.results, sandbox);
-    if left.networks.is_empty() {
+    let errors = undo::recorded(held, record, progress, sandbox)?;
+    if errors.is_empty() {
         eprintln!("nsm-cni: GC freed container={} ifname={}", record.container_id, record.ifname);
-        return held.remove();
     }
-    record.networks = left.networks;
-    held.put(&record)?;
-    undo::one_of(&left.errors)
+    undo::one_of(&errors)
 }
 
 /// Pods that Multus made, that the runtime no longer knows and whose namespace is gone: Multus may still be at work here, in another
@@ -94,13 +91,13 @@ fn of_multus(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -
         let sandbox =
             Sandbox { container_id: &pod.container_id, netns: "", search: &search, until: until.min(of_one()) };
         let left = undo::all(&pod.networks, &pod.results, sandbox);
-        if left.errors.is_empty() {
+        if left.is_empty() {
             match pod.forget() {
                 Ok(()) => eprintln!("nsm-cni: GC freed container={}, which Multus made", pod.container_id),
                 Err(error) => errors.push(error),
             }
         }
-        errors.extend(left.errors);
+        errors.extend(left);
     }
     errors
 }

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use nsm_cni_types::{Error, code};
+use nsm_cni_types::{Error, Route, code};
 use nsm_netlink::{DefaultRoute, Family, Hop, IfIndex, NetnsSocket};
 use serde_json::{Value, json};
 
@@ -242,9 +242,10 @@ fn routes_of(result: &mut Value, family: Family) -> Option<&mut Vec<Value>> {
     result.get_mut(old)?.get_mut("routes")?.as_array_mut()
 }
 
+/// Whether it is what is looked at in the pod: a default route of another table is for what a rule sends there.
 fn is_default(route: &Value, family: Family) -> bool {
-    let (address, length) = route["dst"].as_str().and_then(|dst| dst.split_once('/')).unwrap_or_default();
-    length == "0" && address.parse::<IpAddr>().is_ok_and(|address| Family::of(address) == family)
+    let route = serde_json::from_value::<Route>(route.clone());
+    route.is_ok_and(|route| route.dst.prefix() == 0 && route.is_main() && Family::of(route.dst.ip()) == family)
 }
 
 pub(crate) fn forget_default(result: &mut Value, family: Family) {
@@ -284,4 +285,22 @@ fn failed(error: nsm_netlink::Error) -> Error {
 
 fn failed_at(what: &str, error: &nsm_netlink::Error) -> Error {
     Error::new(code::INTERNAL, format!("the pod's network namespace, {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_of_other_tables_stay() {
+        let via = |table: Value| json!({"dst": "0.0.0.0/0", "gw": "10.0.0.1", "table": table});
+        let mut result = json!({"routes": [via(json!(100)), via(Value::Null), via(json!(254)), via(json!(0))]});
+        forget_default(&mut result, Family::V6);
+        assert_eq!(result["routes"].as_array().map(Vec::len), Some(4));
+        forget_default(&mut result, Family::V4);
+        assert_eq!(result["routes"], json!([via(json!(100))]));
+        let mut old = json!({"ip4": {"ip": "10.0.0.2/24", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.1.0.0/16"}]}});
+        forget_default(&mut old, Family::V4);
+        assert_eq!(old["ip4"]["routes"], json!([{"dst": "10.1.0.0/16"}]));
+    }
 }

@@ -1,8 +1,8 @@
 //! A plugin's process ends with the call that started it.
 //!
 //! Guarantees: when this program ends in any way, SIGKILL included, the kernel kills the plugin; one that is started just then does not
-//! begin. So nobody makes anything for an attachment whose lock has gone with its holder. What the plugin itself started (IPAM) may
-//! still come to its end.
+//! begin. What the plugin itself started (IPAM) may still come to its end, and has the attachment's lock until then ([`super::record`]). So
+//! nobody makes anything for an attachment whose lock somebody else has.
 #![expect(unsafe_code, reason = "work between fork and exec")]
 
 use std::{io, os::unix::process::CommandExt, process::Command};

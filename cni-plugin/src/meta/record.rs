@@ -2,25 +2,29 @@
 //! networks have answered.
 //!
 //! Guarantees: a record is on disk before anything that it names is made. Who holds an attachment is alone with it, also after the
-//! file of the lock has gone; a record that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need
+//! file of the lock has gone, and until the last process has ended that its plugins have started, if it is killed; a record that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need
 //! no disk: after a reboot DEL does without.
 
 mod gate;
+mod lock;
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::statfs::{NSFS_MAGIC, statfs},
+};
 use nsm_cni_types::{Environment, Error, Stdin, code, owed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::lock::Lock;
 use super::{defaults::Defaults, network::Network};
 use crate::{files, netns::Netns};
 
@@ -28,8 +32,6 @@ use crate::{files, netns::Netns};
 const FORMAT: u32 = 1;
 /// Where records are, below `cniDir`.
 const FOLDER: &str = "nsm-cni";
-/// Between two looks at a lock.
-const PAUSE: Duration = Duration::from_millis(5);
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -70,6 +72,9 @@ pub(crate) struct Progress {
     pub(crate) results: Map<String, Value>,
     /// What became of default routes.
     pub(crate) defaults: Defaults,
+    /// Interfaces whose networks are ended, of a record that still names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ended: Vec<String>,
 }
 
 /// What is known of an attachment.
@@ -123,6 +128,11 @@ impl Record {
         serde_json::from_value(value).map_err(|error| error.to_string())
     }
 
+    /// The same with other networks.
+    pub(crate) fn with(&self, networks: Vec<Network>) -> Self {
+        Self { networks, ..self.clone() }
+    }
+
     /// Whether it is about that namespace, as it is now.
     pub(crate) fn is_of(&self, netns: &Netns) -> bool {
         boot().is_ok_and(|boot| self.boot == boot) && self.netns_id == id_of(netns)
@@ -139,6 +149,11 @@ impl Progress {
     /// Of a record, with nothing made.
     pub(crate) fn of(record: &Record) -> Self {
         Self { boot: record.boot.clone(), ..Self::default() }
+    }
+
+    /// The same, of a record whose end has begun.
+    pub(crate) fn ending(&self, record: &Record) -> Self {
+        Self { boot: record.boot.clone(), complete: false, ..self.clone() }
     }
 }
 
@@ -175,23 +190,22 @@ impl Store {
     pub(crate) fn hold(&self, env: &Environment, until: Instant) -> Result<Held, Error> {
         let began = Instant::now();
         let mut held = self.loose(env);
-        loop {
-            match held.lock() {
-                Ok(true) => return Ok(held),
-                Ok(false) if Instant::now() < until => thread::sleep(PAUSE),
-                Ok(false) => {
-                    let msg = format!(
-                        "another call of container {} and interface {} has been running for {} s: see what its plugins wait for",
-                        env.container_id,
-                        env.ifname,
-                        began.elapsed().as_secs()
-                    );
-                    return Err(Error::new(code::TRY_AGAIN, msg));
-                }
-                Err(error) => {
-                    let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
-                    return Err(Error::new(code::IO, msg));
-                }
+        match held.lock(until) {
+            Ok(true) => Ok(held),
+            Ok(false) => {
+                let msg = format!(
+                    "another call of container {} and interface {}, or what one that was killed has started, has been running for {} s: \
+                     see what its plugins wait for (fuser {})",
+                    env.container_id,
+                    env.ifname,
+                    began.elapsed().as_secs(),
+                    held.lock_path().display()
+                );
+                Err(Error::new(code::TRY_AGAIN, msg))
+            }
+            Err(error) => {
+                let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
+                Err(Error::new(code::IO, msg))
             }
         }
     }
@@ -213,7 +227,7 @@ impl Store {
 
     fn unless_busy(&self, name: String) -> Option<Held> {
         let mut held = Held { folder: self.folder.clone(), name, lock: None };
-        held.lock().is_ok_and(|locked| locked).then_some(held)
+        held.lock(Instant::now()).is_ok_and(|locked| locked).then_some(held)
     }
 
     /// All records that can be read, whoever works on them; and whether there are others. Those that were set aside are of containers that
@@ -247,7 +261,7 @@ impl Store {
             if let Some(lock) = hidden.strip_suffix(".lock") {
                 // Whoever holds it removes it.
                 let mut held = Held { folder: self.folder.clone(), name: format!("{lock}.json"), lock: None };
-                let _ = held.lock();
+                let _ = held.lock(Instant::now());
             } else if let Some(process) = hidden.strip_suffix(".tmp").and_then(|rest| rest.rsplit('.').next())
                 && !Path::new("/proc").join(process).exists()
             {
@@ -271,23 +285,28 @@ impl Store {
 }
 
 impl Held {
-    /// Takes the lock; false: somebody has it.
-    fn lock(&mut self) -> io::Result<bool> {
+    /// Takes the lock; false: somebody had it until then.
+    fn lock(&mut self, until: Instant) -> io::Result<bool> {
         files::folder(&self.folder)?;
         let path = self.lock_path();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(error),
+        loop {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            if !Lock::Alone.take(&file, until)? {
+                return Ok(false);
+            }
+            // Who had it before may have removed the file meanwhile: another would be alone with a new one.
+            let mine = file.metadata()?;
+            if fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino())) {
+                // Plugins have it too, and what they start: where this program is killed, nobody else works on the attachment before the last
+                // of them has ended.
+                fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                self.lock = Some(file);
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
         }
-        // Who had it before may have removed the file meanwhile: another would be alone with a new one.
-        let mine = file.metadata()?;
-        let there = fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino()));
-        if there {
-            self.lock = Some(file);
-        }
-        Ok(there)
     }
 
     /// What is known.
@@ -298,12 +317,14 @@ impl Held {
             Err(error) => return Found::Damaged(error.to_string()),
         };
         match Record::parse(&text) {
-            Ok(record) => {
+            Ok(mut record) => {
                 let progress = fs::read(self.results_path()).ok();
                 let progress = progress.and_then(|text| serde_json::from_slice::<Progress>(&text).ok());
                 // That of another ADD is not about this record.
                 let progress = progress.filter(|progress| progress.boot == record.boot);
-                Found::Record(Box::new(record), progress.unwrap_or_default())
+                let progress = progress.unwrap_or_default();
+                record.networks.retain(|network| !progress.ended.contains(&network.ifname));
+                Found::Record(Box::new(record), progress)
             }
             Err(why) => Found::Damaged(why),
         }

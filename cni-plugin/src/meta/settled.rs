@@ -1,15 +1,17 @@
-//! What was made is told to the agent, which writes the pod's status.
+//! What was made is told to the agent, which writes the pod's status: in the record of the sandbox, or, where the agent has planned it, by a
+//! call.
 //!
 //! Guarantee: it never fails an ADD, and takes at most [`PATIENCE`] of it.
 
 use std::time::Duration;
 
-use nsm_cni_types::{Answer, Args};
+use nsm_cni_types::{Answer, Args, pods::MadeNetwork};
 use nsm_npwg::Meta;
 use nsm_proto::cni::{SettledNetwork, SettledRequest};
 
 use super::{
     devinfo,
+    network::Network,
     record::{Progress, Record},
 };
 use crate::{
@@ -22,23 +24,33 @@ use crate::{
 /// Longest that an ADD waits for an agent that has just planned it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tells all networks of the record.
-pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progress: &Progress) {
-    let settled = |(place, network): (usize, &super::network::Network)| {
+/// All networks of the record that have been made.
+pub(crate) fn made(record: &Record, progress: &Progress) -> Vec<MadeNetwork> {
+    let made = |(place, network): (usize, &Network)| {
         let result = progress.results.get(&network.ifname)?;
         let result = Answer::parse(result, network.list.version().ok()?).ok()?.to_json().ok()?;
-        Some(SettledNetwork {
-            name: network.name.clone(),
-            ifname: network.ifname.clone(),
-            result: result.to_string(),
-            default: place == 0,
-            device_info: devinfo::read(network, &record.container_id),
-        })
+        Some(MadeNetwork { name: network.name.clone(), ifname: network.ifname.clone(), result, default: place == 0 })
+    };
+    record.networks.iter().enumerate().filter_map(made).collect()
+}
+
+/// Tells all networks of the record.
+pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progress: &Progress) {
+    let info = |ifname: &str| {
+        let network = record.networks.iter().find(|network| network.ifname == ifname);
+        network.map(|network| devinfo::read(network, &record.container_id)).unwrap_or_default()
+    };
+    let settled = |MadeNetwork { name, ifname, result, default }: MadeNetwork| SettledNetwork {
+        device_info: info(&ifname),
+        name,
+        ifname,
+        result: result.to_string(),
+        default,
     };
     let request = SettledRequest {
         key: Some(agent::key(&call.env)),
         pod: pod_of(args.clone()),
-        networks: record.networks.iter().enumerate().filter_map(settled).collect(),
+        networks: made(record, progress).into_iter().map(settled).collect(),
     };
     let told = in_runtime(async {
         let told = async {

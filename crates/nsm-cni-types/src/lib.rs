@@ -13,6 +13,7 @@ pub mod chained;
 mod conf;
 mod env;
 mod error;
+pub mod lost;
 mod mechanism;
 pub mod owed;
 pub mod pods;

@@ -95,6 +95,24 @@ pub struct PodRecord {
     /// How the meta-plugin was called for the pod, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<MetaCall>,
+    /// What the meta-plugin has made for a pod that the agent was not asked about, for the pod's status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<MadeNetwork>,
+}
+
+/// A network of a pod, as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeNetwork {
+    /// As the status names it.
+    pub name: String,
+    /// CNI_IFNAME of its plugins.
+    pub ifname: String,
+    /// Their result, in the network's own version.
+    pub result: Value,
+    /// Whether it is the pod's default network.
+    #[serde(default)]
+    pub default: bool,
 }
 
 /// How the meta-plugin was called for a pod: with that the agent has it called again for a pod that runs.
@@ -129,6 +147,7 @@ impl PodRecord {
             allow_default_route: false,
             allow_route_overlap: false,
             meta: None,
+            networks: Vec::new(),
         }
     }
 
@@ -209,6 +228,8 @@ mod tests {
         let mut record = PodRecord::new(sandbox, "n".into(), "/run/netns/x".into());
         record.asked = true;
         record.pod_uid = "u".into();
+        let result = serde_json::json!({"cniVersion": "1.0.0", "ips": []});
+        record.networks = vec![MadeNetwork { name: "n".into(), ifname: "eth0".into(), result, default: true }];
         assert_eq!(PodRecord::parse(record.to_json().as_bytes()), Ok(record.clone()));
         assert!(record.is_of("c", "eth0") && !record.is_of("c", "eth1"));
         let newer = record.to_json().replace("\"format\":1", "\"format\":2");

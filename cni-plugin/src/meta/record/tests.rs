@@ -1,3 +1,5 @@
+use std::thread;
+
 use nsm_cni_types::Command;
 
 use super::*;
@@ -76,6 +78,44 @@ fn one_at_a_time_each_alone() {
     assert_eq!(store.idle().count(), 0, "it is held");
     drop(held);
     assert_eq!(store.idle().count(), 1);
+}
+
+#[test]
+fn a_wait_for_a_lock_sleeps_and_has_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    let held = store.hold(&env("c"), soon()).unwrap();
+    let told = store.hold(&env("c"), Instant::now() + std::time::Duration::from_millis(50)).unwrap_err();
+    assert!(told.code == code::TRY_AGAIN && told.msg.contains("see what its plugins wait for (fuser"), "{told}");
+    let inode = held.lock.as_ref().unwrap().metadata().unwrap().ino().to_string();
+    thread::scope(|scope| {
+        let next = scope.spawn(|| store.hold(&env("c"), soon()).is_ok());
+        // The kernel knows who waits (proc_locks(5)): the one above, for nothing, and this one.
+        let sleeps = |line: &&str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
+        while fs::read_to_string("/proc/locks").unwrap().lines().filter(sleeps).count() < 2 {
+            assert!(!next.is_finished());
+            thread::yield_now();
+        }
+        drop(held);
+        assert!(next.join().unwrap());
+    });
+}
+
+#[test]
+fn what_is_ended_of_a_record_is_not_there_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Store::of(dir.path()).hold(&env("c"), soon()).unwrap();
+    let network = |ifname: &str| {
+        let list = serde_json::json!({"name": "n", "plugins": []});
+        serde_json::from_value(serde_json::json!({"name": "n", "ifname": ifname, "list": list})).unwrap()
+    };
+    let record = record("c").with(vec![network("eth0"), network("net1")]);
+    held.put(&record).unwrap();
+    let mut progress = Progress { complete: true, ..Progress::of(&record) }.ending(&record);
+    progress.ended.push("net1".into());
+    held.put_progress(&progress);
+    let Found::Record(found, made) = held.load() else { panic!() };
+    assert_eq!((found.networks, made.complete), (vec![network("eth0")], false));
 }
 
 #[test]
