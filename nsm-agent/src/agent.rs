@@ -170,7 +170,8 @@ impl Agent {
         let plugins = cni::plugins::Plugins::default();
         let elsewhere = elsewhere(watched_pods.clone());
         let cluster = way.clone().zip(watched_pods.clone());
-        let networks = Networks::start(&settings, stored.settled.clone(), cluster, &sandboxes, (&tasks, &stop));
+        let settled = stored.settled.clone();
+        let networks = Networks::start(&settings, settled, cluster, &sandboxes, &metrics, (&tasks, &stop));
         let server = cni::Server::new(cni::Parts {
             engine: engine.clone(),
             selftest: selftest.clone(),

@@ -5,12 +5,13 @@
 //! ends with the start: no thread comes back.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread,
 };
 
@@ -29,8 +30,10 @@ use crate::state::blocking;
 
 /// Names under which the plugin is installed.
 const PLUGINS: [&str; 3] = ["nsm-cni", "multus", "multus-shim"];
-/// Most calls at the same time.
+/// Most calls at the same time, in all and about pods of one namespace: plugins of a network that hang keep those of others waiting for no
+/// place.
 const AT_ONCE: usize = 8;
+const OF_ONE: usize = 2;
 /// Longest answer that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -39,6 +42,8 @@ const LONGEST: u64 = 1 << 20;
 pub struct Door {
     host: Host,
     places: Arc<Semaphore>,
+    /// By namespace, of those that have calls.
+    shares: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
 }
 
 /// Where the host's programs are.
@@ -72,6 +77,8 @@ pub struct Call {
     pub environment: Vec<(&'static str, String)>,
     /// Its configuration.
     pub stdin: String,
+    /// The namespace of the pod that it is about; empty: it is about none.
+    pub of: String,
 }
 
 /// Why a call failed.
@@ -96,7 +103,7 @@ pub enum Error {
 impl Door {
     /// The door to that host.
     pub fn new(host: Host) -> Self {
-        Self { host, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { host, places: Arc::new(Semaphore::new(AT_ONCE)), shares: Arc::default() }
     }
 
     /// Whether nothing can be called.
@@ -110,6 +117,8 @@ impl Door {
     /// It could not be called, failed, or did not end in time.
     pub async fn call(&self, call: Call, until: Instant) -> Result<String, Error> {
         let ended = |_| Error::NotCalled("the agent is ending".to_owned());
+        let share = self.share(&call.of);
+        let _share = tokio::time::timeout_at(until, share.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
         let _place =
             tokio::time::timeout_at(until, self.places.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
         let host = self.host.clone();
@@ -121,6 +130,20 @@ impl Door {
             started.kill();
             Err(Error::Late)
         })
+    }
+}
+
+impl Door {
+    /// The places of a namespace.
+    fn share(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| share.strong_count() > 0);
+        if let Some(share) = shares.get(namespace).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::new(Semaphore::new(OF_ONE));
+        shares.insert(namespace.to_owned(), Arc::downgrade(&share));
+        share
     }
 }
 
@@ -246,7 +269,7 @@ mod tests {
         fs::write(&aside, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(&aside, &plugin).unwrap();
-        Call { plugin, environment: vec![("CNI_COMMAND", "ADD".into())], stdin: "{}".into() }
+        Call { plugin, environment: vec![("CNI_COMMAND", "ADD".into())], stdin: "{}".into(), of: "one".into() }
     }
 
     fn soon() -> Instant {
@@ -273,6 +296,35 @@ mod tests {
         let began = Instant::now();
         assert_eq!(door.call(script, Instant::now() + Duration::from_millis(200)).await, Err(Error::Late));
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn one_namespace_keeps_no_other_waiting() {
+        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
+        let script = "echo begun >> \"$0.begun\"; while [ ! -e \"$0.end\" ]; do sleep 0.01; done";
+        let hangs = call(dir.path(), script);
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..2 * AT_ONCE {
+            let (door, call) = (door.clone(), hangs.clone());
+            calls.spawn(async move { door.call(call, soon()).await });
+        }
+        let begun = || fs::read_to_string(dir.path().join("nsm-cni.begun")).unwrap_or_default().lines().count();
+        while begun() < OF_ONE {
+            tokio::task::yield_now().await;
+        }
+        let other = tempfile::tempdir().unwrap();
+        let other = Call { of: "two".into(), ..call(other.path(), "echo here") };
+        // In no time, while all of the first one's wait.
+        assert_eq!(door.call(other, soon()).await, Ok("here\n".into()));
+        assert_eq!((begun(), calls.try_join_next().is_none()), (OF_ONE, true));
+        let _own = door.share("three");
+        let mut known: Vec<String> = door.shares.lock().unwrap().keys().cloned().collect();
+        known.sort();
+        assert_eq!(known, ["one", "three"], "what nobody uses is forgotten");
+        fs::write(dir.path().join("nsm-cni.end"), "").unwrap();
+        while let Some(done) = calls.join_next().await {
+            assert_eq!(done.unwrap(), Ok(String::new()));
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use nsm_cni_types::lost::Cause;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -81,6 +82,18 @@ struct CallLabel {
     call: ServiceCall,
 }
 
+/// [`Cause`], as a label has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum CauseValue {
+    Damaged,
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: CauseValue,
+}
+
 /// Something that the agent installs on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Part {
@@ -120,6 +133,7 @@ pub struct Metrics {
     call_seconds: Family<CallLabel, Histogram, fn() -> Histogram>,
     heals_total: Counter,
     events_dropped_total: Counter,
+    records_lost_total: Family<CauseLabel, Counter>,
     installed: Family<PartLabel, Gauge>,
     now: Gauges,
 }
@@ -169,6 +183,11 @@ impl Metrics {
         let call_seconds = Family::<_, _, fn() -> Histogram>::new_with_constructor(seconds);
         let (heals_total, now) = (Counter::default(), Gauges::default());
         let (events_dropped_total, installed) = (Counter::default(), Family::default());
+        let records_lost_total = Family::<CauseLabel, Counter>::default();
+        for cause in [CauseValue::Damaged, CauseValue::Missing] {
+            // Whoever waits for the first one sees that there is none yet.
+            drop(records_lost_total.get_or_create(&CauseLabel { cause }));
+        }
         registry.register("cni_operations", "CNI operations served, by outcome", Family::clone(&cni_total));
         registry.register(
             "cni_operation_seconds",
@@ -180,6 +199,8 @@ impl Metrics {
         registry.register("heals", "Connections moved or made again after a failure", heals_total.clone());
         let dropped = "Events on pods that were not written, as too many waited";
         registry.register("events_dropped", dropped, events_dropped_total.clone());
+        let lost = "Records of pods' networks that the meta-plugin found damaged or missing";
+        registry.register("network_records_lost", lost, Family::clone(&records_lost_total));
         let in_place = "Whether a part that the agent installs is in its place";
         registry.register("installed", in_place, Family::clone(&installed));
         now.register(&mut registry);
@@ -191,6 +212,7 @@ impl Metrics {
             call_seconds,
             heals_total,
             events_dropped_total,
+            records_lost_total,
             installed,
             now,
         }
@@ -218,6 +240,15 @@ impl Metrics {
     /// An event on a pod is not written: too many wait. Answers how many there were before.
     pub fn event_dropped(&self) -> u64 {
         self.events_dropped_total.inc()
+    }
+
+    /// The meta-plugin has found a record lost.
+    pub fn record_lost(&self, cause: Cause) {
+        let cause = match cause {
+            Cause::Damaged => CauseValue::Damaged,
+            Cause::Missing => CauseValue::Missing,
+        };
+        self.records_lost_total.get_or_create(&CauseLabel { cause }).inc();
     }
 
     /// Whether something that is to be installed is in its place.

@@ -7,9 +7,11 @@
 
 mod answer;
 mod claims;
+mod collect;
 mod definitions;
 mod devices;
 mod given;
+mod lost;
 mod running;
 mod settled;
 mod view;
@@ -20,9 +22,9 @@ use std::{
     time::Duration,
 };
 
-use nsm_cni_types::{Command, Stdin};
+use nsm_cni_types::{Command, Stdin, pods::MadeNetwork};
 use nsm_npwg::{Annotations, DEFAULT_NETWORK, Meta, NETWORKS, Planned, Selection};
-use nsm_proto::cni::{PlanRequest, PlanResponse, SettledRequest};
+use nsm_proto::cni::{PlanRequest, PlanResponse, SettledNetwork, SettledRequest};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
@@ -33,6 +35,7 @@ pub use settled::{Made, Settled};
 
 use self::{
     claims::Claims,
+    collect::Collector,
     given::{Given, Lacking},
     running::{Running, qualified},
     view::{View, Wanted},
@@ -41,8 +44,9 @@ use crate::{
     config::Settings,
     host::{Door, Host},
     kubernetes::Way,
+    metrics::Metrics,
     pods::{Pods, Reason, Unknown},
-    sandboxes::Sandboxes,
+    sandboxes::{Sandbox, Sandboxes},
     state::{AttachmentKey, Pod, Records, blocking},
 };
 
@@ -83,6 +87,7 @@ impl Networks {
         settled: Records<Settled>,
         cluster: Option<(Way, Arc<Pods>)>,
         sandboxes: &Sandboxes,
+        metrics: &Metrics,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Arc<Self> {
         let of_host = Self::of_host(Devices::at(settings.pod_resources.clone()), settled);
@@ -95,8 +100,12 @@ impl Networks {
             None => of_host,
         });
         tasks.spawn(stop.clone().run_until_cancelled_owned(networks.clone().keep(sandboxes.clone())));
+        let door = Door::new(Host::of(settings.host_mount_namespace.clone()));
+        let collector = Collector::new(sandboxes.clone(), door.clone(), &settings.state_dir);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(collector.run()));
+        let lost = lost::run(settings.cni_socket.clone(), metrics.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(lost));
         if let Some(pods) = networks.pods.clone() {
-            let door = Door::new(Host::of(settings.host_mount_namespace.clone()));
             let (tasks, stop) = (tasks.clone(), stop.clone());
             let running = Running::new(networks.clone(), pods, sandboxes.clone(), door, tasks.clone(), stop.clone());
             tasks.spawn(stop.run_until_cancelled_owned(running.run()));
@@ -146,7 +155,9 @@ impl Networks {
     pub async fn plan_everybodys(&self, asked: PlanRequest) -> Result<PlanResponse, Status> {
         let until = Instant::now() + time(asked.timeout_ms) / 2;
         let meta = read(&asked.configuration).map_err(wrong)?;
-        let planned = self.resolve(None, until, |view| nsm_npwg::plan_everybodys(&meta, FIRST, view)).await?;
+        let plan = |view: &mut View<'_>| [nsm_npwg::plan_everybodys(&meta, FIRST, view)];
+        let [planned] = self.resolve(None, BTreeSet::new(), until, plan).await?;
+        let planned = planned.map_err(Refusal::Plan)?;
         Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
     }
 
@@ -282,7 +293,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Forgets what was made in sandboxes that have gone, until the end.
+    /// Forgets what was made in sandboxes that have gone, and takes what was made where nobody asked, until the end.
     async fn keep(self: Arc<Self>, sandboxes: Sandboxes) {
         let mut changes = sandboxes.changes();
         loop {
@@ -294,10 +305,40 @@ impl Networks {
                 for gone in settled.iter().filter(|one| !is(&one.key)) {
                     let _ = self.settled.remove(&gone.key).await;
                 }
+                for sandbox in newest(all) {
+                    self.take_recorded(&sandbox).await;
+                }
             }
             if changes.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Takes the networks of a pod that were planned without the agent: the record of its sandbox has them.
+    async fn take_recorded(&self, sandbox: &Sandbox) {
+        let (key, record) = (sandbox.call(), &sandbox.record);
+        if record.networks.is_empty() || record.pod_name.is_empty() || self.settled.get(&key).is_some() {
+            return;
+        }
+        let network = |made: &MadeNetwork| SettledNetwork {
+            name: made.name.clone(),
+            ifname: made.ifname.clone(),
+            result: made.result.to_string(),
+            default: made.default,
+            device_info: made.device_info.clone(),
+        };
+        let Pod { name, namespace, uid } = sandbox.pod();
+        let pod = Some(nsm_proto::cni::Pod { name, namespace, uid });
+        let networks = record.networks.iter().map(network).collect();
+        let taken = Settled::read(key, SettledRequest { pod, networks, ..SettledRequest::default() });
+        let kept = match taken {
+            Ok(settled) => self.settled.put(settled).await.map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = kept {
+            let (pod, namespace) = (&record.pod_name, &record.pod_namespace);
+            tracing::warn!(pod, namespace, why, "the networks of a pod are not told in its status");
         }
     }
 
@@ -342,6 +383,16 @@ impl From<Refusal> for Status {
             Refusal::Plan(Error::NoDevice { .. }) => Self::failed_precondition(why),
         }
     }
+}
+
+/// The newest sandbox of each pod.
+fn newest(mut all: Vec<Arc<Sandbox>>) -> Vec<Arc<Sandbox>> {
+    all.sort_by_key(|sandbox| sandbox.since);
+    let by_pod: HashMap<(String, String), Arc<Sandbox>> = all
+        .into_iter()
+        .map(|sandbox| ((sandbox.record.pod_namespace.clone(), sandbox.record.pod_name.clone()), sandbox))
+        .collect();
+    by_pod.into_values().collect()
 }
 
 /// The time of a plan, by its caller's milliseconds.

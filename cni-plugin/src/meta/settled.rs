@@ -29,23 +29,25 @@ pub(crate) fn made(record: &Record, progress: &Progress) -> Vec<MadeNetwork> {
     let made = |(place, network): (usize, &Network)| {
         let result = progress.results.get(&network.ifname)?;
         let result = Answer::parse(result, network.list.version().ok()?).ok()?.to_json().ok()?;
-        Some(MadeNetwork { name: network.name.clone(), ifname: network.ifname.clone(), result, default: place == 0 })
+        Some(MadeNetwork {
+            name: network.name.clone(),
+            ifname: network.ifname.clone(),
+            result,
+            default: place == 0,
+            device_info: devinfo::read(network, &record.container_id),
+        })
     };
     record.networks.iter().enumerate().filter_map(made).collect()
 }
 
 /// Tells all networks of the record.
 pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progress: &Progress) {
-    let info = |ifname: &str| {
-        let network = record.networks.iter().find(|network| network.ifname == ifname);
-        network.map(|network| devinfo::read(network, &record.container_id)).unwrap_or_default()
-    };
-    let settled = |MadeNetwork { name, ifname, result, default }: MadeNetwork| SettledNetwork {
-        device_info: info(&ifname),
-        name,
-        ifname,
-        result: result.to_string(),
-        default,
+    let settled = |made: MadeNetwork| SettledNetwork {
+        name: made.name,
+        ifname: made.ifname,
+        result: made.result.to_string(),
+        default: made.default,
+        device_info: made.device_info,
     };
     let request = SettledRequest {
         key: Some(agent::key(&call.env)),

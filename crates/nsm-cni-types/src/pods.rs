@@ -113,6 +113,9 @@ pub struct MadeNetwork {
     /// Whether it is the pod's default network.
     #[serde(default)]
     pub default: bool,
+    /// What the device's file says, in JSON; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_info: String,
 }
 
 /// How the meta-plugin was called for a pod: with that the agent has it called again for a pod that runs.
@@ -229,7 +232,8 @@ mod tests {
         record.asked = true;
         record.pod_uid = "u".into();
         let result = serde_json::json!({"cniVersion": "1.0.0", "ips": []});
-        record.networks = vec![MadeNetwork { name: "n".into(), ifname: "eth0".into(), result, default: true }];
+        let (name, ifname, device_info) = ("n".into(), "eth0".into(), String::new());
+        record.networks = vec![MadeNetwork { name, ifname, result, default: true, device_info }];
         assert_eq!(PodRecord::parse(record.to_json().as_bytes()), Ok(record.clone()));
         assert!(record.is_of("c", "eth0") && !record.is_of("c", "eth1"));
         let newer = record.to_json().replace("\"format\":1", "\"format\":2");

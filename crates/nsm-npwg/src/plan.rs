@@ -134,8 +134,8 @@ impl<L: Lookup> Lookup for WithoutDevices<'_, L> {
         Some(Definition { resource_name: None, ..found })
     }
 
-    fn device(&mut self, resource: &str) -> Result<String, String> {
-        self.0.device(resource)
+    fn device(&mut self, resource: &str, named: Option<&str>) -> Result<String, String> {
+        self.0.device(resource, named)
     }
 }
 

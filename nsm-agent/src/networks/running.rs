@@ -40,8 +40,6 @@ const ADDING: Duration = Duration::from_mins(2);
 const ATTACHING: Duration = Duration::from_mins(1);
 /// First and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Pause between two looks for records of sandboxes that have gone.
-const COLLECTED: Duration = Duration::from_mins(10);
 
 /// What changes running pods.
 pub(super) struct Running {
@@ -112,20 +110,12 @@ impl Running {
     pub(super) async fn run(self: Arc<Self>) {
         let (mut pods, mut sandboxes) = (self.pods.moves(), self.sandboxes.changes());
         let (mut settled, mut ended) = (self.networks.settled.changes(), self.ended.subscribe());
-        let mut collect = tokio::time::interval(COLLECTED);
         loop {
             let moved = tokio::select! {
                 moved = pods.changed() => moved,
                 moved = sandboxes.changed() => moved,
                 moved = settled.changed() => moved,
                 moved = ended.changed() => moved,
-                _ = collect.tick() => {
-                    // No edit waits for it.
-                    let running = self.clone();
-                    let work = async move { running.collect().await };
-                    self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
-                    continue;
-                }
             };
             if moved.is_err() {
                 return;

@@ -1,5 +1,6 @@
 //! The meta-plugin: several networks of a pod by other plugins, without a cluster.
 
+mod agents;
 mod delegates;
 mod endings;
 mod failures;
@@ -16,6 +17,7 @@ use anyhow::{Context, ensure};
 use nsm_lab::{Call, Node, Outcome, Pod, runner};
 use serde_json::{Value, json};
 
+pub(crate) use agents::*;
 pub(crate) use delegates::*;
 pub(crate) use endings::*;
 pub(crate) use failures::*;

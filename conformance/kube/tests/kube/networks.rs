@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nsm_kube::Cluster;
 use nsm_kube::definitions::{GROUP, NETWORK_STATUS, NETWORKS, definition, kind};
-use nsm_lab::{Node, binary, eventually};
+use nsm_lab::{Call, Node, binary, eventually};
 use nsm_proto::cni::{
     AttachmentKey, PlanRequest, PlanResponse, Pod, SettledNetwork, SettledRequest, cni_client::CniClient,
 };
@@ -194,5 +194,50 @@ pub(crate) fn of_every_pod_are_asked_and_collected() -> anyhow::Result<()> {
     let node = &a.node;
     let status = || Ok(node.cni().status(&conf)?.json["msg"].as_str().unwrap_or_default().to_owned());
     eventually("its end", SOON, status, |why| why.contains("no file in"))?;
+    Ok(())
+}
+
+pub(crate) fn a_pod_that_asks_nothing_has_a_status() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    define(&cluster)?;
+    let a = cluster.started("node-a")?;
+    let plugin = binary("nsm-delegate")?;
+    let folder = plugin.parent().context("folder")?;
+    cluster
+        .create(&definition("default", "extra", &json!({ "cniVersion": "1.0.0", "type": "nsm-delegate" })))?
+        .map_err(anyhow::Error::msg)?;
+    let pod = Asking::create(&cluster, &a.node, "default", "web", None)?;
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "cluster", "type": "nsm-cni", "binDir": folder, "cniDir": a.node.dir().join("cni"),
+        "cniSocket": a.node.cni_socket(), "delegates": [{ "name": "own", "type": "nsm-delegate" }],
+        "capabilities": { "io.kubernetes.cri.pod-annotations": true },
+        "runtimeConfig": { "io.kubernetes.cri.pod-annotations": {} },
+    });
+    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID={}", pod.uid);
+    let call = |command: &'static str| Call {
+        command,
+        container: pod.sandbox.container(),
+        netns: Some(pod.sandbox.namespace().path().to_owned()),
+        ifname: "eth0",
+        args: &args,
+        stdin: conf.to_string(),
+    };
+    a.node.cni().call(&call("ADD"))?.ok()?;
+    let shown = || {
+        let status = pod.told(NETWORK_STATUS)?;
+        let entry = |one: &Value| json!([one["name"], one["interface"], one["default"]]);
+        Ok(status.as_array().map(|all| all.iter().map(entry).collect::<Vec<_>>()).unwrap_or_default())
+    };
+    let own = json!(["own", "eth0", true]);
+    let alone = |all: &Vec<Value>| all == std::slice::from_ref(&own);
+    with_log(&a.node, eventually("its first network", SOON, shown, alone))?;
+    ensure!(events(&cluster, "web", "AddedInterface")?.is_empty(), "it asked for nothing");
+    // Beside what it is given later.
+    cluster.patch(&pod.path(), &json!({ "metadata": { "annotations": { NETWORKS: "extra" } } }))?;
+    let both = |all: &Vec<Value>| all.len() == 2 && all[0] == own && all[1] == json!(["default/extra", "net1", null]);
+    with_log(&a.node, eventually("both", SOON, shown, both))?;
+    cluster.patch(&pod.path(), &json!({ "metadata": { "annotations": { NETWORKS: null } } }))?;
+    with_log(&a.node, eventually("the first alone", SOON, shown, alone))?;
+    a.node.cni().call(&call("DEL"))?.ok()?;
     Ok(())
 }

@@ -1,9 +1,7 @@
-//! Calls of the host's plugin about pods that run, and about those that have gone.
+//! Calls of the host's plugin about pods that run.
 //!
 //! Guarantee: the commands are ours alone. Another meta-plugin that has come to lie under the name by now refuses them, where ADD, DEL or
 //! GC would be about whole pods.
-
-use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -32,26 +30,8 @@ impl Running {
             ("CNI_PATH", place.call.cni_path.clone()),
             ("CNI_ARGS", place.call.cni_args.clone()),
         ];
-        let call = host::Call { plugin: place.call.plugin.clone(), environment, stdin: stdin.to_string() };
+        let (plugin, of) = (place.call.plugin.clone(), place.pod.namespace.clone());
+        let call = host::Call { plugin, environment, stdin: stdin.to_string(), of };
         self.door.call(call, Instant::now() + ATTACHING).await
-    }
-
-    /// Frees what is left of pods that ended without DEL, where the runtime does not: the plugin knows which sandboxes have gone, and
-    /// leaves alone whose lock somebody holds.
-    pub(super) async fn collect(&self) {
-        if self.door.is_shut() {
-            return;
-        }
-        let places = self.places().await;
-        let newest = places.into_iter().max_by_key(|place| place.sandbox.since);
-        let Some(place) = newest.filter(|place| place.sandbox.since <= SystemTime::now()) else { return };
-        let Ok(mut stdin) = serde_json::from_str::<Value>(&place.call.configuration) else { return };
-        // Since when there is GC.
-        stdin["cniVersion"] = "1.1.0".into();
-        let environment = vec![("CNI_COMMAND", "NSM_COLLECT".to_owned()), ("CNI_PATH", place.call.cni_path.clone())];
-        let call = host::Call { plugin: place.call.plugin, environment, stdin: stdin.to_string() };
-        if let Err(error) = self.door.call(call, Instant::now() + ATTACHING).await {
-            tracing::warn!(%error, "what is left of networks of pods that ended without DEL cannot be freed yet");
-        }
     }
 }

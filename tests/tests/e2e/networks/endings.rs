@@ -1,9 +1,12 @@
 //! How networks end: with exactly what began them, whatever has changed since, and not before all of it is gone.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use nsm_lab::{Node, eventually, runner};
 use serde_json::{Value, json};
 
@@ -97,8 +100,11 @@ pub(crate) fn records_that_are_lost() -> anyhow::Result<()> {
     sandbox.add()?.ok()?;
     fs::remove_file(&record)?;
     let told = sandbox.del()?.ok()?.stderr;
-    ensure!(told.contains("nothing is recorded of container client"), "{told}");
+    ensure!(told.contains("the record of container client is missing: of its networks ptp, seen"), "{told}");
     gone()?;
+    // Nothing was there to be lost.
+    let told = sandbox.del()?.ok()?.stderr;
+    ensure!(!told.contains("of container"), "{told}");
     fs::remove_dir_all(node.dir().join("cni/nsm-cni"))?;
 
     sandbox.add()?.ok()?;
@@ -138,6 +144,101 @@ pub(crate) fn gc_by_the_runtimes_list() -> anyhow::Result<()> {
     drop(stays);
     gc(None)?;
     nothing_left(&node, &[&goes])
+}
+
+/// GC leaves alone what a call works on, what cannot be read and what is of another network of the runtime's.
+pub(crate) fn gc_leaves_others_alone() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pods = [node.pod("held")?, node.pod("damaged")?, node.pod("other")?, node.pod("goes")?];
+    let mut newest = list("seen", &[recorder(&node)]);
+    newest["cniVersion"] = "1.1.0".into();
+    let keys = json!({"delegates": [list("ptp", &[ptp(&node)]), newest], "cniVersion": "1.1.0"});
+    for pod in &pods {
+        let mut sandbox = Sandbox::of(&node, pod, &keys)?;
+        if pod.container() == "other" {
+            sandbox.conf["name"] = "another".into();
+        }
+        sandbox.add()?.ok()?;
+    }
+    let conf = Sandbox::of(&node, &pods[0], &keys)?.conf;
+    let folder = node.dir().join("cni/nsm-cni");
+    let lock = fs::File::create(folder.join(".held@eth0.lock"))?;
+    lock.lock()?;
+    fs::write(folder.join("damaged@eth0.json"), "{")?;
+    let words = node.cni().gc(&conf, Some(&[]))?.ok()?.stderr;
+    ensure!(
+        words.contains("a record cannot be read") && words.contains("GC of network \"seen\" is left out"),
+        "{words}"
+    );
+    let ended: Vec<_> = calls(&node)?.into_iter().filter(|call| call["command"] == "DEL").collect();
+    ensure!(ended.len() == 1 && ended[0]["container"] == "goes", "{ended:?}");
+    ensure!(
+        !calls(&node)?.iter().any(|call| call["command"] == "GC"),
+        "plugins are told no list that may lack something"
+    );
+    ensure!(held(&node, "ptp").len() == 3 && links(&pods[0])? == ["eth0"], "{:?}", held(&node, "ptp"));
+    drop(lock);
+    // What one call of another kind left of its lock is nobody's.
+    node.cni().gc(&conf, Some(&[]))?.ok()?;
+    ensure!(held(&node, "ptp").len() == 2 && links(&pods[0])?.is_empty(), "{:?}", held(&node, "ptp"));
+    Ok(())
+}
+
+/// A DEL that is killed has done what it has done: the next one does the rest.
+pub(crate) fn what_is_ended_is_not_ended_again() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let mut slow = recorder(&node);
+    slow["says"] = json!({"DEL": {"hang": true}});
+    let delegates = json!([list("ptp", &[ptp(&node)]), list("slow", &[slow]), list("seen", &[recorder(&node)])]);
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates}))?;
+    sandbox.add()?.ok()?;
+    let ended = || -> anyhow::Result<Vec<String>> {
+        let dels = calls(&node)?.into_iter().filter(|call| call["command"] == "DEL");
+        Ok(dels.map(|call| call["ifname"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let mut child = node.cni().start(&sandbox.call_with("DEL", &sandbox.conf))?;
+    eventually("the second DEL", SOON, ended, |dels| dels == &["net2", "net1"])?;
+    child.kill()?;
+    child.wait()?;
+    let record = node.dir().join("cni/nsm-cni/client@eth0.json");
+    fs::write(&record, fs::read_to_string(&record)?.replace("\"hang\":true", "\"hang\":false"))?;
+    sandbox.del()?.ok()?;
+    ensure!(ended()? == ["net2", "net1", "net1"], "{:?}", ended()?);
+    nothing_left(&node, &[&pod])
+}
+
+/// What a plugin has started goes on after a kill of `nsm-cni`, and DEL waits for its end, asleep.
+pub(crate) fn del_waits_for_what_plugins_started() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let plugin = node.dir().join("bin/starts");
+    fs::create_dir_all(node.dir().join("bin"))?;
+    let script = "#!/bin/sh\ncat > /dev/null\n[ \"$CNI_COMMAND\" = ADD ] || exit 0\nsleep 1000 &\necho $! > \"$0.new\"\nmv \"$0.new\" \"$0.pid\"\nwait\n";
+    fs::write(&plugin, script)?;
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755))?;
+    let delegates = json!([list("seen", &[recorder(&node)]), list("starts", &[json!({"type": "starts"})])]);
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": delegates, "binDir": node.dir().join("bin")}))?;
+    let mut add = node.cni().start(&sandbox.call_with("ADD", &sandbox.conf))?;
+    let pid = || Ok(fs::read_to_string(node.dir().join("bin/starts.pid")).unwrap_or_default());
+    let started: i32 = eventually("what the plugin starts", SOON, pid, |pid| !pid.is_empty())?.trim().parse()?;
+    add.kill()?;
+    add.wait()?;
+    let mut del = node.cni().start(&sandbox.call_with("DEL", &sandbox.conf))?;
+    // One of its threads is in that call, and not again and again (proc_pid_syscall(5)).
+    let threads = format!("/proc/{}/task", del.id());
+    let inside = || -> anyhow::Result<Vec<String>> {
+        let threads = fs::read_dir(&threads)?.flatten();
+        Ok(threads.filter_map(|thread| fs::read_to_string(thread.path().join("syscall")).ok()).collect())
+    };
+    let flock = format!("{} ", nix::libc::SYS_flock);
+    eventually("a DEL that sleeps", SOON, inside, |calls| calls.iter().any(|call| call.starts_with(&flock)))?;
+    ensure!(del.try_wait()?.is_none() && kill(Pid::from_raw(started), None).is_ok());
+    ensure!(calls(&node)?.iter().all(|call| call["command"] == "ADD"), "{:?}", calls(&node)?);
+    kill(Pid::from_raw(started), Signal::SIGKILL)?;
+    ensure!(del.wait()?.success());
+    ensure!(calls(&node)?.last().is_some_and(|call| call["command"] == "DEL"));
+    nothing_left(&node, &[&pod])
 }
 
 /// While a network is being made, plugins are not told a list of attachments that lacks it.

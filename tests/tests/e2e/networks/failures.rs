@@ -31,6 +31,9 @@ pub(crate) fn a_failure_undoes_all() -> anyhow::Result<()> {
     let calls: Vec<String> =
         calls.iter().map(|call| format!("{} {}", call["command"], call["ifname"]).replace('"', "")).collect();
     ensure!(calls == ["ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"], "{calls:?}");
+    // The runtime's DEL finds nothing, and nothing is lost.
+    let told = sandbox.del()?.ok()?.stderr;
+    ensure!(!told.contains("of container client"), "{told}");
     Ok(())
 }
 
