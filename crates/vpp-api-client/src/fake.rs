@@ -2,6 +2,8 @@
 //!
 //! As VPP does, it drops what it does not know, without a word.
 
+pub mod stats;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use vpp_api_client::definition::Definitions;
+use vpp_api_client::fake::stats::{Segment, hand_out};
 use vpp_api_client::fake::{Asked, Deed, Fake, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
@@ -97,4 +98,32 @@ async fn failures_say_why_and_are_told_by_the_exit_code() {
     let events = failed(run(&path, &["events", "show_version"]).await, 1);
     assert!(events.contains("want_interface_events"), "{events}");
     failed(run(&path, &["call"]).await, 2);
+}
+
+#[tokio::test]
+async fn counters_are_shown_once_or_as_they_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stats.sock");
+    let serve = || {
+        let mut segment = Segment::default();
+        segment.names("/if/names", &["local0", "memif0/7"]);
+        segment.combined("/if/rx", &[&[0, 0, 3, 300]]);
+        segment.scalar("/sys/boottime", 5);
+        let _ = std::fs::remove_file(&path);
+        let file = segment.file().unwrap();
+        hand_out(&path, vec![file.try_clone().unwrap()]).unwrap();
+        file
+    };
+    let socket = path.to_str().unwrap();
+    serve();
+    let interfaces = lines(&run(&path, &["stats", "--stats-socket", socket]).await);
+    assert_eq!(interfaces[1]["memif0/7"]["rx_bytes"], json!(300));
+    serve();
+    let boot = lines(&run(&path, &["stats", "/sys", "--stats-socket", socket]).await);
+    assert_eq!(boot, [json!({ "/sys/boottime": 5 })]);
+    serve();
+    let watched = lines(&run(&path, &["stats", "--watch", "--count", "1", "--stats-socket", socket]).await);
+    assert_eq!(watched, [json!({})]);
+    let nobody = run(&path, &["stats", "--stats-socket", "/nowhere"]).await;
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("statseg"));
 }

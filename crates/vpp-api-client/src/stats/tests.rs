@@ -1,95 +1,28 @@
 //! A segment made here: as VPP lays it out, then damaged in every way.
 
 use std::fs::File;
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    accept, bind, listen, sendmsg, socket_with,
-};
 
 use super::*;
-
-/// Where VPP would have the segment.
-const BASE: u64 = 0x13_0000_0000;
-
-/// A segment as it grows.
-struct Segment {
-    bytes: Vec<u8>,
-    directory: Vec<u8>,
-}
-
-impl Segment {
-    fn new() -> Self {
-        Self { bytes: vec![0; 4096], directory: Vec::new() }
-    }
-
-    /// A vector of some elements; VPP's pointer to it.
-    fn vector(&mut self, elements: &[u8], length: usize) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
-        self.bytes.extend_from_slice(&u32::try_from(length).unwrap().to_ne_bytes());
-        self.bytes.extend_from_slice(&[1, 0, 0, 0]);
-        let at = self.bytes.len() as u64;
-        self.bytes.extend_from_slice(elements);
-        BASE + at
-    }
-
-    fn words(&mut self, words: &[u64], element: usize) -> u64 {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.vector(&bytes, words.len() * 8 / element)
-    }
-
-    fn entry(&mut self, kind: u32, value: u64, name: &str) {
-        let mut entry = [0; 144];
-        entry[..4].copy_from_slice(&kind.to_ne_bytes());
-        entry[8..16].copy_from_slice(&value.to_ne_bytes());
-        entry[16..16 + name.len()].copy_from_slice(name.as_bytes());
-        self.directory.extend_from_slice(&entry);
-    }
-
-    fn counters(&mut self, kind: u32, threads: &[&[u64]], name: &str) {
-        let element = if kind == 3 { 16 } else { 8 };
-        let pointers: Vec<u64> = threads.iter().map(|of| self.words(of, element)).collect();
-        let value = self.words(&pointers, 8);
-        self.entry(kind, value, name);
-    }
-
-    fn file(mut self) -> File {
-        let directory = std::mem::take(&mut self.directory);
-        let pointer = self.vector(&directory, directory.len() / 144);
-        for (at, word) in [2, BASE, 1, 0, pointer].into_iter().enumerate() {
-            self.bytes[at * 8..at * 8 + 8].copy_from_slice(&word.to_ne_bytes());
-        }
-        let file = File::from(memfd_create("stats", MemfdFlags::CLOEXEC).unwrap());
-        file.write_all_at(&self.bytes, 0).unwrap();
-        file
-    }
-}
+use crate::fake::stats::Segment;
 
 /// Two interfaces, one gone between them, two threads.
 fn usual() -> File {
-    let mut segment = Segment::new();
-    segment.entry(1, 77, "/sys/heartbeat");
-    segment.entry(0, 0, "");
-    let names: Vec<u64> = ["local0", "", "memif0/7"]
-        .iter()
-        .map(|name| if name.is_empty() { 0 } else { segment.vector(name.as_bytes(), name.len()) })
-        .collect();
-    let names = segment.words(&names, 8);
-    segment.entry(4, names, "/if/names");
-    segment.counters(3, &[&[0, 0, 9, 9, 10, 1000], &[0, 0, 0, 0, 5, 500]], "/if/rx");
-    segment.counters(2, &[&[0, 0, 3], &[0, 0, 4]], "/if/drops");
-    segment.counters(2, &[&[6], &[0]], "/err/memif-input/bad ring");
-    segment.counters(2, &[&[0], &[0]], "/err/ip4-input/none");
-    segment.entry(6, 3 | 2 << 32, "/interfaces/memif0_7/rx");
-    segment.entry(5, 0, "/empty");
-    segment.file()
+    let mut segment = Segment::default();
+    segment.scalar("/sys/heartbeat", 77);
+    segment.unused();
+    segment.names("/if/names", &["local0", "", "memif0/7"]);
+    segment.combined("/if/rx", &[&[0, 0, 9, 9, 10, 1000], &[0, 0, 0, 0, 5, 500]]);
+    segment.simple("/if/drops", &[&[0, 0, 3], &[0, 0, 4]]);
+    segment.simple("/err/memif-input/bad ring", &[&[6], &[0]]);
+    segment.simple("/err/ip4-input/none", &[&[0], &[0]]);
+    segment.link("/interfaces/memif0_7/rx", 3, 2);
+    segment.empty("/empty");
+    segment.file().unwrap()
 }
 
 fn over(file: File) -> Stats {
@@ -186,20 +119,8 @@ proptest! {
 }
 
 fn hand_out(path: &Path, descriptors: &[BorrowedFd<'_>]) {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
-    listen(&socket, 1).unwrap();
-    let descriptors: Vec<File> = descriptors.iter().map(|of| File::from(of.try_clone_to_owned().unwrap())).collect();
-    std::thread::spawn(move || {
-        let peer = accept(&socket).unwrap();
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut room);
-        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        if !borrowed.is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
-        }
-        sendmsg(&peer, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).unwrap();
-    });
+    let files = descriptors.iter().map(|of| File::from(of.try_clone_to_owned().unwrap())).collect();
+    drop(crate::fake::stats::hand_out(path, files).unwrap());
 }
 
 #[test]
