@@ -28,6 +28,9 @@ struct Arguments {
     /// Calls in flight when pipelined.
     #[arg(long, default_value_t = 256)]
     in_flight: u32,
+    /// Threads of the client's runtime; 0: the one that calls.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
     /// Interfaces of the fake VPP.
     #[arg(long, default_value_t = 1000)]
     interfaces: u32,
@@ -41,11 +44,20 @@ fn main() -> anyhow::Result<()> {
         None => start_fake(&folder.path().join("api.sock"), arguments.interfaces)?,
     };
     let echo = echo::start(&folder.path().join("echo.sock"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure_all(&arguments, &socket, echo))
+    let mut runtime = match arguments.threads {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(threads);
+            runtime
+        }
+    };
+    let runtime = runtime.enable_all().build()?;
+    // On a worker, as callers are.
+    runtime.block_on(async move { tokio::spawn(measure_all(arguments, socket, echo)).await? })
 }
 
-async fn measure_all(arguments: &Arguments, socket: &Path, mut echo: echo::Echo) -> anyhow::Result<()> {
+async fn measure_all(arguments: Arguments, socket: PathBuf, mut echo: echo::Echo) -> anyhow::Result<()> {
     let vpp = Client::connect(socket, Options::new("bench").timeout(Duration::from_secs(30))).await?;
     let (raw, calls) = measure::latencies(&vpp, &mut echo, arguments.calls).await?;
     println!("                      p50 us    p99 us");

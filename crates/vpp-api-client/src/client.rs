@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::definition::Head;
 use crate::error::{Error, Loss};
 use crate::frame::{self, Incoming};
 use crate::message::{Cursor, CursorReply, Dump, Event, Message, Reply, Request, Subscription};
@@ -169,7 +170,7 @@ impl Client {
     /// # Errors
     /// There is no reply.
     pub async fn answer<R: Request>(&self, request: &R) -> Result<R::Reply, Error> {
-        let expected = Expected::reply(self.shared(), R::NAME, id_of::<R::Reply>(self.shared())?);
+        let expected = Expected::reply(self.shared(), R::NAME, answer_of::<R::Reply>(self.shared())?);
         let (deadline, request) = (Instant::now() + self.timeout, self.outgoing(request)?);
         let waiting = self.shared().call(request, expected)?;
         decode(&self.until(deadline, R::NAME, waiting.answer()).await?)
@@ -195,8 +196,8 @@ impl Client {
     /// The request could not be sent.
     pub fn details<R: Dump>(&self, request: &R) -> Result<Details<R::Details>, Error> {
         let shared = self.shared();
-        let end = id_of::<ControlPingReply>(shared)?;
-        let expected = Expected::stream::<R::Details>(shared, R::NAME, id_of::<R::Details>(shared)?, end);
+        let end = Expected::reply(shared, R::NAME, answer_of::<ControlPingReply>(shared)?);
+        let expected = end.with_details(answer_of::<R::Details>(shared)?);
         let waiting = shared.stream(vec![self.outgoing(request)?, self.outgoing(&ControlPing)?], expected)?;
         Ok(Details { waiting, name: R::NAME, timeout: self.timeout, client: self.clone(), of: PhantomData })
     }
@@ -224,8 +225,8 @@ impl Client {
     /// There is no reply.
     pub async fn part<R: Cursor>(&self, request: &R) -> Result<(Vec<R::Details>, R::Reply), Error> {
         let shared = self.shared();
-        let (details, end) = (id_of::<R::Details>(shared)?, id_of::<R::Reply>(shared)?);
-        let expected = Expected::stream::<R::Details>(shared, R::NAME, details, end);
+        let end = Expected::reply(shared, R::NAME, answer_of::<R::Reply>(shared)?);
+        let expected = end.with_details(answer_of::<R::Details>(shared)?);
         let deadline = Instant::now() + self.timeout;
         let mut waiting = shared.stream(vec![self.outgoing(request)?], expected)?;
         let mut all = Vec::new();
@@ -356,6 +357,11 @@ fn connect_error(path: &Path, source: std::io::Error) -> Error {
 /// The id under which VPP has a message of ours.
 fn id_of<M: Message>(shared: &Shared) -> Result<u16, Error> {
     shared.id(M::NAME, M::CRC)
+}
+
+/// The same, and where an answer has its context.
+fn answer_of<M: Message>(shared: &Shared) -> Result<(u16, Head), Error> {
+    Ok((id_of::<M>(shared)?, M::HEAD))
 }
 
 fn accepted(message: &str, retval: Retval) -> Result<(), Error> {

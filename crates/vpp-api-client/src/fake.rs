@@ -86,6 +86,8 @@ pub enum Deed {
     Message(Vec<u8>),
     /// Sends these bytes as they are.
     Stream(Vec<u8>),
+    /// Reads and writes no more, and keeps the connection.
+    Hang,
     /// Ends the connection.
     Close,
 }
@@ -159,6 +161,7 @@ struct Connection {
     ids: BTreeMap<String, u16>,
     out: BytesMut,
     over: bool,
+    hangs: bool,
 }
 
 /// Every VPP's.
@@ -178,7 +181,7 @@ impl Connection {
     fn new(stream: UnixStream, nature: Arc<Nature>, behaviour: Behaviour) -> Self {
         let names: Vec<String> = nature.messages.keys().cloned().collect();
         let ids = names.iter().cloned().zip(nature.first_id..).collect();
-        Self { stream, nature, behaviour, names, ids, out: BytesMut::new(), over: false }
+        Self { stream, nature, behaviour, names, ids, out: BytesMut::new(), over: false, hangs: false }
     }
 
     async fn run(mut self) {
@@ -189,6 +192,9 @@ impl Connection {
                 if self.over {
                     break;
                 }
+            }
+            if self.hangs {
+                std::future::pending::<()>().await;
             }
             let out = self.out.split();
             for piece in out.chunks(self.nature.pieces) {
@@ -244,6 +250,7 @@ impl Connection {
             }
             Deed::Message(bytes) => frame::put(&bytes, &mut self.out),
             Deed::Stream(bytes) => self.out.extend_from_slice(&bytes),
+            Deed::Hang => self.hangs = true,
             Deed::Close => self.over = true,
         }
     }

@@ -10,31 +10,30 @@ use tokio::sync::{mpsc, oneshot};
 use super::shared::Shared;
 use crate::definition::Head;
 use crate::error::{Error, Loss, Sent};
-use crate::message::Message;
 use crate::table::Table;
 
 /// What answers a request.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
     name: String,
-    reply: u16,
+    reply: (u16, Head),
     details: Option<(u16, Head)>,
     /// Of details that nobody has taken.
     most: usize,
 }
 
 impl Expected {
-    pub(super) fn reply(shared: &Shared, name: &str, reply: u16) -> Self {
+    pub(super) fn reply(shared: &Shared, name: &str, reply: (u16, Head)) -> Self {
         Self { name: name.into(), reply, details: None, most: shared.limits.details }
     }
 
-    pub(super) fn stream<D: Message>(shared: &Shared, name: &str, details: u16, reply: u16) -> Self {
-        Self::reply(shared, name, reply).with_details(details, D::HEAD)
+    pub(super) fn with_details(mut self, details: (u16, Head)) -> Self {
+        self.details = Some(details);
+        self
     }
 
-    pub(super) fn with_details(mut self, details: u16, head: Head) -> Self {
-        self.details = Some((details, head));
-        self
+    fn all(&self) -> impl Iterator<Item = (u16, Head)> {
+        [self.reply].into_iter().chain(self.details)
     }
 }
 
@@ -74,6 +73,7 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn call(&mut self, shared: &Arc<Shared>, context: u32, expected: Expected) -> Waiting {
         let (to, answer) = oneshot::channel();
+        self.note(&expected);
         let name = expected.name.clone();
         self.waiting.insert(context, (expected, To::Call(to)));
         Waiting { answer, entry: Entry { shared: Arc::clone(shared), context, name } }
@@ -82,12 +82,15 @@ impl Calls {
     pub(super) fn stream(&mut self, shared: &Arc<Shared>, context: u32, expected: Expected) -> Stream {
         let (to, parts) = mpsc::unbounded_channel();
         let held = Arc::new(AtomicUsize::new(0));
-        if let Some((details, Head::ClientContext)) = expected.details {
-            self.client_first.insert(details);
-        }
+        self.note(&expected);
         let name = expected.name.clone();
         self.waiting.insert(context, (expected, To::Stream(to, Arc::clone(&held))));
         Stream { parts, held, entry: Entry { shared: Arc::clone(shared), context, name } }
+    }
+
+    fn note(&mut self, expected: &Expected) {
+        let odd = expected.all().filter(|(_, head)| *head == Head::ClientContext);
+        self.client_first.extend(odd.map(|(id, _)| id));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -120,7 +123,7 @@ impl Calls {
                 }
                 Ok(())
             }
-            _ if id == expected.reply => {
+            _ if id == expected.reply.0 => {
                 match self.take(context) {
                     To::Call(to) => drop(to.send(Ok(message))),
                     To::Stream(to, _) => drop(to.send(Ok(Part::End(message)))),
@@ -134,7 +137,7 @@ impl Calls {
                 };
                 let error = Error::WrongReply {
                     message: expected.name.clone(),
-                    expected: table.name(expected.reply).unwrap_or_default().into(),
+                    expected: table.name(expected.reply.0).unwrap_or_default().into(),
                     found,
                 };
                 self.take(context).fail(error);

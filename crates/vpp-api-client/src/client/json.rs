@@ -9,9 +9,8 @@ use super::calls::{Expected, Part};
 use super::events::{EventError, Queue};
 use super::shared::{Outgoing, Shared};
 use super::{Client, accepted};
-use crate::definition::{DefinitionError, Definitions, Message};
+use crate::definition::{DefinitionError, Definitions, Head, Message};
 use crate::error::Error;
-use crate::message::Message as _;
 use crate::messages::{ControlPing, ControlPingReply, GetApiJson};
 use crate::retval::Retval;
 use crate::wire::Input;
@@ -71,6 +70,9 @@ impl Client {
         let service = definitions.services.get(name);
         let service =
             service.ok_or_else(|| Error::NoRequest(format!("{name} is no request, but an answer or event")))?;
+        if request.head.context_at().is_none() {
+            return Err(Error::NoRequest(format!("{name} has no context, by which its answer would be found")));
+        }
         let body = definitions.encode(request, fields);
         let body = body.map_err(|source| Error::NotSent { message: name.into(), source })?;
         let mut outgoing = vec![outgoing(shared, request, &body)?];
@@ -79,20 +81,18 @@ impl Client {
             let reply = service.reply.as_ref();
             let reply = reply.ok_or_else(|| Error::NoRequest(format!("{name} has no answer: it cannot be called")))?;
             let reply = defined(definitions, reply)?;
-            let expected = Expected::reply(shared, name, shared.id(&reply.name, reply.crc)?);
+            let expected = Expected::reply(shared, name, answer_of(shared, reply)?);
             let waiting = shared.call(outgoing.remove(0), expected)?;
             return Ok((Vec::new(), Some(decode(definitions, reply, &waiting.answer().await?)?)));
         };
         let of_details = defined(definitions, of_details)?;
         let end = if let Some(reply) = &service.reply {
-            let reply = defined(definitions, reply)?;
-            shared.id(&reply.name, reply.crc)?
+            answer_of(shared, defined(definitions, reply)?)?
         } else {
             outgoing.push(self.outgoing(&ControlPing)?);
-            shared.id(ControlPingReply::NAME, ControlPingReply::CRC)?
+            super::answer_of::<ControlPingReply>(shared)?
         };
-        let details_id = shared.id(&of_details.name, of_details.crc)?;
-        let expected = Expected::reply(shared, name, end).with_details(details_id, of_details.head);
+        let expected = Expected::reply(shared, name, end).with_details(answer_of(shared, of_details)?);
         let mut waiting = shared.stream(outgoing, expected)?;
         let mut details = Vec::new();
         loop {
@@ -147,6 +147,15 @@ fn outgoing(shared: &Shared, message: &Message, body: &[u8]) -> Result<Outgoing,
     let mut outgoing = Outgoing::new(&message.name, shared.id(&message.name, message.crc)?, message.head);
     outgoing.bytes.extend_from_slice(body);
     Ok(outgoing)
+}
+
+/// What answers, and where it has its context.
+fn answer_of(shared: &Shared, answer: &Message) -> Result<(u16, Head), Error> {
+    if answer.head.context_at().is_none() {
+        let name = &answer.name;
+        return Err(Error::NoRequest(format!("{name} does not say which request it answers: it cannot be waited for")));
+    }
+    Ok((shared.id(&answer.name, answer.crc)?, answer.head))
 }
 
 fn decode(definitions: &Definitions, message: &Message, bytes: &[u8]) -> Result<Json, Error> {

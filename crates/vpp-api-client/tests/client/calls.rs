@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vpp_api_client::client::EventError;
-use vpp_api_client::definition::Definitions;
+use vpp_api_client::definition::{Definitions, Head};
 use vpp_api_client::fake::{Deed, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
@@ -208,4 +208,33 @@ async fn what_is_no_longer_waited_for_takes_no_place() {
     let short = vpp.within(Duration::from_millis(20)).call(&ShowVersion).await.unwrap_err();
     assert_eq!(short.to_string(), "show_version: no answer within 20ms; VPP may still do it");
     vpp.ping().await.unwrap();
+}
+
+/// A few of VPP's answers have the client's index before the context.
+#[tokio::test]
+async fn an_answer_with_a_client_index_in_front_is_found() {
+    let told = json!({
+        "messages": [
+            ["is_it", ["u16", "_vl_msg_id"], ["u32", "client_index"], ["u32", "context"], { "crc": "0x00000001" }],
+            ["is_it_reply", ["u16", "_vl_msg_id"], ["u32", "client_index"], ["u32", "context"], ["i32", "retval"],
+             ["bool", "yes"], { "crc": "0x00000002" }],
+            ["tell", ["u16", "_vl_msg_id"], { "crc": "0x00000003" }],
+        ],
+        "services": { "is_it": { "reply": "is_it_reply" }, "tell": { "reply": "is_it_reply" } },
+    });
+    let told = Definitions::from_json(&told.to_string()).unwrap();
+    let mut nature = Nature::default();
+    nature.messages.extend([("is_it".into(), 1), ("is_it_reply".into(), 2), ("tell".into(), 3)]);
+    let (_dir, _fake, vpp) = pair(nature, |asked| match asked.name.as_str() {
+        "is_it" => {
+            let (name, head) = ("is_it_reply".into(), Head::ClientContext);
+            vec![Deed::Send { name, head, context: asked.context, body: vec![0, 0, 0, 0, 1] }]
+        }
+        _ => Vec::new(),
+    })
+    .await;
+    let answer = vpp.call_by_name(&told, "is_it", &json!({})).await.unwrap();
+    assert_eq!(answer.reply, Some(json!({ "retval": 0, "yes": true })));
+    let headless = vpp.call_by_name(&told, "tell", &json!({})).await.unwrap_err();
+    assert!(headless.to_string().contains("has no context"), "{headless}");
 }

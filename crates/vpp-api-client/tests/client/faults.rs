@@ -10,8 +10,8 @@ use vpp_api_client::definition::Definitions;
 use vpp_api_client::fake::{Deed, Fake, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    ControlPing, IfStatusFlags, MemifCreateV2, ShowVersion, ShowVersionReply, SwInterfaceDump, SwInterfaceSetFlags,
-    WantInterfaceEvents,
+    CliInband, ControlPing, IfStatusFlags, MemifCreateV2, ShowVersion, ShowVersionReply, SwInterfaceDump,
+    SwInterfaceSetFlags, WantInterfaceEvents,
 };
 use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Sent};
 
@@ -169,6 +169,24 @@ async fn a_dump_that_nobody_reads_takes_no_more_memory_than_allowed() {
     }
     assert!(matches!(last, Err(Error::TooMuch { most: 10_000, .. })), "{last:?}");
     vpp.call(&SwInterfaceSetFlags::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vpp_that_reads_no_more_fills_no_memory() {
+    let (_dir, path) = place();
+    let _fake = Fake::start(&path, Nature::default(), |_| vec![Deed::Hang]).unwrap();
+    let options = options().timeout(Duration::from_millis(20)).limits(|limits| limits.outgoing = 1 << 20);
+    let vpp = Client::connect(&path, options).await.unwrap();
+    let long = CliInband { cmd: "x".repeat(100 << 10) };
+    let mut sent = 0;
+    let stuck = loop {
+        match vpp.call(&long).await.unwrap_err() {
+            Error::Timeout { .. } => sent += 1,
+            other => break other,
+        }
+        assert!(sent < 100, "{sent} requests of 100 KiB wait");
+    };
+    assert!(stuck.to_string().contains("wait for VPP to read them"), "{stuck}");
 }
 
 #[tokio::test]
