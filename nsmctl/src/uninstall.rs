@@ -110,7 +110,7 @@ fn plugin(args: &cli::Uninstall) -> Result<Step, Error> {
 
 /// What the agent has left, in order.
 fn rest(agent: &Agent, args: &cli::Uninstall) -> Vec<Step> {
-    let beside = ["owed", "pods", "namespaces"].map(|name| {
+    let beside = ["owed", "lost", "pods", "namespaces"].map(|name| {
         let mut path = agent.socket.clone().into_os_string();
         path.push(format!(".{name}"));
         Step::Tree(path.into())

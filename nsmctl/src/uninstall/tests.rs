@@ -23,6 +23,7 @@ impl Host {
             "run/state/attachments",
             "run/cni.sock.pods",
             "run/cni.sock.owed",
+            "run/cni.sock.lost",
             "nsm",
             "lib",
         ] {
