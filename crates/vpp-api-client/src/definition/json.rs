@@ -91,7 +91,8 @@ impl Definitions {
                     return Err(form(&path.to_string_lossy(), "at most 64 MiB", &json!(length)));
                 }
                 let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-                self.add(&serde_json::from_str(&text)?)?;
+                let json = serde_json::from_str(&text).map_err(|error| failed(&path, error.into()))?;
+                self.add(&json).map_err(|error| failed(&path, std::io::Error::other(error)))?;
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The segment's bytes, read by system calls: a mapping would end the process if the file were cut, which nothing rules out. What VPP writes
-//! into its own mapping is what is read here, as both are the same pages; the kernel copies whole words.
+//! into its own mapping is what is read here, as both are the same pages. The kernel copies by words or more on the machines that VPP runs on; that a
+//! counter is never seen half written is no promise of it.
 
 use std::fs::File;
 use std::io;

@@ -143,6 +143,23 @@ fn definitions_of_others_come_back_as_they_were_told() {
 }
 
 #[test]
+fn an_installed_directory_is_read_with_those_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = Definitions::from_directory(dir.path()).unwrap_err().to_string();
+    assert!(none.contains("no *.api.json there"), "{none}");
+    let ours = Definitions::ours();
+    let plugins = dir.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::write(dir.path().join("README"), "not this").unwrap();
+    std::fs::write(plugins.join("all.api.json"), ours.to_json("all").to_string()).unwrap();
+    let read = Definitions::from_directory(dir.path()).unwrap();
+    assert_eq!((read.messages.len(), read.services == ours.services), (ours.messages.len(), true));
+    std::fs::write(plugins.join("cut.api.json"), "{\"messages\": [").unwrap();
+    let cut = Definitions::from_directory(dir.path()).unwrap_err().to_string();
+    assert!(cut.contains("cut.api.json"), "{cut}");
+}
+
+#[test]
 fn definitions_that_make_no_sense_are_refused() {
     let refused = |json: serde_json::Value| Definitions::from_json(&json.to_string()).unwrap_err().to_string();
     let circle = json!({ "types": [["a", ["vl_api_b_t", "b"]], ["b", ["vl_api_a_t", "a"]]] });
