@@ -178,10 +178,12 @@ impl Running {
         let _busy = Busy { running: self.clone(), key: place.key.clone() };
         let mut pause = PAUSES.0;
         while let Some(asked) = self.wanted(&place) {
+            let began = Instant::now();
             match self.once(&place, &asked).await {
                 Outcome::Done => {}
                 Outcome::After(time) => tokio::time::sleep(time).await,
                 Outcome::Failed => {
+                    pause = pause.max(least_pause(began.elapsed()));
                     let mut moves = self.pods.moves();
                     let edited = async {
                         while self.pods.selects(&place.pod).as_ref() == Some(&asked) && moves.changed().await.is_ok() {}
@@ -384,6 +386,11 @@ impl Running {
     }
 }
 
+/// The pause after a failure that took so long: a plugin that hangs has a place of the door each time, and is tried again rarely.
+fn least_pause(took: Duration) -> Duration {
+    if took < ATTACHING { PAUSES.0 } else { PAUSES.1 }
+}
+
 /// With the namespace that each means.
 pub(super) fn qualified(selections: Vec<Selection>, pod: &Pod) -> Vec<Selection> {
     let with = |one: Selection| {
@@ -391,4 +398,15 @@ pub(super) fn qualified(selections: Vec<Selection>, pod: &Pod) -> Vec<Selection>
         Selection { namespace, ..one }
     };
     selections.into_iter().map(with).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_tried_again_rarely() {
+        assert_eq!([Duration::ZERO, ATTACHING / 2].map(least_pause), [PAUSES.0; 2]);
+        assert_eq!([ATTACHING, 3 * ATTACHING].map(least_pause), [PAUSES.1; 2]);
+    }
 }
