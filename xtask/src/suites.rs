@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::place::{cargo, root, tools};
+use crate::place::{cargo, root, target, tools};
 use crate::tools::Tool;
 
 /// One suite.
@@ -92,6 +92,8 @@ pub(crate) const TESTS: &[Suite] = &[
                 "nsm-peers",
                 "--exclude",
                 "nsm-kube",
+                "--exclude",
+                "nsm-memif-peers",
                 "--all-targets",
                 "--no-fail-fast",
             ])
@@ -136,6 +138,22 @@ pub(crate) const TESTS: &[Suite] = &[
         bound: Duration::from_mins(40),
         counts: Counts::Printed,
         command: || with_tools(&["test", "-p", "nsm-peers", "--test", "peers"]),
+    },
+    Suite {
+        name: "memif",
+        after: &[],
+        needs: &[Tool::Dpdk],
+        bound: Duration::from_mins(20),
+        counts: Counts::Printed,
+        command: || cargo(&["test", "-p", "nsm-memif-peers", "--test", "dpdk", "--", "--test-threads", "1"]),
+    },
+    Suite {
+        name: "memif-model",
+        after: &[],
+        needs: &[],
+        bound: Duration::from_mins(30),
+        counts: Counts::Printed,
+        command: memif_model,
     },
     Suite {
         name: "kubernetes",
@@ -212,6 +230,13 @@ fn deny() -> Command {
     let mut command = Command::new(if ours.is_file() { ours } else { "cargo-deny".into() });
     // Advisories come from a git host, which a CI with registries alone cannot reach: `cargo deny check advisories` by hand.
     command.args(["--workspace", "check", "licenses", "bans", "sources"]).current_dir(root());
+    command
+}
+
+/// The ring under a model checker. Its flag is for that build alone, so it has a directory of its own.
+fn memif_model() -> Command {
+    let mut command = cargo(&["test", "-p", "memif", "--release", "--test", "loom"]);
+    command.env("RUSTFLAGS", "--cfg memif_loom").env("CARGO_TARGET_DIR", target().join("memif-model"));
     command
 }
 

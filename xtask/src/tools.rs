@@ -24,6 +24,10 @@ const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"]
 /// Its plugin, and its daemon with the plugin that calls it.
 const MULTUS: [&str; 3] = ["multus", "multus-daemon", "multus-shim"];
 const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
+/// Debian's packages: the program, and the drivers.
+const DPDK: [&str; 2] = ["dpdk-dev", "librte-meta-net"];
+const DPDK_THERE: &str =
+    "command -v dpdk-testpmd && command -v stdbuf && ls /usr/lib/*/dpdk/pmds-*/librte_net_memif.so";
 
 /// Something that a suite cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(crate) enum Tool {
     Pip,
     VppPapi,
     Vpp,
+    /// Its test program, with the memif driver.
+    Dpdk,
 }
 
 impl Tool {
@@ -66,6 +72,7 @@ impl Tool {
             Self::Containerd2 => "containerd 2",
             Self::Multus => "Multus and its daemon",
             Self::Busybox => "a static busybox",
+            Self::Dpdk => "dpdk-testpmd with DPDK's memif driver",
             Self::Pip => "python3 with pip",
             Self::VppPapi => "vpp_papi",
             Self::Vpp => "vpp",
@@ -90,6 +97,7 @@ impl Tool {
             Self::Containerd2 => CONTAINERD_2.iter().all(|name| tools().join("containerd-2").join(name).is_file()),
             Self::Multus => MULTUS.iter().all(|name| tools().join(name).is_file()),
             Self::Busybox => answers("/bin/busybox", &["true"]),
+            Self::Dpdk => answers("sh", &["-c", DPDK_THERE]),
             Self::Pip => answers("python3", &["-m", "pip", "--version"]),
             Self::VppPapi => vpp_papi().join("vpp_papi").is_dir(),
             // To ask it would start it.
@@ -121,6 +129,7 @@ impl Tool {
             Self::Pip => package_manager().map_or("https://pip.pypa.io".into(), |manager| manager.words(manager.pip)),
             Self::Vpp => "nothing: it is in no registry; install VPP from https://fd.io".into(),
             Self::VppPapi => format!("pip install {VPP_PAPI} into {}", vpp_papi().display()),
+            Self::Dpdk => format!("apt-get install -y {}", DPDK.join(" ")),
             Self::Helm => format!("go install {HELM} into {} (some minutes)", tools().display()),
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
@@ -154,6 +163,7 @@ impl Tool {
                 build_pinned("multus", &package, &tools().join(name), "-s -w")
             }),
             Self::Busybox => install_package(|manager| manager.busybox),
+            Self::Dpdk => DPDK.iter().try_for_each(|package| install_debian_package(package)),
             Self::Pip => install_package(|manager| manager.pip),
             Self::Vpp => bail!("install VPP from https://fd.io, with its plugins, and have vpp in PATH"),
             Self::VppPapi => {
