@@ -81,7 +81,7 @@ pub(crate) fn run(call: &Call) -> Result<Option<String>, Error> {
         Command::Detach => {
             let meta = lenient();
             match &meta.change {
-                Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(|()| None),
+                Some(Change::Detach(detach)) => change::detach(call, &meta, detach).map(Some),
                 None | Some(Change::Attach(_)) => Err(needs("detach")),
             }
         }

@@ -22,9 +22,9 @@ use std::{
     time::Duration,
 };
 
-use nsm_cni_types::{Command, Stdin, pods::MadeNetwork};
+use nsm_cni_types::{Command, Stdin};
 use nsm_npwg::{Annotations, DEFAULT_NETWORK, Meta, NETWORKS, Planned, Selection};
-use nsm_proto::cni::{PlanRequest, PlanResponse, SettledNetwork, SettledRequest};
+use nsm_proto::cni::{PlanRequest, PlanResponse, SettledRequest};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
@@ -321,16 +321,9 @@ impl Networks {
         if record.networks.is_empty() || record.pod_name.is_empty() || self.settled.get(&key).is_some() {
             return;
         }
-        let network = |made: &MadeNetwork| SettledNetwork {
-            name: made.name.clone(),
-            ifname: made.ifname.clone(),
-            result: made.result.to_string(),
-            default: made.default,
-            device_info: made.device_info.clone(),
-        };
         let Pod { name, namespace, uid } = sandbox.pod();
         let pod = Some(nsm_proto::cni::Pod { name, namespace, uid });
-        let networks = record.networks.iter().map(network).collect();
+        let networks = record.networks.iter().map(settled::as_told).collect();
         let taken = Settled::read(key, SettledRequest { pod, networks, ..SettledRequest::default() });
         let kept = match taken {
             Ok(settled) => self.settled.put(settled).await.map_err(|error| error.to_string()),

@@ -3,9 +3,9 @@
 //! Guarantees: the pod's record has the network before it is made and until it is gone, so that the pod's own DEL ends it too; a
 //! failure leaves the pod as it was. Repeated calls change nothing.
 
-use nsm_cni_types::{Answer, Error, code};
-use nsm_npwg::{Attach, DEVICE_INFO, Detach, Meta};
-use serde_json::Value;
+use nsm_cni_types::{Error, code};
+use nsm_npwg::{Attach, Changed, Detach, Meta};
+use serde_json::json;
 
 use super::{
     devinfo,
@@ -14,11 +14,11 @@ use super::{
     patience::Patience,
     plan,
     record::{Found, Held, Progress, Record, Store},
-    search,
+    search, settled,
 };
 use crate::{Call, netns::Netns};
 
-/// ADD of one network. Its result.
+/// ADD of one network. Tells all that the pod has then.
 pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String, Error> {
     let patience = Patience::of_change();
     let netns = Netns::open(&call.env)?;
@@ -32,10 +32,7 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     if let Some(place) = record.networks.iter().position(is_it) {
         let network = &record.networks[place];
         match progress.results.get(&attach.ifname) {
-            Some(result) if network.name == attach.name => {
-                let made = Answer::parse(result, network.list.version()?)?;
-                return answer(call, network, made);
-            }
+            Some(_) if network.name == attach.name => return Ok(changed(&record, &progress)),
             // Of an attach that did not come to its end.
             None if place > 0 => {
                 network.del(sandbox, None)?;
@@ -73,14 +70,12 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
         };
         let claims: Vec<Claim<'_>> =
             (0..=last).map(|place| Claim { network: &record.networks[place], default_route: asked(place) }).collect();
-        progress.defaults.settle(&inside, &claims, &mut progress.results)?;
-        let result = progress.results.get(&attach.ifname).unwrap_or(&Value::Null);
-        answer(call, &wanted.network, Answer::parse(result, wanted.network.list.version()?)?)
+        progress.defaults.settle(&inside, &claims, &mut progress.results)
     });
     match made {
-        Ok(answer) => {
+        Ok(()) => {
             held.put_progress(&progress);
-            Ok(answer)
+            Ok(changed(&record, &progress))
         }
         Err(error) => {
             let sandbox = Sandbox { until: patience.undo, ..sandbox };
@@ -100,23 +95,17 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     }
 }
 
-/// The result, and what describes the network's device, which the agent cannot read itself.
-fn answer(call: &Call, network: &Network, made: Answer) -> Result<String, Error> {
-    let mut answer = made.convert(call.stdin.version).to_json()?;
-    let told = devinfo::read(network, &call.env.container_id);
-    if let (Value::Object(answer), Ok(told @ Value::Object(_))) = (&mut answer, serde_json::from_str(&told)) {
-        answer.insert(DEVICE_INFO.to_owned(), told);
-    }
-    Ok(answer.to_string())
+fn changed(record: &Record, progress: &Progress) -> String {
+    json!(Changed { networks: settled::made(record, progress) }).to_string()
 }
 
-/// DEL of one network; harmless when the pod has none of that interface.
-pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Error> {
+/// DEL of one network; harmless when the pod has none of that interface. Tells all that the pod has then.
+pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String, Error> {
     let patience = Patience::of_change();
     let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = match held.load() {
         Found::Record(record, progress) => (*record, progress),
-        Found::Nothing => return Ok(()),
+        Found::Nothing => return Ok(json!(Changed::default()).to_string()),
         Found::Damaged(why) => {
             let msg = format!(
                 "interface {} of container {} stays: its record cannot be read ({why}); the pod's own DEL sets the record aside",
@@ -125,7 +114,9 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Er
             return Err(Error::new(code::IO, msg));
         }
     };
-    let Some(place) = record.networks.iter().position(|network| network.ifname == detach.ifname) else { return Ok(()) };
+    let Some(place) = record.networks.iter().position(|network| network.ifname == detach.ifname) else {
+        return Ok(changed(&record, &progress));
+    };
     if place == 0 {
         let msg = format!("interface {} is the pod's first network, which only the pod's own DEL ends", detach.ifname);
         return Err(Error::new(code::INVALID_CONFIG, msg));
@@ -144,7 +135,7 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<(), Er
     }
     held.put(&record)?;
     held.put_progress(&progress);
-    Ok(())
+    Ok(changed(&record, &progress))
 }
 
 /// The record of a pod that has all its networks.

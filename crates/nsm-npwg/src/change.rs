@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use nsm_cni_types::pods::MadeNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -11,8 +12,6 @@ use crate::{Completion, Error, List, Network, Planned};
 pub const ATTACH: &str = "attach";
 /// The key of a network that a running pod loses.
 pub const DETACH: &str = "detach";
-/// The key, in the result of a network that a running pod got, of what describes its device: no plugin's results have it.
-pub const DEVICE_INFO: &str = "networkservicemesh.io/device-info";
 
 /// What a call is about, where it is not about all of a pod's networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +68,15 @@ pub struct Attach {
 pub struct Detach {
     /// Its interface's name.
     pub ifname: String,
+}
+
+/// What the plugin answers: the pod's networks after the change, in the order in which they were made. A default route that moved has
+/// changed others' results too.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changed {
+    /// All of them.
+    pub networks: Vec<MadeNetwork>,
 }
 
 impl From<&Planned> for Attach {

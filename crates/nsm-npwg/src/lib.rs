@@ -21,7 +21,7 @@ mod selection;
 mod spelling;
 pub mod status;
 
-pub use change::{ATTACH, Attach, Change, DETACH, DEVICE_INFO, Detach};
+pub use change::{ATTACH, Attach, Change, Changed, DETACH, Detach};
 pub use complete::Completion;
 pub use error::Error;
 pub use flag::flag;

@@ -15,13 +15,13 @@ use std::{
 };
 
 use nsm_cni_types::pods::MetaCall;
-use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, DEVICE_INFO, Detach, Selection};
-use serde_json::{Value, json};
+use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Selection};
+use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
-use super::{Made, Networks, Refusal, Settled, read};
+use super::{Networks, Refusal, Settled, read, settled::Attached};
 use crate::{
     host::Door,
     kubernetes::jitter,
@@ -294,10 +294,6 @@ impl Running {
             taken.insert(made.ifname.clone());
             taken.extend(made.entries.iter().map(|entry| entry.interface.clone()));
         }
-        if settled.first_unknown {
-            // Of its ADD there is nothing but names; otherwise they are those above, and of networks that were detached since.
-            taken.extend(place.sandbox.record.taken.iter().cloned());
-        }
         let names = nsm_npwg::names_for(&selections, &taken);
         let with_name = selections.iter().zip(&names).filter_map(|(selection, name)| {
             let interface = Some(name.clone()?);
@@ -319,14 +315,14 @@ impl Running {
     }
 
     async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
-        let (name, ifname) = (attach.name.clone(), attach.ifname.clone());
+        let ifname = attach.ifname.clone();
         let device = attach.resource_name.clone().zip(attach.device_id.clone());
         let began = Instant::now();
         let answer = self.call("NSM_ATTACH", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
-        let mut result: serde_json::Map<String, Value> =
-            serde_json::from_str(&answer).map_err(|error| format!("nsm-cni answered no result: {error}"))?;
-        let info = result.remove(DEVICE_INFO);
-        let made = Made::of(name, ifname, false, &result.into(), info)?.asked(selection, device);
+        let attached = Attached { ifname: ifname.clone(), selection, device };
+        let settled = self.record(place, &answer, Some(attached)).await?;
+        let made = settled.networks.iter().find(|one| one.ifname == ifname);
+        let made = made.ok_or_else(|| format!("interface {ifname} is not there"))?;
         let told = format!("Add {}", made.told());
         let duration_ms = crate::cni::milliseconds(began.elapsed());
         tracing::info!(
@@ -337,40 +333,29 @@ impl Running {
             duration_ms,
             "network attached"
         );
-        let moved = made.asked.as_ref().and_then(|asked| asked.default_route.clone());
-        self.record(place, |networks| {
-            networks.retain(|one| one.ifname != made.ifname);
-            // Whoever has the default route now is its only network.
-            if let Some(moved) = moved {
-                for one in networks.iter_mut() {
-                    one.lose_default_route(&moved);
-                }
-            }
-            networks.push(made.clone());
-        })
-        .await?;
         self.tell(place, Reason::AddedInterface, &told);
         Ok(())
     }
 
     async fn detach(&self, place: &Place, ifname: &str) -> Result<(), String> {
         let detach = json!(Detach { ifname: ifname.to_owned() });
-        self.call("NSM_DETACH", place, DETACH, detach).await.map_err(|error| error.to_string())?;
+        let answer = self.call("NSM_DETACH", place, DETACH, detach).await.map_err(|error| error.to_string())?;
         tracing::info!(pod = place.pod.name, namespace = place.pod.namespace, ifname, "network detached");
-        self.record(place, |networks| networks.retain(|one| one.ifname != ifname)).await
+        self.record(place, &answer, None).await.map(drop)
     }
 
-    /// Changes the record of a pod's networks.
-    async fn record(&self, place: &Place, change: impl FnOnce(&mut Vec<Made>)) -> Result<(), String> {
+    /// Records a pod's networks as the plugin tells them after a change.
+    async fn record(&self, place: &Place, answer: &str, attached: Option<Attached>) -> Result<Settled, String> {
+        let changed = serde_json::from_str(answer).map_err(|error| format!("nsm-cni answered no networks: {error}"))?;
         let known = self.networks.settled.get(&place.key);
-        let mut settled = known.as_deref().cloned().unwrap_or_else(|| Settled {
+        let before = known.as_deref().cloned().unwrap_or_else(|| Settled {
             key: place.key.clone(),
             pod: place.pod.clone(),
             networks: Vec::new(),
-            first_unknown: true,
         });
-        change(&mut settled.networks);
-        self.networks.settled.put(settled).await.map_err(|error| error.to_string())
+        let settled = before.after(changed, attached)?;
+        self.networks.settled.put(settled.clone()).await.map_err(|error| error.to_string())?;
+        Ok(settled)
     }
 
     fn tell(&self, place: &Place, reason: Reason, message: &str) {

@@ -1,10 +1,8 @@
 //! What the meta-plugin has made for a pod, as long as the sandbox is there.
 
-use std::net::IpAddr;
-
-use nsm_cni_types::{Answer, Version};
+use nsm_cni_types::{Answer, Version, pods::MadeNetwork};
 use nsm_npwg::{
-    Selection,
+    Changed, Selection,
     status::{self, Entry},
 };
 use nsm_proto::cni::{SettledNetwork, SettledRequest};
@@ -28,9 +26,6 @@ pub struct Settled {
     pub pod: Pod,
     /// In the order in which they were made.
     pub networks: Vec<Made>,
-    /// Nobody has told of the first network: others' word on it stays.
-    #[serde(default)]
-    pub first_unknown: bool,
 }
 
 /// One network of a pod.
@@ -52,6 +47,17 @@ pub struct Made {
     pub device: Option<Device>,
 }
 
+/// A network that a running pod got, as its annotation asked for it.
+#[derive(Debug, Clone)]
+pub(super) struct Attached {
+    /// The interface's name.
+    pub(super) ifname: String,
+    /// What was asked for.
+    pub(super) selection: Selection,
+    /// What it is made of.
+    pub(super) device: Option<Device>,
+}
+
 impl Made {
     /// One network, from its result.
     pub(super) fn of(
@@ -64,17 +70,6 @@ impl Made {
         let answer = Answer::parse(result, Version::NEWEST).map_err(|error| format!("network {name:?}: {error}"))?;
         let entries = status::entries(&name, &ifname, default, info, &answer);
         Ok(Self { name, ifname, default, entries, asked: None, device: None })
-    }
-
-    /// The same, as the annotation asked for it, made of that device.
-    pub(super) fn asked(self, selection: Selection, device: Option<Device>) -> Self {
-        Self { asked: Some(selection), device, ..self }
-    }
-
-    /// Another network has the default route of these gateways' families now; of all, where there is none.
-    pub(super) fn lose_default_route(&mut self, to: &[IpAddr]) {
-        let stays = |gateway: &IpAddr| !to.is_empty() && to.iter().all(|one| one.is_ipv4() != gateway.is_ipv4());
-        self.entries.iter_mut().for_each(|entry| entry.gateway.retain(stays));
     }
 
     /// As an event tells it.
@@ -93,7 +88,7 @@ impl Settled {
             return Err(format!("{} networks: expected at most {MOST}", asked.networks.len()));
         }
         let networks = asked.networks.into_iter().map(read_one).collect::<Result<_, _>>()?;
-        Ok(Self { key, pod, networks, first_unknown: false })
+        Ok(Self { key, pod, networks })
     }
 
     /// Notes which of the networks the annotation asked for, and what they are made of, by their interfaces.
@@ -101,6 +96,27 @@ impl Settled {
         for made in &mut self.networks {
             made.asked = of_interface(selections, &made.ifname);
             made.device = of_interface(devices, &made.ifname);
+        }
+    }
+
+    /// What the plugin says after a change, of a pod that had these networks; `attached` is a new one.
+    pub(super) fn after(&self, changed: Changed, mut attached: Option<Attached>) -> Result<Self, String> {
+        if changed.networks.len() > MOST {
+            return Err(format!("{} networks: expected at most {MOST}", changed.networks.len()));
+        }
+        let mut one = |one: MadeNetwork| {
+            let made = read_one(as_told(&one))?;
+            if let Some(Attached { selection, device, .. }) = attached.take_if(|new| new.ifname == made.ifname) {
+                return Ok(Made { asked: Some(selection), device, ..made });
+            }
+            let before = self.networks.iter().find(|one| one.ifname == made.ifname);
+            let (asked, device) = before.map(|one| (one.asked.clone(), one.device.clone())).unwrap_or_default();
+            Ok(Made { asked, device, ..made })
+        };
+        let networks = changed.networks.into_iter().map(&mut one).collect::<Result<_, String>>()?;
+        match attached {
+            Some(missing) => Err(format!("nsm-cni answered without interface {}", missing.ifname)),
+            None => Ok(Self { networks, ..self.clone() }),
         }
     }
 
@@ -123,6 +139,17 @@ impl Settled {
 
 fn of_interface<T: Clone>(all: &[(String, T)], ifname: &str) -> Option<T> {
     all.iter().find(|(of, _)| of == ifname).map(|(_, one)| one.clone())
+}
+
+/// What the plugin has written, as it tells it by a call.
+pub(super) fn as_told(made: &MadeNetwork) -> SettledNetwork {
+    SettledNetwork {
+        name: made.name.clone(),
+        ifname: made.ifname.clone(),
+        result: made.result.to_string(),
+        default: made.default,
+        device_info: made.device_info.clone(),
+    }
 }
 
 fn read_one(asked: SettledNetwork) -> Result<Made, String> {

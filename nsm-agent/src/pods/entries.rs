@@ -67,15 +67,6 @@ impl Entry {
     }
 }
 
-/// What the meta-plugin has made for a pod.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Networks {
-    /// Of each interface.
-    pub(super) entries: Vec<Value>,
-    /// The pod's first interface, where somebody else has to tell of it.
-    pub(super) first_of_others: Option<String>,
-}
-
 /// The interfaces of a pod with ours as they are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Joined {
@@ -88,16 +79,12 @@ pub(super) enum Joined {
 }
 
 /// Joins ours with what others say, or with the networks that the meta-plugin has made, where it is this project's.
-pub(super) fn joined(there: Option<&str>, networks: Option<&Networks>, entries: &[Entry]) -> Joined {
+pub(super) fn joined(there: Option<&str>, networks: Option<&[Value]>, entries: &[Entry]) -> Joined {
     let Ok(before) = there.map_or(Ok(Vec::new()), serde_json::from_str::<Vec<Value>>) else { return Joined::AsItIs };
     let is_ours = |entry: &Value| entry["name"].as_str().is_some_and(|name| name.starts_with(NETWORK_STATUS_PREFIX));
     let ours = entries.iter().filter(|entry| !entry.mac.is_empty()).map(Entry::interface);
     let others: Vec<Value> = match networks {
-        Some(Networks { entries, first_of_others: None }) => entries.clone(),
-        Some(Networks { entries, first_of_others: Some(first) }) => {
-            let is_first = |entry: &&Value| entry["interface"] == **first;
-            before.iter().filter(is_first).chain(entries).cloned().collect()
-        }
+        Some(made) => made.to_vec(),
         None => before.iter().filter(|entry| !is_ours(entry)).cloned().collect(),
     };
     let after: Vec<Value> = others.into_iter().chain(ours).collect();
@@ -123,18 +110,13 @@ mod tests {
     #[test]
     fn networks_of_ours_are_all_that_there_is() {
         let before = r#"[{"name":"gone","interface":"net1"}]"#;
-        let entries = vec![json!({"name": "cbr0", "interface": "eth0", "default": true, "dns": {}})];
-        let networks = Networks { entries, first_of_others: None };
+        let networks = vec![json!({"name": "cbr0", "interface": "eth0", "default": true, "dns": {}})];
         let Joined::Text(text) = joined(Some(before), Some(&networks), &[up("a", "nsm-1")]) else {
             panic!("as it was")
         };
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();
-        assert_eq!((list.len(), &list[0], &list[1]["interface"]), (2, &networks.entries[0], &json!("nsm-1")));
+        assert_eq!((list.len(), &list[0], &list[1]["interface"]), (2, &networks[0], &json!("nsm-1")));
         assert_eq!(joined(Some(&text), Some(&networks), &[up("a", "nsm-1")]), Joined::AsItIs);
-        let later = Networks { entries: vec![json!({"interface": "net2"})], first_of_others: Some("eth0".into()) };
-        let Joined::Text(text) = joined(Some(&text), Some(&later), &[]) else { panic!("as it was") };
-        let list: Vec<Value> = serde_json::from_str(&text).unwrap();
-        assert_eq!(list, [networks.entries[0].clone(), json!({"interface": "net2"})]);
     }
 
     #[test]

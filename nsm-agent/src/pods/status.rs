@@ -16,13 +16,13 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use nsm_cni_types::pods::{NETWORK_STATUS, STATUS};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Pods,
-    entries::{Entry, Joined, Networks, State, joined},
+    entries::{Entry, Joined, State, joined},
     events::{About, Reason},
     follow::Follower,
     seen::{Found, Key},
@@ -115,7 +115,7 @@ impl Drop for Writing {
 struct Said {
     services: Vec<Entry>,
     /// None: the pod's networks are not this project's.
-    networks: Option<Networks>,
+    networks: Option<Vec<Value>>,
 }
 
 /// When a pod is tried again.
@@ -239,7 +239,7 @@ impl Writer {
         let Said { services, networks } = &said;
         let status = (!services.is_empty()).then(|| serde_json::to_string(services).unwrap_or_default());
         let there = found.network_status.as_deref();
-        let (unchanged, network_status) = match joined(there, networks.as_ref(), services) {
+        let (unchanged, network_status) = match joined(there, networks.as_deref(), services) {
             Joined::AsItIs => (true, found.network_status.as_deref().map(str::to_owned)),
             Joined::Nothing => (false, None),
             Joined::Text(text) => (false, Some(text)),
@@ -258,10 +258,9 @@ impl Writer {
     }
 
     /// What the meta-plugin has made for a pod.
-    fn networks(&self, found: &Found) -> Option<Networks> {
+    fn networks(&self, found: &Found) -> Option<Vec<Value>> {
         let settled = self.of.settled.find(|one| found.is(&one.pod))?;
-        let entries = settled.entries().map(|entry| json!(entry)).collect();
-        Some(Networks { entries, first_of_others: settled.first_unknown.then(|| settled.key.ifname.clone()) })
+        Some(settled.entries().map(|entry| json!(entry)).collect())
     }
 
     fn entry(&self, attachment: &Attachment) -> Entry {

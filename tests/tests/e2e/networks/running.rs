@@ -42,7 +42,10 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
         ensure!(told.contains(&format!("this command needs {key}")) && links(&pod)? == ["eth0"], "{told}");
     }
     let first = attach(&sandbox, &extra, &named("net1"))?.ok()?;
-    ensure!(first.json["ips"][0]["address"] == "10.77.1.2/24", "{}", first.json);
+    let networks = &first.json["networks"];
+    ensure!(networks[0]["ifname"] == "eth0" && networks[0]["default"] == true, "{networks}");
+    ensure!(networks[1]["name"] == "team/bridge" && networks[1]["ifname"] == "net1", "{networks}");
+    ensure!(networks[1]["result"]["ips"][0]["address"] == "10.77.1.2/24", "{networks}");
     pod.ping(IpAddr::from([10, 77, 1, 1]))?;
     let again = attach(&sandbox, &extra, &named("net1"))?.ok()?;
     ensure!(again.json == first.json && held(&node, "bridge").len() == 1);
@@ -56,7 +59,8 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     node.cni().call(&sandbox.call_with("DEL", &broken))?.refused(7)?;
     ensure!(links(&pod)? == ["eth0", "net1"]);
     for _ in 0..2 {
-        detach(&sandbox, "net1")?.ok()?;
+        let left = detach(&sandbox, "net1")?.ok()?;
+        ensure!(left.json["networks"].as_array().is_some_and(|all| all.len() == 1), "{}", left.json);
         ensure!(links(&pod)? == ["eth0"] && held(&node, "bridge").is_empty());
     }
     attach(&sandbox, &extra, &named("net2"))?.ok()?;
@@ -95,7 +99,7 @@ pub(crate) fn one_that_fails_changes_nothing() -> anyhow::Result<()> {
     // What plugins heed by CNI_ARGS counts.
     let asked = json!({"ifname": "net1", "ips": ["10.77.1.99"], "cniArgs": "IP=10.77.1.99"});
     let got = attach(&sandbox, &extra, &asked)?.ok()?;
-    ensure!(got.json["ips"][0]["address"] == "10.77.1.99/24", "{}", got.json);
+    ensure!(got.json["networks"][1]["result"]["ips"][0]["address"] == "10.77.1.99/24", "{}", got.json);
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
-use nsm_kube::Mesh;
+use nsm_kube::definitions::NETWORKS;
+use nsm_kube::{Mesh, SOON, patiently};
 use nsm_lab::Namespace;
 use nsm_netlink::Family;
 use serde_json::{Value, json};
@@ -71,5 +72,21 @@ fn pods(mesh: &Mesh) -> anyhow::Result<()> {
         leads(&mesh.network_of(machine, "routes", name)?, routes)?;
         true_status(mesh, machine, ("routes", name), &[("dual", "eth0"), ("routes/other", "net1")]).context(name)?;
     }
-    Ok(())
+    // The same while they run.
+    for (name, networks, routes) in [
+        ("sibling", &all[1].1, [Some(moved.0), Some(moved.1)]),
+        ("sibling", &all[2].1, [Some(moved.0), Some(own.1)]),
+        ("both", &all[0].1, [Some(own.0), Some(own.1)]),
+        ("none", &all[0].1, [Some(own.0), Some(own.1)]),
+    ] {
+        let annotation = format!("{NETWORKS}={networks}");
+        mesh.kubectl(&["-n", "routes", "annotate", "--overwrite", "pod", name, &annotation])?;
+        let network = mesh.network_of(machine, "routes", name)?;
+        let there = patiently("default routes", SOON, || Ok(leads(&network, routes).is_ok()), |there| *there);
+        there.or_else(|_| leads(&network, routes).map(|()| true)).with_context(|| format!("{name}: {networks}"))?;
+        let told = || true_status(mesh, machine, ("routes", name), &[("dual", "eth0"), ("routes/other", "net1")]);
+        let told_soon = patiently("a true status", SOON, || Ok(told().is_ok()), |told| *told);
+        told_soon.or_else(|_| told().map(|_| true)).with_context(|| format!("{name}: {networks}"))?;
+    }
+    leads(&mesh.network_of(machine, "routes", "one")?, [Some(moved.0), Some(own.1)]).context("one that nobody edited")
 }
