@@ -145,7 +145,7 @@ pub(crate) const TESTS: &[Suite] = &[
         needs: &[Tool::Dpdk],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
-        command: || cargo(&["test", "-p", "nsm-memif-peers", "--test", "dpdk", "--", "--test-threads", "1"]),
+        command: memif,
     },
     Suite {
         name: "memif-model",
@@ -231,6 +231,13 @@ fn deny() -> Command {
     // Advisories come from a git host, which a CI with registries alone cannot reach: `cargo deny check advisories` by hand.
     command.args(["--workspace", "check", "licenses", "bans", "sources"]).current_dir(root());
     command
+}
+
+/// What other suites leave out of memif: its peers, and its futures, which are a feature.
+fn memif() -> Command {
+    let both = ["test", "-p", "memif", "-p", "nsm-memif-peers", "--all-features"];
+    let tests = ["--test", "asynchronous", "--test", "dpdk", "--no-fail-fast", "--", "--test-threads", "1"];
+    cargo(&[&both[..], &tests[..]].concat())
 }
 
 /// The ring under a model checker. Its flag is for that build alone, so it has a directory of its own.

@@ -230,3 +230,21 @@ fn abstract_names_are_the_same_to_both() {
     let connection = Client::new(Address::abstract_name(&name).unwrap()).connect(SOON).unwrap();
     assert!(connection.link.check().is_ok());
 }
+
+/// Needs what DPDK needs as well: root.
+#[test]
+fn a_name_belongs_to_the_namespace_that_it_was_bound_in() {
+    let elsewhere = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        std::os::fd::OwnedFd::from(std::fs::File::open("/proc/thread-self/ns/net").unwrap())
+    });
+    let netns = elsewhere.join().unwrap();
+    let address = Address::abstract_name(format!("memif-netns/{}", std::process::id())).unwrap();
+    let listener = Listener::bind_in(&address, &netns).unwrap();
+    let port = listener.add(Server::new(0)).unwrap();
+    let here = Client::new(address.clone()).connect(SOON).unwrap_err();
+    assert!(matches!(here, ConnectError::Connect { .. }), "{here}");
+    let there = Client::new(address).netns(netns).connect(SOON).unwrap();
+    let _accepted = port.accept(SOON).unwrap().expect("it has connected");
+    assert!(there.link.check().is_ok());
+}

@@ -1,0 +1,83 @@
+//! The futures: `cargo test -p memif --all-features --test asynchronous`.
+#![cfg(feature = "tokio")]
+
+use std::{sync::Arc, time::Duration};
+
+use memif::{
+    Address, Client, Connection, Down, Listener, Rings, Server,
+    asynchronous::{AsyncLink, AsyncPort, AsyncRx, AsyncTx, connect},
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn pair(rings: Rings) -> (TempDir, Connection, Connection) {
+    let dir = tempfile::tempdir().unwrap();
+    let address = Address::path(dir.path().join("memif.sock")).unwrap();
+    let listener = Listener::bind(&address).unwrap();
+    let port = AsyncPort::new(listener.add(Server::new(0)).unwrap()).unwrap();
+    let client = Arc::new(Client::new(address).rings(rings));
+    let (near, far) = tokio::join!(connect(client, SOON), timeout(SOON, port.accept()));
+    (dir, near.unwrap(), far.unwrap().unwrap())
+}
+
+fn first<T>(queues: Vec<T>) -> T {
+    queues.into_iter().next().unwrap()
+}
+
+#[tokio::test]
+async fn packets_pass_between_tasks_of_one_thread() {
+    const COUNT: u32 = 20_000;
+    let (_dir, near, far) = pair(Rings::default().slots(64).unwrap()).await;
+    for (tx, rx) in [(first(near.tx), first(far.rx)), (first(far.tx), first(near.rx))] {
+        let (mut tx, mut rx) = (AsyncTx::new(tx), AsyncRx::new(rx).unwrap());
+        let sending = async {
+            let mut sent = 0;
+            while sent < COUNT {
+                let mut burst = tx.burst().await.unwrap();
+                while sent < COUNT && burst.push(&sent.to_ne_bytes()).is_ok() {
+                    sent += 1;
+                }
+                burst.send().unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let receiving = async {
+            let mut next = 0;
+            while next < COUNT {
+                for packet in rx.burst(32).await.unwrap().iter() {
+                    assert_eq!(packet.to_vec(), next.to_ne_bytes());
+                    next += 1;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, async { tokio::join!(sending, receiving) }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_loses_nothing() {
+    let (_dir, mut near, far) = pair(Rings::default()).await;
+    let mut rx = AsyncRx::new(first(far.rx)).unwrap();
+    assert!(timeout(Duration::from_millis(20), rx.readable()).await.is_err());
+    near.tx[0].send(b"late").unwrap().unwrap();
+    let burst = timeout(SOON, rx.burst(8)).await.unwrap().unwrap();
+    assert_eq!(burst.iter().map(|packet| packet.to_vec()).collect::<Vec<_>>(), [b"late"]);
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_the_end() {
+    let (_dir, near, far) = pair(Rings::default()).await;
+    let link = AsyncLink::new(&near.link).unwrap();
+    let mut rx = AsyncRx::new(first(near.rx)).unwrap();
+    let ended = async {
+        tokio::task::yield_now().await;
+        far.link.close("maintenance");
+    };
+    let (ended, waited, ()) = tokio::join!(timeout(SOON, link.down()), timeout(SOON, rx.readable()), ended);
+    for down in [ended.unwrap(), waited.unwrap().unwrap_err()] {
+        assert!(matches!(&down, Down::Disconnected { reason, .. } if reason.to_string() == "maintenance"), "{down}");
+    }
+}
