@@ -1,10 +1,10 @@
 //! A pod that may ask for network services by annotation: the plugin is one of a list, and most pods ask nothing.
 //!
-//! Guarantees: what plugins before made is passed on. Nobody is asked about a pod that asks nothing: it starts and ends without
-//! agent, socket and folders. Where the runtime gives no annotations, or the agent has not yet said which namespaces ask, the
-//! agent is asked if it is there; when it is not, or does not answer within [`PATIENCE`], the pod starts with nothing. A record of
-//! the sandbox tells the agent whose it is and what was not known, so that it gives the pod later what it asks for, and the DEL
-//! whether there is something to end; in doubt the agent is told.
+//! Guarantees: what plugins before made is passed on, and nothing else where the meta-plugin is one of them: it has made it all.
+//! Nobody is asked about a pod that asks nothing: it starts and ends without agent, socket and folders. Where the runtime gives no
+//! annotations, or the agent has not yet said which namespaces ask, the agent is asked if it is there; when it is not, or does not
+//! answer within [`PATIENCE`], the pod starts with nothing. A record of the sandbox tells the agent whose it is and what was not known,
+//! so that it gives the pod later what it asks for, and the DEL whether there is something to end; in doubt the agent is told.
 
 use std::{path::Path, time::Duration};
 
@@ -66,6 +66,10 @@ pub(crate) fn add(
     netns: &Netns,
     networks: Vec<MadeNetwork>,
 ) -> Result<String, Error> {
+    let is_behind_meta = || sandbox::find(&conf.socket, &call.env).is_some_and(|found| found.is_of_meta());
+    if meta::call_again(call).is_none() && is_behind_meta() {
+        return passed_on(call, conf);
+    }
     let asks = Asks::of(pod, &conf.socket, &args.pod_namespace);
     let mut record = record(call, conf, &args);
     record.asked = !matches!(asks, Asks::Nothing);

@@ -61,6 +61,11 @@ impl Found {
         self.record.asked || self.mark().exists()
     }
 
+    /// Whether the meta-plugin wrote it.
+    pub(crate) fn is_of_meta(&self) -> bool {
+        self.record.meta.is_some()
+    }
+
     /// Takes the record away. Whether the agent has something to end by now: it gives nothing to a sandbox without a record.
     pub(crate) fn take(&self) -> io::Result<bool> {
         match fs::remove_file(self.folder.join(self.name())) {

@@ -56,7 +56,7 @@ impl List {
     /// # Errors
     /// [`Error::Refused`], naming `network`.
     pub fn of_definition(network: &str, name: &str, config: &str) -> Result<Self, Error> {
-        let mut list = Self::of_text(network, name, config, LONGEST_DEFINED)?;
+        let mut list = Self::of_keys(network, name, parsed(network, config, LONGEST_DEFINED)?)?;
         let of_plugins = list.plugins.iter().find_map(|plugin| judge::reaching(plugin, &type_of(plugin)));
         let found = of_plugins.or_else(|| judge::reaching(&list.keys, "the list"));
         if let Some((of, key)) = found {
@@ -74,24 +74,29 @@ impl List {
         Ok(list)
     }
 
-    /// Reads a configuration of the host, a file or what is written in the meta-plugin's own; without a name it gets `name`.
+    /// The keys because of which a definition is refused as it reaches into the host, each with its way: `ipam.log_file`. None where it
+    /// is no object.
+    pub fn reaching(config: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Ok(Value::Object(keys)) = serde_json::from_str(config) {
+            judge::all_reaching(&keys, "", &mut found);
+        }
+        found
+    }
+
+    /// Reads a configuration of the host, a file or what is written in the meta-plugin's own; without a name it gets `name`. Where it
+    /// is a list in which `nsm-cni` follows other plugins, that one is left out: what the pod's annotations ask for is made beside this network.
     ///
     /// # Errors
     /// [`Error::Refused`], naming `network`.
     pub fn of_host(network: &str, name: &str, config: &str) -> Result<Self, Error> {
-        Self::of_text(network, name, config, LONGEST)
-    }
-
-    fn of_text(network: &str, name: &str, config: &str, longest: usize) -> Result<Self, Error> {
-        let refused = |why: String| Error::refused(network, why);
-        if config.len() > longest {
-            return Err(refused(format!("its configuration has {} bytes: expected at most {longest}", config.len())));
+        let mut keys = parsed(network, config, LONGEST)?;
+        if let Some(Value::Array(plugins)) = keys.get_mut("plugins")
+            && plugins.iter().any(|plugin| !judge::is_chained(plugin))
+        {
+            plugins.retain(|plugin| !judge::is_chained(plugin));
         }
-        match serde_json::from_str(config) {
-            Ok(Value::Object(keys)) => Self::of_keys(network, name, keys),
-            Ok(other) => Err(refused(format!("configuration {}: expected an object", quoted(&other)))),
-            Err(error) => Err(refused(format!("its configuration is no JSON: {error}"))),
-        }
+        Self::of_keys(network, name, keys)
     }
 
     fn of_keys(network: &str, name: &str, mut keys: Map<String, Value>) -> Result<Self, Error> {
@@ -179,6 +184,18 @@ impl List {
         all.insert("name".to_owned(), self.name.clone().into());
         all.insert("plugins".to_owned(), json!(self.plugins));
         Value::Object(all)
+    }
+}
+
+fn parsed(network: &str, config: &str, longest: usize) -> Result<Map<String, Value>, Error> {
+    let refused = |why: String| Error::refused(network, why);
+    if config.len() > longest {
+        return Err(refused(format!("its configuration has {} bytes: expected at most {longest}", config.len())));
+    }
+    match serde_json::from_str(config) {
+        Ok(Value::Object(keys)) => Ok(keys),
+        Ok(other) => Err(refused(format!("configuration {}: expected an object", quoted(&other)))),
+        Err(error) => Err(refused(format!("its configuration is no JSON: {error}"))),
     }
 }
 

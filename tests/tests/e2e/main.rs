@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         networks::keys_without_effect_are_told,
         networks::rule_by_rule,
         networks::services_beside_networks,
+        networks::chained_too,
         networks::a_service_that_fails_undoes_networks,
         networks::planned_by_the_agent,
         networks::a_network_more_and_less,

@@ -36,6 +36,12 @@ pub(super) fn plugin(keys: &Map<String, Value>) -> Option<String> {
     None
 }
 
+/// Whether it is `nsm-cni` as it is chained behind a cluster's network, for what pods ask by annotation.
+pub(super) fn is_chained(plugin: &Value) -> bool {
+    let has = |key: &str| plugin.as_object().is_some_and(|keys| spelling::has(keys, key));
+    plugin["type"] == OURS && !["networkService", "delegates", "clusterNetwork"].into_iter().any(has)
+}
+
 /// Why what is below a plugin's keys cannot be called. A meta-plugin is looked for everywhere, as some plugin may call it.
 fn below(keys: &Map<String, Value>, place: &str, is_plugin: bool) -> Option<String> {
     keys.iter().find_map(|(key, value)| {
@@ -70,6 +76,18 @@ pub(super) fn reaching(keys: &Map<String, Value>, place: &str) -> Option<(String
     keys.iter().find_map(|(key, value)| {
         objects(value).into_iter().find_map(|inner| reaching(inner, &format!("{key} of {place}")))
     })
+}
+
+/// All keys of [`REACHING`], each with its way from the top.
+pub(super) fn all_reaching(keys: &Map<String, Value>, way: &str, found: &mut Vec<String>) {
+    for (key, value) in keys {
+        if REACHING.iter().any(|name| spelling::means(key, name)) {
+            found.push(format!("{way}{key}"));
+        }
+        for inner in objects(value) {
+            all_reaching(inner, &format!("{way}{key}."), found);
+        }
+    }
 }
 
 /// The objects that a value is, or that are in its lists.

@@ -213,3 +213,21 @@ fn what_only_runtimes_say_is_left_out_of_the_list() {
         }
     }
 }
+
+#[test]
+fn what_the_agent_chains_is_left_out_of_the_hosts_lists() {
+    let list = |plugins: Value| json!({"cniVersion": "1.0.0", "name": "first", "plugins": plugins}).to_string();
+    let ours = json!({"type": "nsm-cni", "cniSocket": "/run/nsm/cni.sock"});
+    let chained = List::of_host("n", "n", &list(json!([{"type": "ptp"}, ours, {"type": "tuning"}]))).unwrap();
+    let types: Vec<&Value> = chained.plugins().iter().map(|plugin| &plugin["type"]).collect();
+    assert_eq!(types, ["ptp", "tuning"]);
+    // Alone it makes no network, with a service it makes one.
+    assert!(List::of_host("n", "n", &list(json!([ours]))).is_err());
+    let service = json!({"type": "nsm-cni", "networkService": "s"});
+    assert_eq!(List::of_host("n", "n", &list(json!([{"type": "ptp"}, service]))).unwrap().plugins().len(), 2);
+    assert!(List::of_definition("n", "n", &list(json!([{"type": "ptp"}, ours]))).is_err());
+    assert_eq!(
+        List::reaching(r#"{"type": "a", "log_file": 1, "ipam": [{"kubernetes": {"KubeConfig": "/x"}}]}"#),
+        ["ipam.kubernetes.KubeConfig", "log_file"]
+    );
+}

@@ -72,3 +72,45 @@ pub(crate) fn planned_by_the_agent() -> anyhow::Result<()> {
     ensure!(held(&node, "ptp").is_empty());
     Ok(())
 }
+
+/// On a node that moves from Multus the plugin may be chained: behind the network that is the meta-plugin's first one, where it is left
+/// out, and behind the meta-plugin itself, where it finds its services made. They are made once, and end once.
+pub(crate) fn chained_too() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let _endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let before = node.leftovers()?;
+    let annotations = json!({ANNOTATIONS: {"networkservicemesh.io": "kernel://icmp"}});
+    let chained = json!({"type": "nsm-cni", "capabilities": {ANNOTATIONS: true}, "cniSocket": node.cni_socket()});
+    let file = node.dir().join("net.d/00-nsm.conflist");
+    write(&file, &list("ptp", &[ptp(&node), chained.clone()]))?;
+    let mut sandbox = Sandbox::of(&node, &pod, &json!({"clusterNetwork": file, "type": "multus"}))?;
+    sandbox.conf["runtimeConfig"] = annotations.clone();
+    let mut behind = chained;
+    for (key, value) in
+        [("cniVersion", &json!("1.0.0")), ("name", &sandbox.conf["name"]), ("runtimeConfig", &annotations)]
+    {
+        behind[key] = value.clone();
+    }
+    let added = sandbox.add()?.ok()?;
+    let there = || -> anyhow::Result<()> {
+        ensure!(links(&pod)? == ["eth0", "nsm-1"], "{:?}", links(&pod)?);
+        ensure!(node.connections()?.len() == 1, "{:?}", node.connections()?);
+        Ok(())
+    };
+    there()?;
+    behind["prevResult"] = added.json.clone();
+    let last = node.cni().call(&sandbox.call_with("ADD", &behind))?.ok()?;
+    there()?;
+    let address = |json: &serde_json::Value| json["ips"][0]["address"].clone();
+    ensure!(address(&last.json) == address(&added.json), "{} {}", last.json, added.json);
+    behind["prevResult"] = last.json.clone();
+    sandbox.check(&last.json)?.ok()?;
+    node.cni().call(&sandbox.call_with("CHECK", &behind))?.ok()?;
+    for _ in 0..2 {
+        node.cni().call(&sandbox.call_with("DEL", &behind))?.ok()?;
+        sandbox.del()?.ok()?;
+    }
+    nothing_left(&node, &[&pod])?;
+    node.nothing_left(&before)
+}
