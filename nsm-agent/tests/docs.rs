@@ -220,6 +220,7 @@ fn subjects() -> BTreeSet<String> {
         "nsmctl/src/check/cni.rs",
         "nsmctl/src/check/kernel.rs",
         "nsmctl/src/check/moving.rs",
+        "nsmctl/src/check/moving/cluster.rs",
         "nsmctl/src/check/paths.rs",
         "nsmctl/src/check/versions.rs",
         "nsm-agent/src/install/conf.rs",
@@ -234,8 +235,18 @@ fn subjects() -> BTreeSet<String> {
             subjects.extend(source.split(make).skip(1).filter_map(quoted));
         }
         for (name, text) in source.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = ")) {
-            if ["SUBJECT", "CONFIGURATION", "DAEMON", "DEFINITIONS", "RECORDS", "SOCKETS", "NAMESPACE", "PROCESS"]
-                .contains(&name)
+            if [
+                "SUBJECT",
+                "CONFIGURATION",
+                "DAEMON",
+                "DEFINITIONS",
+                "PODS",
+                "RECORDS",
+                "SOCKETS",
+                "NAMESPACE",
+                "PROCESS",
+            ]
+            .contains(&name)
             {
                 subjects.extend(quoted(text));
             }

@@ -145,6 +145,12 @@ pub(crate) struct Check {
     /// With --moving: what `kubectl get network-attachment-definitions -A -o json` says.
     #[arg(long, value_name = "FILE", requires = "moving")]
     pub(crate) definitions: Option<PathBuf>,
+    /// With --definitions: what `kubectl get pods -A -o json` says.
+    #[arg(long, value_name = "FILE", requires = "definitions")]
+    pub(crate) pods: Option<PathBuf>,
+    /// With --moving: the configuration of Multus's daemon, which a ConfigMap has.
+    #[arg(long, value_name = "FILE", requires = "moving")]
+    pub(crate) daemon_config: Option<PathBuf>,
     /// How to write.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

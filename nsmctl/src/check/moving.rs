@@ -1,12 +1,14 @@
-//! What changes on this node when it moves from Multus: keys of its configurations, definitions that would be refused, records of
-//! pods that are there.
+//! What changes on this node when it moves from Multus: keys of its configurations, definitions and annotations of pods that would be
+//! refused, records of pods that are there.
 //!
 //! Guarantee: nothing is written, and nobody is asked: files alone are read.
+
+mod cluster;
 
 use std::{fs, path::Path};
 
 use nsm_cni_types::{Command, Stdin};
-use nsm_npwg::{KEYS, List, Meta, Treatment};
+use nsm_npwg::{KEYS, Meta, Treatment};
 use nsm_proto::admin::{Finding, finding::Level};
 use serde_json::Value;
 
@@ -15,11 +17,16 @@ use crate::{cli, error::Error, uninstall::configurations};
 
 const CONFIGURATION: &str = "moving: configuration";
 const DAEMON: &str = "moving: configuration of Multus's daemon";
-const DEFINITIONS: &str = "moving: definitions";
 const RECORDS: &str = "moving: records";
 
-/// Where Multus's installer puts its daemon's configuration, below the directory of configurations.
+/// Where Multus's daemon looks for its configuration, below the directory of configurations.
 const DAEMON_FILE: &str = "multus.d/daemon-config.json";
+/// What the daemon calls the configuration that it writes.
+const DAEMONS: &str = "00-multus.conf";
+/// The same for a copy: sorts before it, and the daemon does not take it for the cluster's.
+const COPY: &str = "00-multus-nsm.conf";
+/// Where Multus has its records if nothing else is said.
+const FOLDER: &str = "/var/lib/cni/multus";
 /// Most records that are counted.
 const MOST: usize = 100_000;
 
@@ -28,25 +35,52 @@ pub(super) fn all(args: &cli::Check) -> Result<Vec<Finding>, Error> {
     let dir = &args.paths.cni_conf_dir;
     let files = configurations(dir)?;
     let mut findings = Vec::new();
-    let mut folders = Vec::new();
+    let mut read = Vec::new();
     for file in &files {
         let Some(keys) = file.content.as_ref().ok().and_then(|text| meta_keys(text)) else { continue };
-        let (of_file, folder) = configuration(&dir.join(&file.name), &keys);
+        let (of_file, meta) = configuration(&dir.join(&file.name), &keys);
         findings.push(of_file);
-        folders.push(folder);
+        findings.extend(removed(dir, &file.name, &keys));
+        read.push((keys, meta));
     }
     if findings.is_empty() {
         let detail = format!("{} has no configuration of type multus or multus-shim", dir.display());
         findings.push(finding(Level::Warning, CONFIGURATION, &detail, "name Multus's directory with --cni-conf-dir"));
     }
-    findings.extend(daemon(&dir.join(DAEMON_FILE)));
-    if let Some(path) = &args.definitions {
-        findings.extend(definitions(path));
+    // The runtime takes the first.
+    let (keys, meta) = read.first().map_or((&Value::Null, None), |(keys, meta)| (keys, meta.as_ref()));
+    match &args.daemon_config {
+        Some(path) => findings.push(daemon(path, keys).unwrap_or_else(|| {
+            bad(DAEMON, &format!("{} cannot be read", path.display()), "write it as docs/moving-from-multus.md says")
+        })),
+        None => findings.extend(daemon(&dir.join(DAEMON_FILE), keys)),
     }
+    if let Some(path) = &args.definitions {
+        findings.extend(cluster::findings(path, args.pods.as_deref(), meta));
+    }
+    let mut folders: Vec<&Path> =
+        read.iter().map(|(_, meta)| meta.as_ref().map_or(Path::new(FOLDER), |meta| meta.cni_dir.as_path())).collect();
     folders.sort();
     folders.dedup();
-    findings.extend(folders.iter().map(|folder| records(folder)));
+    findings.extend(folders.into_iter().map(records));
     Ok(findings)
+}
+
+/// A configuration that is gone with who wrote it.
+fn removed(dir: &Path, name: &str, keys: &Value) -> Option<Finding> {
+    if name != DAEMONS || keys["type"] != "multus-shim" {
+        return None;
+    }
+    let (shown, copy) = (dir.join(name), dir.join(COPY));
+    if copy.exists() {
+        return Some(good(DAEMON, &format!("{} goes with Multus's daemon, and {COPY} stays", shown.display())));
+    }
+    let detail = format!(
+        "Multus's daemon removes {} when it ends: pods that end then would keep addresses of their other networks",
+        shown.display()
+    );
+    let fix = format!("copy it to {} before Multus's DaemonSet leaves the node", copy.display());
+    Some(finding(Level::Warning, DAEMON, &detail, &fix))
 }
 
 /// The configuration of a meta-plugin, alone or first in a list.
@@ -62,15 +96,12 @@ fn meta_keys(text: &[u8]) -> Option<Value> {
     Some(one)
 }
 
-/// What becomes of a configuration, and where its records are.
-fn configuration(path: &Path, keys: &Value) -> (Finding, std::path::PathBuf) {
+/// What becomes of a configuration, and what is read of it.
+fn configuration(path: &Path, keys: &Value) -> (Finding, Option<Meta>) {
     let shown = path.display();
-    let fallback = Path::new("/var/lib/cni/multus");
     let stdin = match Stdin::parse(keys.to_string().as_bytes(), &Command::Add) {
         Ok(stdin) => stdin,
-        Err(error) => {
-            return (bad(CONFIGURATION, &format!("{shown}: {error}"), "put it right before moving"), fallback.into());
-        }
+        Err(error) => return (bad(CONFIGURATION, &format!("{shown}: {error}"), "put it right before moving"), None),
     };
     let (meta, mistakes) = Meta::lenient(&stdin);
     let told = if !mistakes.is_empty() {
@@ -82,18 +113,19 @@ fn configuration(path: &Path, keys: &Value) -> (Finding, std::path::PathBuf) {
         let detail = format!("{shown} is taken as it is; {}", meta.without_effect.join("; "));
         finding(Level::Warning, CONFIGURATION, &detail, "leave these keys out, or know that they do nothing")
     };
-    (told, meta.cni_dir)
+    (told, Some(meta))
 }
 
-/// The daemon's own configuration, which overrides the shim's and is not read any more.
-fn daemon(path: &Path) -> Option<Finding> {
+/// The daemon's own configuration, which overrides the shim's and is not read any more. `keys` are the shim's.
+fn daemon(path: &Path, keys: &Value) -> Option<Finding> {
     let text = fs::read(path).ok()?;
     let shown = path.display();
-    let Ok(Value::Object(keys)) = serde_json::from_slice(&text) else {
+    let Ok(Value::Object(own)) = serde_json::from_slice(&text) else {
         return Some(bad(DAEMON, &format!("{shown} is no JSON object"), "see what Multus makes of it"));
     };
-    let honoured = |name: &&String| KEYS.iter().any(|key| key.name == **name && key.treatment == Treatment::Honoured);
-    let moved: Vec<&str> = keys.keys().filter(honoured).map(String::as_str).collect();
+    let honoured = |name: &str| KEYS.iter().any(|key| key.name == name && key.treatment == Treatment::Honoured);
+    let moved = own.iter().filter(|(name, value)| honoured(name) && keys[name.as_str()] != **value);
+    let moved: Vec<&str> = moved.map(|(name, _)| name.as_str()).collect();
     if moved.is_empty() {
         return Some(good(DAEMON, &format!("{shown} is not read any more, and has nothing that is missed")));
     }
@@ -101,32 +133,7 @@ fn daemon(path: &Path) -> Option<Finding> {
     Some(finding(Level::Warning, DAEMON, &detail, "write these keys into the configuration that the runtime reads"))
 }
 
-/// Definitions that pods could not select any more, from what kubectl says of them.
-fn definitions(path: &Path) -> Vec<Finding> {
-    let fix = "kubectl get network-attachment-definitions -A -o json >FILE";
-    let list: Value = match fs::read(path).map(|text| serde_json::from_slice(&text)) {
-        Ok(Ok(list)) => list,
-        Ok(Err(error)) => return vec![bad(DEFINITIONS, &format!("{}: {error}", path.display()), fix)],
-        Err(error) => return vec![bad(DEFINITIONS, &format!("{}: {error}", path.display()), fix)],
-    };
-    let Some(items) = list["items"].as_array() else {
-        return vec![bad(DEFINITIONS, &format!("{} is no list", path.display()), fix)];
-    };
-    let refused = items.iter().filter_map(|item| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (namespace, name) = (text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]));
-        let config = item["spec"]["config"].as_str().filter(|config| !config.trim().is_empty())?;
-        let why = List::of_definition(&format!("{namespace}/{name}"), &name, config).err()?;
-        Some(bad(DEFINITIONS, &why.to_string(), "change the definition: pods that select it would not start"))
-    });
-    let mut findings: Vec<Finding> = refused.collect();
-    if findings.is_empty() {
-        findings.push(good(DEFINITIONS, &format!("{}: all {} are taken", path.display(), items.len())));
-    }
-    findings
-}
-
-/// Records that Multus has left of pods that are there.
+/// Records of pods that are there, Multus's and ours.
 fn records(dir: &Path) -> Finding {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -148,10 +155,16 @@ fn records(dir: &Path) -> Finding {
         }
     }
     let shown = dir.display();
+    let of_ours = fs::read_dir(dir.join("nsm-cni")).into_iter().flatten().flatten().take(MOST);
+    let ours = of_ours.filter(|entry| entry.path().extension().is_some_and(|end| end == "json")).count();
+    let ours = format!("{ours} pods are ours, which Multus could not end");
     if damaged.is_empty() {
-        return good(RECORDS, &format!("{shown}: {whole} pods of Multus's are ended and checked from its records"));
+        return good(
+            RECORDS,
+            &format!("{shown}: {whole} pods of Multus's are ended and checked from its records; {ours}"),
+        );
     }
-    let detail = format!("{shown}: {whole} whole, and not readable: {}", damaged.join(", "));
+    let detail = format!("{shown}: {whole} pods of Multus's, and not readable: {}; {ours}", damaged.join(", "));
     finding(Level::Warning, RECORDS, &detail, "delete these pods before moving: addresses of theirs would stay taken")
 }
 
@@ -181,27 +194,36 @@ mod tests {
     }
 
     #[test]
-    fn definitions_and_records_are_counted() {
+    fn records_are_counted() {
         let dir = tempfile::TempDir::new().unwrap();
-        let item = |name: &str, config: &Value| json!({"metadata": {"namespace": "n", "name": name}, "spec": {"config": config.to_string()}});
-        let file = dir.path().join("definitions.json");
-        let all = [item("a", &json!({"type": "macvlan"})), item("b", &json!({"type": "multus"}))];
-        fs::write(&file, json!({"items": all}).to_string()).unwrap();
-        let found = definitions(&file);
-        assert!(found.len() == 1 && found[0].detail.contains("network \"n/b\""), "{found:?}");
-        assert_eq!(definitions(&dir.path().join("none"))[0].level(), Level::Error);
-        fs::write(&file, json!({"items": all[..1]}).to_string()).unwrap();
-        assert_eq!(definitions(&file)[0].level(), Level::Ok);
         let cni_dir = dir.path().join("multus");
         assert_eq!(records(&cni_dir).level(), Level::Ok);
         fs::create_dir_all(cni_dir.join("nsm-cni")).unwrap();
+        for name in ["c3@eth0.json", "c3@eth0.results", ".lock"] {
+            fs::write(cni_dir.join("nsm-cni").join(name), "").unwrap();
+        }
         fs::write(cni_dir.join("c1"), "[]").unwrap();
-        assert!(records(&cni_dir).detail.contains("1 pods"));
+        assert!(records(&cni_dir).detail.contains("1 pods of Multus's are"));
+        assert!(records(&cni_dir).detail.ends_with("1 pods are ours, which Multus could not end"));
         fs::write(cni_dir.join("c2"), "[").unwrap();
         assert!(records(&cni_dir).detail.contains("not readable: c2"));
-        let daemon_file = dir.path().join("daemon-config.json");
-        assert!(daemon(&daemon_file).is_none());
-        fs::write(&daemon_file, r#"{"chrootDir": "/hostroot", "confDir": "/etc/cni/net.d"}"#).unwrap();
-        assert!(daemon(&daemon_file).unwrap().detail.ends_with("any more: confDir"));
+    }
+
+    #[test]
+    fn what_goes_with_the_daemon_is_told() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shim = json!({"cniVersion": "1.0.0", "type": "multus-shim", "clusterNetwork": "/host/x.conflist"});
+        let told = removed(dir.path(), DAEMONS, &shim).unwrap();
+        assert!(told.level() == Level::Warning && told.fix.contains("00-multus-nsm.conf"), "{told:?}");
+        assert!(removed(dir.path(), COPY, &shim).is_none());
+        fs::write(dir.path().join(COPY), "{}").unwrap();
+        assert_eq!(removed(dir.path(), DAEMONS, &shim).unwrap().level(), Level::Ok);
+        let file = dir.path().join("daemon-config.json");
+        assert!(daemon(&file, &shim).is_none());
+        let keys = r#"{"chrootDir": "/hostroot", "cniVersion": "1.0.0", "defaultNetworks": ["a"]}"#;
+        fs::write(&file, keys).unwrap();
+        assert!(daemon(&file, &shim).unwrap().detail.ends_with("any more: defaultNetworks"));
+        fs::write(&file, r#"{"chrootDir": "/hostroot"}"#).unwrap();
+        assert_eq!(daemon(&file, &shim).unwrap().level(), Level::Ok);
     }
 }
