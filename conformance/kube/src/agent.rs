@@ -144,9 +144,10 @@ impl Machine {
         self.place().output(&mut nsmctl(args)?)
     }
 
-    /// What `nsmctl check` finds on the machine, bad things too.
-    pub fn findings(&self) -> anyhow::Result<Vec<Value>> {
+    /// What `nsmctl check`, with more words, finds on the machine, bad things too.
+    pub fn findings(&self, more: &[&str]) -> anyhow::Result<Vec<Value>> {
         let mut command = nsmctl(&["check", "-o", "json"])?;
+        command.args(more);
         let output = self.place().run(|| command.output())?.context("nsmctl check")?;
         let list: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

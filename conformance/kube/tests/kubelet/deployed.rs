@@ -137,7 +137,7 @@ fn replace(mesh: &Mesh, image: &str) -> anyhow::Result<()> {
 
 /// What `nsmctl check` of this release says of versions: for each the level and what was compared.
 fn versions(machine: &Machine) -> anyhow::Result<Vec<(String, String)>> {
-    let findings = machine.findings()?;
+    let findings = machine.findings(&[])?;
     let of = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let versions = findings.iter().filter(|finding| of(finding, "subject").starts_with("versions"));
     Ok(versions.map(|finding| (of(finding, "level"), of(finding, "detail"))).collect())

@@ -5,6 +5,7 @@ mod deployed;
 mod documented;
 mod host;
 mod life;
+mod moving;
 mod multus;
 mod networks;
 mod newer;
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
         life::a_hundred_pods_come_and_go_at_once,
         life::a_machine_loses_its_power,
         multus::a_definition_of_our_type,
+        moving::from_the_plugin_and_back,
+        moving::from_the_daemon_and_back,
         networks::pods_have_what_they_ask_for,
         networks::a_default_route_moves,
         networks::plugins_in_folders_follow,

@@ -34,11 +34,15 @@ const SUITES: &str = "xtask/src/suites.rs";
 const IMAGE: &str = r#"cargo(&["xtask", "image", "--quick"])"#;
 const INSTALL: &str = "conformance/kube/src/agent.rs";
 const PLUGIN: &str = "pub fn install(&self)";
+const MOVING: &str = "docs/moving-from-multus.md";
+const MOVED: &str = "conformance/kube/tests/kubelet/moving.rs";
+const LIVED: &str = "conformance/kube/tests/kubelet/moving/lived.rs";
+const THICK: &str = "conformance/kube/tests/kubelet/moving/thick.rs";
 const VPP: &str = "crates/vpp-api-client/README.md";
 const VPP_TEST: &str = "crates/vpp-api-client/tests/program.rs";
 
 /// Document and line.
-pub(crate) const OTHERS: [(&str, &str, Instead); 26] = [
+pub(crate) const OTHERS: [(&str, &str, Instead); 35] = [
     (
         "README.md",
         "cargo xtask demo",
@@ -108,6 +112,23 @@ pub(crate) const OTHERS: [(&str, &str, Instead); 26] = [
         "journalctl -u nsm-agent",
         Not("a systemd that has the agent; machines of the tests have none"),
     ),
+    (
+        MOVING,
+        "cd /etc/cni/net.d && cp -p 00-multus.conf 00-multus-nsm.conf.new && mv 00-multus-nsm.conf.new 00-multus-nsm.conf",
+        Like(THICK, "cp -p {THEIRS} {COPY}.new && mv {COPY}.new {COPY}", "the same"),
+    ),
+    (
+        MOVING,
+        "cp /opt/cni/bin/nsm-cni /opt/cni/bin/.multus && mv /opt/cni/bin/.multus /opt/cni/bin/multus",
+        Like(MOVED, "cp {by} {BIN_DIR}/.{plugin} && mv {BIN_DIR}/.{plugin} {BIN_DIR}/{plugin}", "the same"),
+    ),
+    (MOVING, "kubectl label node NODE multus-", Like(THICK, r#""multus-"]"#, "the same")),
+    (MOVING, "kubectl drain NODE --ignore-daemonsets", Like(LIVED, r#""drain", name"#, "its pods have no owner")),
+    (MOVING, "kubectl taint node NODE moving=back:NoExecute", Like(LIVED, "moving=back:NoExecute", "the same")),
+    (MOVING, "rm /etc/cni/net.d/00-multus-nsm.conf", Like(THICK, "unconfigure(COPY)", "the same")),
+    (MOVING, "kubectl label node NODE multus=on", Like(THICK, r#""multus=on""#, "the same")),
+    (MOVING, "kubectl taint node NODE moving-", Like(LIVED, r#"name, "moving-"]"#, "the same")),
+    (MOVING, "kubectl uncordon NODE", Like(LIVED, r#""uncordon", name"#, "the same")),
     (VPP, "vpp-api call show_version", Like(VPP_TEST, r#""call", "show_version""#, "of a VPP of the test's")),
     (
         VPP,
