@@ -125,6 +125,8 @@ struct Shared {
     ports: Mutex<HashMap<u32, Slot>>,
     refused: Mutex<VecDeque<Refused>>,
     stop: AtomicBool,
+    /// There was an interface at some time. Until then clients wait in the kernel's queue: to refuse them would be hasty.
+    opened: AtomicBool,
     wake: OwnedFd,
 }
 
@@ -148,6 +150,10 @@ impl Shared {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
     fn note(&self, refused: Refused) {
         let mut all = self.refused();
         if all.len() >= MOST_REFUSED {
@@ -158,7 +164,7 @@ impl Shared {
 }
 
 impl Listener {
-    /// Listens. A socket file that was left behind by a process that is gone is replaced; one that somebody answers is not.
+    /// Listens. Clients are answered once there is an interface. A socket file that was left behind by a process that is gone is replaced; one that somebody answers is not.
     ///
     /// # Errors
     /// The address is taken, or cannot be.
@@ -190,6 +196,7 @@ impl Listener {
             ports: Mutex::default(),
             refused: Mutex::default(),
             stop: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
             wake: event()?,
         });
         let serving = Arc::clone(&shared);
@@ -210,6 +217,10 @@ impl Listener {
             Ok(_) | Err(_) => return Err(IdTaken(id)),
         };
         ports.insert(id, Slot { server, link: None, waiting: None, arrived: Arc::clone(&arrived) });
+        drop(ports);
+        if !self.shared.opened.swap(true, Ordering::AcqRel) {
+            self.shared.wake();
+        }
         Ok(Port { id, arrived, shared: Arc::clone(&self.shared) })
     }
 
@@ -222,7 +233,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        self.shared.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -44,7 +44,8 @@ pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
     let mut visitors: Vec<Visitor> = Vec::new();
     let mut paused_until = Instant::now();
     while !shared.stop.load(Ordering::Acquire) {
-        let accepting = visitors.len() < MOST_AT_ONCE && left(paused_until).is_zero();
+        let opened = shared.opened.load(Ordering::Acquire);
+        let accepting = opened && visitors.len() < MOST_AT_ONCE && left(paused_until).is_zero();
         let mut files = vec![readable(&shared.wake)];
         files.extend(visitors.iter().map(|visitor| readable(&visitor.control)));
         if accepting {
@@ -57,6 +58,7 @@ pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
         if wait(&mut files, timeout).is_err() {
             paused_until = Instant::now() + PAUSE;
         }
+        let _ = rustix::io::read(&shared.wake, &mut [0; 8]);
         visitors.retain_mut(|visitor| matches!(visitor.turn(shared), Turn::Stays));
         if accepting {
             paused_until = welcome(socket, shared, &mut visitors);

@@ -126,6 +126,19 @@ fn a_socket_can_be_given() {
 }
 
 #[test]
+fn who_comes_before_the_first_interface_waits_for_it() {
+    let (_dir, address) = place();
+    let listener = Listener::bind(&address).unwrap();
+    let early = Client::new(address);
+    assert!(matches!(early.connect(Duration::from_millis(30)), Err(ConnectError::Timeout { .. })));
+    let waiting = thread::spawn(move || early.connect(SOON));
+    let port = listener.add(Server::new(0)).unwrap();
+    let accepted = port.accept(SOON).unwrap().expect("the one that waited, not the one that gave up");
+    let connected = waiting.join().unwrap().unwrap();
+    assert!(accepted.link.check().is_ok() && connected.link.check().is_ok());
+}
+
+#[test]
 fn many_clients_connect_at_the_same_time() {
     let (_dir, address) = place();
     let listener = Listener::bind(&address).unwrap();
