@@ -192,7 +192,9 @@ impl RxQueue {
             if let Err(error) = channel::wait(&mut files, rest.min(self.longest_sleep())) {
                 return Err(self.failed(&error));
             }
-            if !files[0].revents().is_empty() {
+            // Where there is something, it is cleared with the wish. What is signalled meanwhile was published before: the next look
+            // sees it.
+            if !files[0].revents().is_empty() && !self.ready()? {
                 self.signal.clear();
             }
         }
