@@ -1,4 +1,5 @@
-//! `bench`: our figures beside other people's, in one run; `bench kube`: those of a cluster.
+//! `bench`: our figures beside other people's, in one run; `bench kube`: those of a cluster; `bench memif`: those of
+//! shared-memory interfaces.
 
 use std::process::Command;
 use std::time::Duration;
@@ -24,6 +25,9 @@ const CLUSTER: [Tool; 8] = [
 ];
 
 pub(crate) fn bench(args: &[String]) -> anyhow::Result<bool> {
+    if let Some(("memif", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return memif(rest);
+    }
     let kube = args.split_first().filter(|(first, _)| *first == "kube").map(|(_, rest)| rest);
     if kube.is_some() {
         image::image(&["--arch".to_owned(), image::own()?.to_owned()])?;
@@ -37,6 +41,16 @@ pub(crate) fn bench(args: &[String]) -> anyhow::Result<bool> {
     }
     tool::reference_plugins()?;
     run(&mut command(args), MEASURE)?;
+    Ok(true)
+}
+
+/// Shared-memory interfaces beside DPDK's.
+fn memif(args: &[String]) -> anyhow::Result<bool> {
+    tool::provide(Tool::Dpdk, true).map_err(|why| anyhow::anyhow!(why))?;
+    run(&mut cargo(&["build", "--release", "-p", "memif-programs", "-p", "nsm-memif-peers"]), BUILD)?;
+    let mut command = measurement("nsm-memif-bench", args);
+    command.arg("--memif-gen").arg(target().join("release/memif-gen"));
+    run(&mut command, MEASURE)?;
     Ok(true)
 }
 
