@@ -11,10 +11,20 @@ use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn start(program: &str, dir: &TempDir, args: &[&str]) -> Child {
+/// A program that ends with its test, however that ends.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(program: &str, dir: &TempDir, args: &[&str]) -> Program {
     let mut command = Command::new(program);
     command.args(["--socket", &dir.path().join("memif.sock").display().to_string()]).args(args);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    Program(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 const GEN: &str = env!("CARGO_BIN_EXE_memif-gen");
@@ -22,7 +32,8 @@ const DUMP: &str = env!("CARGO_BIN_EXE_memif-dump");
 const PING: &str = env!("CARGO_BIN_EXE_memif-ping");
 
 /// What it printed, once it has ended well.
-fn ended(mut child: Child) -> String {
+fn ended(mut program: Program) -> String {
+    let child = &mut program.0;
     let (mut out, mut err) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
@@ -30,8 +41,8 @@ fn ended(mut child: Child) -> String {
     out
 }
 
-fn stopped(child: Child) -> String {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
+fn stopped(child: Program) -> String {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.0.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
         .unwrap();
     ended(child)
 }
@@ -57,7 +68,7 @@ fn what_is_sent_comes_back_and_is_counted() {
     }
 }
 
-fn server(dir: &TempDir, program: &str, args: &[&str]) -> (Connection, Child) {
+fn server(dir: &TempDir, program: &str, args: &[&str]) -> (Connection, Program) {
     let listener = Listener::bind(&Address::path(dir.path().join("memif.sock")).unwrap()).unwrap();
     let port = listener.add(Server::new(0)).unwrap();
     let child = start(program, dir, args);
@@ -97,9 +108,11 @@ fn a_ping_is_answered() {
 fn what_cannot_be_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let fails = |program, args: &[&str]| {
-        let out = start(program, &dir, args).wait_with_output().unwrap();
-        assert!(!out.status.success());
-        String::from_utf8(out.stderr).unwrap()
+        let mut child = start(program, &dir, args);
+        let mut said = String::new();
+        child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(!child.0.wait().unwrap().success(), "{said}");
+        said
     };
     assert!(fails(GEN, &["--ring-size", "1000", "sink"]).contains("ring size 1000: expected a power of two"));
     assert!(fails(PING, &["--address", "10.0.0.1", "--mac", "01:00:00:00:00:00"]).contains("not of a group"));
