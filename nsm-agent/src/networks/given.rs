@@ -11,6 +11,9 @@ use super::{
     devices::OfPod,
 };
 
+/// Most devices that an error names.
+const NAMED: usize = 4;
+
 /// A resource, and the id of one of its devices.
 pub(super) type Device = (String, String);
 
@@ -104,10 +107,8 @@ impl Given {
         Err(match (named, ids.len()) {
             (_, 0) => format!("pod {pod} has none: {}", why_none(resource, claimed)),
             (Some(named), _) if ids.iter().all(|id| *id != named) => {
-                format!(
-                    "deviceID {named:?} is none of pod {pod}'s, which are {}",
-                    ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(", ")
-                )
+                let ids = few(ids.iter().map(|id| format!("{id:?}")), ", ");
+                format!("deviceID {named:?} is none of pod {pod}'s, which are {ids}")
             }
             (Some(named), _) => {
                 format!("device {named:?} of pod {pod} is another network's: name another one, or none")
@@ -145,14 +146,22 @@ impl Claimed {
 
 fn why_none(resource: &str, claimed: &[Claimed]) -> String {
     if claimed.is_empty() {
-        return "expected a container that requests it in resources.limits, or in resources.claims a claim with such a device".to_owned();
+        return "expected a container that requests it in resources.limits, or, from Kubernetes 1.34 on, one that has a claim with such a \
+                device in resources.claims"
+            .to_owned();
     }
-    let all: Vec<String> = claimed.iter().map(|one| one.why_not(resource)).collect();
+    let all = few(claimed.iter().map(|one| one.why_not(resource)), "; ");
     format!(
-        "{}; expected a device in resources.limits, or a claim with one of which its ResourceSlice says {RESOURCE_NAME} {resource:?} and \
-         {DEVICE_ID}",
-        all.join("; ")
+        "{all}; expected a device in resources.limits, or a claim with one of which its ResourceSlice says {RESOURCE_NAME} {resource:?} and \
+         {DEVICE_ID}"
     )
+}
+
+/// As many as somebody reads.
+fn few(all: impl ExactSizeIterator<Item = String>, between: &str) -> String {
+    let more = all.len().saturating_sub(NAMED);
+    let text = all.take(NAMED).collect::<Vec<_>>().join(between);
+    if more == 0 { text } else { format!("{text}{between}and {more} more") }
 }
 
 #[cfg(test)]
@@ -247,5 +256,8 @@ mod tests {
             }
         }
         assert!(known(&[], Vec::new()).next("r", None).unwrap_err().contains("resources.claims"));
+        let many = vec![claimed("a", said(Some("1"), Some("o"))); 1000];
+        let told = known(&[], many).next("r", None).unwrap_err();
+        assert!(told.contains("and 996 more") && told.len() < 1500, "{told}");
     }
 }
