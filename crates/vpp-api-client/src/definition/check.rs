@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::model::{Base, Definitions, Field, Shape, Standing, Type};
+use super::model::{Base, Definitions, Enum, Field, Shape, Standing, Type};
 
 /// No type of VPP's has that many bytes.
 const SIZE: usize = 1 << 24;
@@ -93,21 +93,32 @@ impl Definitions {
     /// What we know of values and ranges, where these definitions have the same.
     pub(super) fn take_cautions_of(&mut self, ours: &Self) {
         for (name, of) in &ours.types {
-            if let (Type::Enum(ours), Some(Type::Enum(theirs))) = (of, self.types.get_mut(name)) {
-                let deadly = |number| ours.values.iter().any(|v| v.number == number && v.standing == Standing::Kills);
-                theirs.values.iter_mut().filter(|value| deadly(value.number)).for_each(|value| {
-                    value.standing = Standing::Kills;
-                });
+            match (of, self.types.get_mut(name)) {
+                (Type::Enum(ours), Some(Type::Enum(theirs))) => take_deadly(theirs, ours),
+                (Type::Struct(ours), Some(Type::Struct(theirs))) => take_ranges(theirs, ours),
+                _ => {}
             }
         }
         for (name, ours) in &ours.messages {
-            let Some(theirs) = self.messages.get_mut(name) else { continue };
-            for field in ours.fields.iter().filter(|field| field.range.is_some()) {
-                let same = theirs.fields.iter_mut().find(|of| of.name == field.name && of.base == field.base);
-                if let Some(same) = same {
-                    same.range = field.range;
-                }
+            if let Some(theirs) = self.messages.get_mut(name) {
+                take_ranges(&mut theirs.fields, &ours.fields);
             }
+        }
+    }
+}
+
+fn take_deadly(theirs: &mut Enum, ours: &Enum) {
+    let deadly = |number| ours.values.iter().any(|v| v.number == number && v.standing == Standing::Kills);
+    for value in theirs.values.iter_mut().filter(|value| deadly(value.number)) {
+        value.standing = Standing::Kills;
+    }
+}
+
+fn take_ranges(theirs: &mut [Field], ours: &[Field]) {
+    for field in ours.iter().filter(|field| field.range.is_some()) {
+        let same = theirs.iter_mut().find(|of| of.name == field.name && of.base == field.base);
+        if let Some(same) = same {
+            same.range = field.range;
         }
     }
 }

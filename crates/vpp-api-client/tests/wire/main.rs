@@ -105,6 +105,40 @@ fn what_ends_vpp_is_not_sent_back() {
     assert!(theirs.encode(tunnel, &json!({ "vni": (1 << 24) - 1 })).is_ok());
 }
 
+/// VPP takes these indices and lengths unchecked: it reads and writes behind what there is, or asks for all memory.
+#[test]
+fn paths_that_end_vpp_cannot_be_said() {
+    let ours = Definitions::ours();
+    let theirs = Definitions::from_json(&ours.to_json("all").to_string()).unwrap();
+    for definitions in [&ours, &theirs] {
+        let with = |path: serde_json::Value| {
+            let route = json!({ "route": { "paths": [path] } });
+            definitions.encode(&definitions.messages["ip_route_add_del_v2"], &route)
+        };
+        with(json!({ "n_labels": 16 })).unwrap();
+        let labels = with(json!({ "n_labels": 17 })).unwrap_err();
+        assert_eq!(
+            labels.to_string(),
+            "route.paths.0.n_labels: 17, expected 0 to 16: VPP takes others and does something else"
+        );
+        for number in [0, 1, 2, 5, 6, 7, 10] {
+            with(json!({ "type": number })).unwrap();
+        }
+        for number in [3, 4, 8, 9] {
+            let kind = with(json!({ "type": number })).unwrap_err().to_string();
+            assert!(kind.starts_with(&format!("route.paths.0.type: {number} ends VPP's process")), "{kind}");
+        }
+        let tap = &definitions.messages["tap_create_v3"];
+        let long = |field: &str, length: u8| definitions.encode(tap, &json!({ field: { "len": length } }));
+        assert!(long("host_ip4_prefix", 32).is_ok() && long("host_ip6_prefix", 128).is_ok());
+        assert!(long("host_ip4_prefix", 200).is_err() && long("host_ip6_prefix", 200).is_err());
+    }
+    let labels = FibPath { n_labels: 17, ..FibPath::default() };
+    let route = IpRouteV2 { paths: vec![labels], ..IpRouteV2::default() };
+    let error = IpRouteAddDelV2 { route, ..IpRouteAddDelV2::default() }.encode(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.field(), "route.paths.n_labels");
+}
+
 #[test]
 fn what_does_not_fit_says_where_and_what_would() {
     let error = |tunnel: VxlanAddDelTunnelV3| tunnel.encode(&mut Vec::new()).unwrap_err();
