@@ -163,7 +163,12 @@ fn block(name: &str, doc: &str, fields: &[Field]) -> String {
     let rust = camel(name);
     let shown: Vec<&Field> = fields.iter().filter(|field| !is_count(fields, &field.name)).collect();
     let doc = if doc.is_empty() { String::new() } else { format!(" {}{}.", doc[..1].to_uppercase(), &doc[1..]) };
-    let derive = "#[derive(Debug, Clone, PartialEq)]\n";
+    let derive = if shown.iter().any(|field| field.secret) {
+        "#[derive(Clone, PartialEq)]\n"
+    } else {
+        "#[derive(Debug, Clone, PartialEq)]\n"
+    };
+    let debug = debug(&rust, &shown);
     if shown.is_empty() {
         return format!("/// `{name}`.{doc}\n{derive}#[derive(Default)]\npub struct {rust};\n");
     }
@@ -176,7 +181,25 @@ fn block(name: &str, doc: &str, fields: &[Field]) -> String {
     }
     format!(
         "/// `{name}`.{doc}\n{derive}pub struct {rust} {{\n{members}}}\n\
-         impl Default for {rust} {{ fn default() -> Self {{ Self {{\n{presets}}} }} }}\n"
+         impl Default for {rust} {{ fn default() -> Self {{ Self {{\n{presets}}} }} }}\n{debug}"
+    )
+}
+
+/// Where the derived one would show a secret.
+fn debug(rust: &str, fields: &[&Field]) -> String {
+    if !fields.iter().any(|field| field.secret) {
+        return String::new();
+    }
+    let one = |field: &&Field| {
+        let value =
+            if field.secret { "&format_args!(\"…\")".into() } else { format!("&self.{}", rust_field(&field.name)) };
+        format!(".field({:?}, {value})", field.name)
+    };
+    format!(
+        "/// Without what is secret.\nimpl std::fmt::Debug for {rust} {{\n\
+         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {{\n\
+         f.debug_struct({rust:?}){}.finish()\n}}\n}}\n",
+        fields.iter().map(one).collect::<String>()
     )
 }
 
@@ -194,6 +217,9 @@ fn field_doc(field: &Field) -> String {
     }
     if let Some((low, high)) = field.range {
         doc += &format!(". {low} to {high}, others are not sent");
+    }
+    if field.secret {
+        doc += ". `Debug` does not show it";
     }
     doc + "."
 }

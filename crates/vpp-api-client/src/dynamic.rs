@@ -8,7 +8,7 @@
 //! | `mac_address`, `address`, `prefix` and the like | as people write them |
 //! | `u8[…]` | hexadecimal digits, or an array |
 //! | array | array; one of fixed length may be shorter |
-//! | struct | object; what is left out has VPP's default, or is zero |
+//! | struct | object; what is left out has VPP's default, or that of our types, or is zero |
 //! | union | object with one member, or with `bytes` |
 //!
 //! A key that no field has is refused. So is a value that VPP is known not to survive, where the definitions have it, too.

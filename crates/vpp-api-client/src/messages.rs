@@ -1,6 +1,8 @@
 //! The messages, generated from `api/*.txt`: a struct for each, with VPP's names.
 //!
-//! A request's `Default` has VPP's defaults. Fields that only say how many elements another one has are left out.
+//! A request's `Default` has VPP's defaults, and all ones for an index where VPP has none: no such thing, all of them, or a new one, as the field says. What
+//! has neither is zero: a `sw_if_index` that a call works on is 0, `local0`, until it is set. Fields that only say how many elements another one has are left
+//! out. `Debug` shows no keys and secrets.
 #![allow(clippy::all, clippy::pedantic, unused_variables, reason = "generated: names and shapes are VPP's")]
 
 use crate::wire::Wire as _;

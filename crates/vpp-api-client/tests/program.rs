@@ -9,8 +9,9 @@ use vpp_api_client::fake::stats::{Segment, hand_out};
 use vpp_api_client::fake::{Asked, Deed, Fake, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    GetApiJson, GetApiJsonReply, ShowVersion, ShowVersionReply, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent,
-    SwInterfaceSetFlags, SwInterfaceSetFlagsReply, WantInterfaceEvents, WantInterfaceEventsReply,
+    GetApiJson, GetApiJsonReply, MemifCreateV2, MemifCreateV2Reply, ShowVersion, ShowVersionReply, SwInterfaceDetails,
+    SwInterfaceDump, SwInterfaceEvent, SwInterfaceSetFlags, SwInterfaceSetFlagsReply, WantInterfaceEvents,
+    WantInterfaceEventsReply,
 };
 use vpp_api_client::{InterfaceIndex, Retval};
 
@@ -75,6 +76,27 @@ async fn messages_are_called_by_name() {
     let list = run(&path, &["list", "memif_delete"]).await;
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(list.contains("memif_delete_f9e6675e { sw_if_index interface_index }"), "{list}");
+}
+
+#[tokio::test]
+async fn a_secret_comes_by_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let _fake = Fake::start(&path, Nature::default(), |asked| match asked.name.as_str() {
+        MemifCreateV2::NAME => {
+            assert_eq!(asked.fields::<MemifCreateV2>().unwrap().secret, "hidden");
+            vec![Deed::answer(asked, &MemifCreateV2Reply { sw_if_index: InterfaceIndex(5), ..Default::default() })]
+        }
+        _ => vpp(asked),
+    })
+    .unwrap();
+    let file = dir.path().join("fields.json");
+    std::fs::write(&file, r#"{"id": 7, "secret": "hidden"}"#).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vpp-api"));
+    command.arg("--socket").arg(&path).args(["call", "memif_create_v2", "-"]);
+    command.stdin(std::fs::File::open(&file).unwrap());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(lines(&output), [json!({ "retval": 0, "sw_if_index": 5 })]);
 }
 
 #[tokio::test]

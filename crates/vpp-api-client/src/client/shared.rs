@@ -1,6 +1,7 @@
 //! What callers and the task of a connection have in common.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +24,6 @@ const DIRECT: usize = 4;
 const CONTEXTS: u32 = 0x7fff_ffff;
 
 /// A message on its way out, without what is only known when it goes.
-#[derive(Debug)]
 pub(super) struct Outgoing {
     name: String,
     head: Head,
@@ -49,7 +49,6 @@ impl Outgoing {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) stream: UnixStream,
     pub(super) table: Table,
@@ -229,6 +228,18 @@ impl Shared {
         let mut end = self.end.subscribe();
         // The sender is in `self`.
         end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone()).unwrap_or(Loss::Here)
+    }
+}
+
+/// Without the bytes on their way out: there may be keys in them.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("client_index", &self.table.client_index)
+            .field("in_flight", &self.in_flight())
+            .field("strays", &self.strays())
+            .field("loss", &self.loss())
+            .finish_non_exhaustive()
     }
 }
 

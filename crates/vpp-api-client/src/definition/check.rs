@@ -90,18 +90,18 @@ impl Definitions {
         }
     }
 
-    /// What we know of values and ranges, where these definitions have the same.
+    /// What we know of values and fields, where these definitions have the same.
     pub(super) fn take_cautions_of(&mut self, ours: &Self) {
         for (name, of) in &ours.types {
             match (of, self.types.get_mut(name)) {
                 (Type::Enum(ours), Some(Type::Enum(theirs))) => take_deadly(theirs, ours),
-                (Type::Struct(ours), Some(Type::Struct(theirs))) => take_ranges(theirs, ours),
+                (Type::Struct(ours), Some(Type::Struct(theirs))) => take_fields(theirs, ours),
                 _ => {}
             }
         }
         for (name, ours) in &ours.messages {
             if let Some(theirs) = self.messages.get_mut(name) {
-                take_ranges(&mut theirs.fields, &ours.fields);
+                take_fields(&mut theirs.fields, &ours.fields);
             }
         }
     }
@@ -114,11 +114,13 @@ fn take_deadly(theirs: &mut Enum, ours: &Enum) {
     }
 }
 
-fn take_ranges(theirs: &mut [Field], ours: &[Field]) {
-    for field in ours.iter().filter(|field| field.range.is_some()) {
-        let same = theirs.iter_mut().find(|of| of.name == field.name && of.base == field.base);
-        if let Some(same) = same {
-            same.range = field.range;
+fn take_fields(theirs: &mut [Field], ours: &[Field]) {
+    for field in ours {
+        let Some(same) = theirs.iter_mut().find(|of| of.name == field.name && of.base == field.base) else { continue };
+        same.range = field.range;
+        same.secret = field.secret;
+        if same.default.is_none() {
+            same.default.clone_from(&field.default);
         }
     }
 }

@@ -35,6 +35,7 @@ fn head(head: Head) -> Vec<Field> {
         shape: Shape::One,
         default: None,
         range: None,
+        secret: false,
         doc: String::new(),
     };
     // The id comes later.

@@ -235,6 +235,7 @@ fn field(json: &Json) -> Result<Field, DefinitionError> {
         base,
         default: options.and_then(|options| preset(options.get("default")?)),
         range: None,
+        secret: false,
         doc: String::new(),
     })
 }

@@ -135,6 +135,8 @@ pub struct Field {
     pub default: Option<Preset>,
     /// The values that make sense, where VPP does not check.
     pub range: Option<(u64, u64)>,
+    /// A key or the like: not for logs.
+    pub secret: bool,
     /// What there is to say of it.
     pub doc: String,
 }

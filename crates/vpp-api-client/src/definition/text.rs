@@ -4,7 +4,7 @@
 //! enum memif_mode u32                 flags, alias, struct, union alike
 //!   MEMIF_MODE_API_IP 1               `kills` behind a value: VPP does not survive it; `later`: newer than the CRC
 //! call memif_delete f9e6675e          `dump`: ends with a ping; `get`: has a cursor
-//!   sw_if_index interface_index = ~0  default; `in 0..=9`: range; `// words`: documentation
+//!   sw_if_index interface_index = ~0  default; `in 0..=9`: range; `secret`: not shown; `// words`: documentation
 //! each NAME CRC                       what comes any number of times
 //! returns NAME CRC                    what comes last
 //! event NAME CRC                      what comes later
@@ -130,7 +130,8 @@ fn field(words: &[&str], doc: &str) -> Result<Field, String> {
     let [name, kind, more @ ..] = words else { return Err("expected a name and a type".into()) };
     let (base, shape) = shaped(kind)?;
     let (mut default, mut range) = (None, None);
-    for pair in more.chunks(2) {
+    let secret = more.last() == Some(&"secret");
+    for pair in more[..more.len() - usize::from(secret)].chunks(2) {
         match pair {
             ["=", value] => default = Some(parse_default(value)?),
             ["in", value] => {
@@ -138,10 +139,10 @@ fn field(words: &[&str], doc: &str) -> Result<Field, String> {
                     value.split_once("..=").and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
                 range = Some(ends.ok_or_else(|| format!("{value} is no range"))?);
             }
-            _ => return Err("expected `= default` or `in low..=high`".into()),
+            _ => return Err("expected `= default`, `in low..=high` or, at the end, `secret`".into()),
         }
     }
-    Ok(Field { name: (*name).into(), base, shape, default, range, doc: doc.into() })
+    Ok(Field { name: (*name).into(), base, shape, default, range, secret, doc: doc.into() })
 }
 
 fn parse_default(word: &str) -> Result<Preset, String> {

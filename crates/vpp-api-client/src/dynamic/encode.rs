@@ -20,7 +20,11 @@ pub(super) fn fields(
     }
     for field in fields {
         let value = values.get(&field.name).unwrap_or(&Json::Null);
-        one_field(definitions, fields, values, field, value, out).map_err(|error| error.inside(&field.name))?;
+        one_field(definitions, fields, values, field, value, out).map_err(|error| {
+            // What is wrong with it may quote it.
+            let secret = field.secret && matches!(error.problem(), EncodeProblem::Unfit(_));
+            if secret { unfit_secret(field) } else { error }.inside(&field.name)
+        })?;
     }
     Ok(())
 }
@@ -45,6 +49,15 @@ fn one_field(
         within(number, low, high)?;
     }
     Ok(())
+}
+
+fn unfit_secret(field: &Field) -> EncodeError {
+    let expected = match (&field.base, &field.shape) {
+        (Base::String, _) => "a string".into(),
+        (Base::U8, Shape::Fixed(count)) => format!("up to {count} bytes, in hexadecimal digits or an array"),
+        (base, _) => format!("what makes a {base}"),
+    };
+    EncodeProblem::Unfit(format!("expected {expected}; what was given is secret, and not shown")).into()
 }
 
 /// A number as it was just written.

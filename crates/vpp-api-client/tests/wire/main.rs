@@ -5,13 +5,15 @@ mod random;
 
 use proptest::prelude::*;
 use random::Random;
-use serde_json::json;
+use serde_json::{Value, json};
 use vpp_api_client::definition::Definitions;
 use vpp_api_client::fuzzing::read_and_written;
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    AclAddReplace, AclRule, AddressUnion, ControlPing, FibPath, IpRouteAddDelV2, IpRouteV2, MemifCreateV2,
-    MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent, TapCreateV3, VxlanAddDelTunnelV3,
+    AclAddReplace, AclDel, AclDump, AclRule, AddressUnion, ControlPing, FibPath, IpRouteAddDelV2, IpRouteV2,
+    MemifCreateV2, MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent,
+    SwInterfaceSetUnnumbered, TapCreateV3, VxlanAddDelTunnelV3, VxlanTunnelV2Dump, WireguardInterface,
+    WireguardInterfaceCreate, WireguardInterfaceDetails, WireguardInterfaceDump, WireguardPeerV2,
 };
 use vpp_api_client::wire::{EncodeProblem, Input};
 use vpp_api_client::{InterfaceIndex, Prefix};
@@ -76,6 +78,60 @@ fn defaults_are_those_of_vpp() {
     let tap = TapCreateV3::default();
     assert_eq!((tap.id, tap.use_random_mac, tap.num_rx_queues, tap.tx_ring_sz), (u32::MAX, true, 1, 256));
     assert!(IpRouteAddDelV2::default().is_add);
+    assert!(SwInterfaceSetUnnumbered::default().is_add);
+}
+
+/// 0 is the first ACL, the first peer, `local0`: nobody who leaves the field out means those.
+#[test]
+fn what_is_left_out_names_nothing_that_is_there() {
+    assert_eq!((AclAddReplace::default().acl_index, AclDel::default().acl_index), (u32::MAX, u32::MAX));
+    let tunnel = VxlanAddDelTunnelV3::default();
+    assert_eq!((tunnel.mcast_sw_if_index, tunnel.decap_next_index), (InterfaceIndex::NONE, u32::MAX));
+    assert_eq!(AclDump::default().acl_index, u32::MAX);
+    assert_eq!(VxlanTunnelV2Dump::default().sw_if_index, InterfaceIndex::NONE);
+    assert_eq!(WireguardInterfaceDump::default().sw_if_index, InterfaceIndex::NONE);
+    // Also where the definitions are VPP's, which do not say so.
+    let mut told = Definitions::ours().to_json("all");
+    for message in told["messages"].as_array_mut().unwrap() {
+        for field in message.as_array_mut().unwrap().iter_mut().filter_map(Value::as_array_mut) {
+            field.retain(|part| part.get("default").is_none());
+        }
+    }
+    let theirs = Definitions::from_json(&told.to_string()).unwrap();
+    let body = theirs.encode(&theirs.messages["acl_add_replace"], &json!({})).unwrap();
+    assert_eq!(body[..4], [0xff; 4]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let key = [0xab; 32];
+    let interface = WireguardInterface { private_key: key, port: 51820, ..Default::default() };
+    let shown = [
+        format!("{:?}", WireguardInterfaceCreate { interface: interface.clone(), generate_key: false }),
+        format!("{:#?}", WireguardInterfaceDetails { interface }),
+        format!("{:?}", WireguardPeerV2 { preshared_key: key, port: 51820, ..Default::default() }),
+        format!("{:?}", MemifCreateV2 { secret: "hidden".into(), id: 51820, ..Default::default() }),
+    ];
+    for text in shown {
+        assert!(text.contains("51820") && text.contains('…'), "{text}");
+        assert!(!text.contains("hidden") && !text.contains("171") && !text.contains("ab, ab"), "{text}");
+    }
+    // Nor in what is wrong with them.
+    let ours = Definitions::ours();
+    for definitions in [&ours, &Definitions::from_json(&ours.to_json("all").to_string()).unwrap()] {
+        let error = |name: &str, fields: Value| {
+            definitions.encode(&definitions.messages[name], &fields).unwrap_err().to_string()
+        };
+        assert_eq!(
+            error("memif_create_v2", json!({ "secret": 424_242 })),
+            "secret: expected a string; what was given is secret, and not shown"
+        );
+        assert_eq!(
+            error("wireguard_interface_create", json!({ "interface": { "private_key": "hidden" } })),
+            "interface.private_key: expected up to 32 bytes, in hexadecimal digits or an array; what was given is secret, and \
+             not shown"
+        );
+    }
 }
 
 #[test]
@@ -111,7 +167,7 @@ fn paths_that_end_vpp_cannot_be_said() {
     let ours = Definitions::ours();
     let theirs = Definitions::from_json(&ours.to_json("all").to_string()).unwrap();
     for definitions in [&ours, &theirs] {
-        let with = |path: serde_json::Value| {
+        let with = |path: Value| {
             let route = json!({ "route": { "paths": [path] } });
             definitions.encode(&definitions.messages["ip_route_add_del_v2"], &route)
         };
@@ -195,7 +251,7 @@ fn an_installed_directory_is_read_with_those_in_it() {
 
 #[test]
 fn definitions_that_make_no_sense_are_refused() {
-    let refused = |json: serde_json::Value| Definitions::from_json(&json.to_string()).unwrap_err().to_string();
+    let refused = |json: Value| Definitions::from_json(&json.to_string()).unwrap_err().to_string();
     let circle = json!({ "types": [["a", ["vl_api_b_t", "b"]], ["b", ["vl_api_a_t", "a"]]] });
     assert!(refused(circle).ends_with("contains itself"));
     assert_eq!(refused(json!({ "types": [["a", ["vl_api_b_t", "b"]]] })), "type b is not defined");

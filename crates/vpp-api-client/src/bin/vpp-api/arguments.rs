@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ vpp-api [OPTION...] dump NAME ['{\"field\": value}']    the same, one line for e
 vpp-api [OPTION...] events NAME ['{\"field\": value}']  asks for events (want_..._events), prints them as they come
 vpp-api [OPTION...] list [WORD]                       the messages that this VPP has, and their fields
 vpp-api [OPTION...] stats [PREFIX]                    interfaces' counters, or everything that begins with PREFIX
+
+Where {...} is -, it is read from standard input, so that no list of processes shows what is secret in it.
 
   --socket PATH        VPP's API socket (/run/vpp/api.sock)
   --stats-socket PATH  that of its statistics (/run/vpp/stats.sock)
@@ -53,7 +56,10 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// `None`: help is wanted.
-    pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(
+        words: impl Iterator<Item = String>,
+        input: impl FnOnce() -> io::Result<String>,
+    ) -> Result<Option<Self>, String> {
         let mut words = words;
         let (mut socket, mut stats_socket) = (PathBuf::from("/run/vpp/api.sock"), PathBuf::from("/run/vpp/stats.sock"));
         let (mut definitions, mut timeout, mut count, mut watch) = (From::Vpp, Duration::from_secs(5), None, false);
@@ -85,12 +91,12 @@ impl Arguments {
                 _ => plain.push(word),
             }
         }
-        let command = command(plain, watch)?;
+        let command = command(plain, watch, input)?;
         Ok(Some(Self { command, socket, stats_socket, definitions, timeout, count }))
     }
 }
 
-fn command(plain: Vec<String>, watch: bool) -> Result<Command, String> {
+fn command(plain: Vec<String>, watch: bool, input: impl FnOnce() -> io::Result<String>) -> Result<Command, String> {
     let mut plain = plain.into_iter();
     let verb = plain.next().ok_or("expected call, dump, events, list or stats")?;
     let (first, second, more) = (plain.next(), plain.next(), plain.next());
@@ -103,11 +109,10 @@ fn command(plain: Vec<String>, watch: bool) -> Result<Command, String> {
     let named = |name: Option<String>| name.ok_or_else(|| format!("{verb} wants the name of a message"));
     let fields = |text: Option<String>| match text {
         None => Ok(json!({})),
-        Some(text) => match serde_json::from_str(&text) {
-            Ok(Json::Object(fields)) => Ok(Json::Object(fields)),
-            Ok(_) => Err(format!("{text}: expected an object, like '{{\"sw_if_index\": 1}}'")),
-            Err(error) => Err(format!("{text}: no JSON: {error}")),
-        },
+        Some(text) if text == "-" => {
+            object("standard input", &input().map_err(|error| format!("standard input: {error}"))?)
+        }
+        Some(text) => object(&text, &text),
     };
     match verb.as_str() {
         "call" => Ok(Command::Call { name: named(first)?, fields: fields(second)? }),
@@ -120,12 +125,27 @@ fn command(plain: Vec<String>, watch: bool) -> Result<Command, String> {
     }
 }
 
+/// Errors begin with `from`.
+fn object(from: &str, text: &str) -> Result<Json, String> {
+    match serde_json::from_str(text) {
+        Ok(Json::Object(fields)) => Ok(Json::Object(fields)),
+        Ok(_) => Err(format!("{from}: expected an object, like '{{\"sw_if_index\": 1}}'")),
+        Err(error) => Err(format!("{from}: no JSON: {error}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Option<Arguments>, String> {
-        Arguments::parse(words.iter().map(|word| (*word).to_owned()))
+        Arguments::parse(words.iter().map(|word| (*word).to_owned()), || Ok(r#"{"a": "hidden}"#.into()))
+    }
+
+    #[test]
+    fn what_comes_by_standard_input_is_in_no_message() {
+        let error = parse(&["call", "a", "-"]).unwrap_err();
+        assert!(error.starts_with("standard input: no JSON") && !error.contains("hidden"), "{error}");
     }
 
     #[test]

@@ -7,14 +7,14 @@ mod arguments;
 mod run;
 mod watch;
 
-use std::io;
+use std::io::{self, Read};
 use std::process::ExitCode;
 
 use arguments::{Arguments, USAGE};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+    let arguments = match Arguments::parse(std::env::args().skip(1), input) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
             print!("{USAGE}");
@@ -34,6 +34,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Standard input, of which nobody means more than this.
+fn input() -> io::Result<String> {
+    let mut text = String::new();
+    io::stdin().lock().take(16 << 20).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
