@@ -175,8 +175,8 @@ async fn a_dump_that_nobody_reads_takes_no_more_memory_than_allowed() {
 async fn a_vpp_that_reads_no_more_fills_no_memory() {
     let (_dir, path) = place();
     let _fake = Fake::start(&path, Nature::default(), |_| vec![Deed::Hang]).unwrap();
-    let options = options().timeout(Duration::from_millis(20)).limits(|limits| limits.outgoing = 1 << 20);
-    let vpp = Client::connect(&path, options).await.unwrap();
+    let vpp = Client::connect(&path, options().limits(|limits| limits.outgoing = 1 << 20)).await.unwrap();
+    let vpp = vpp.within(Duration::from_millis(20));
     let long = CliInband { cmd: "x".repeat(100 << 10) };
     let mut sent = 0;
     let stuck = loop {
