@@ -27,7 +27,7 @@ const IDLE_CHECK: u32 = 1024;
 const SETTLE: Duration = Duration::from_millis(1);
 /// And if it does nevertheless, this is how long a packet waits.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// Most bytes of guarded memory that are copied for one burst.
+/// So many bytes of guarded memory are copied for one burst, and at most one packet more.
 const MOST_COPIED: usize = 1 << 20;
 
 /// Receives from one ring.
@@ -138,20 +138,23 @@ impl RxQueue {
                 let descriptor = ring.descriptor(slot);
                 end += 1;
                 whole = !descriptor.more;
+                // Of a packet that is bad nothing more is looked at: guarded memory is copied by this.
+                let longer = u64::from(length) + u64::from(descriptor.length);
                 let segment = match *buffers {
+                    _ if !good || longer > u64::from(*longest) => None,
                     Buffers::Own { first, size } => {
                         let offset = Buffers::own(first, size, slot, ring.slots());
                         let length = descriptor.length;
                         (length > 0 && length <= size).then_some(Segment { place: Place::Region(0), offset, length })
                     }
-                    Buffers::Peers => segment(&session.regions, descriptor, *longest, copies),
+                    Buffers::Peers => segment(&session.regions, descriptor, copies),
                 };
                 match segment {
-                    Some(segment) if good && length + segment.length <= *longest => {
+                    Some(segment) => {
                         length += segment.length;
                         segments.push(segment);
                     }
-                    Some(_) | None => good = false,
+                    None => good = false,
                 }
             }
             if whole && good {
@@ -280,10 +283,10 @@ impl RxQueue {
 
 /// What a client's descriptor says, if it says something that is there. Guarded memory is copied here and now.
 #[inline]
-fn segment(regions: &[Region], descriptor: Descriptor, longest: u32, copies: &mut Vec<u8>) -> Option<Segment> {
+fn segment(regions: &[Region], descriptor: Descriptor, copies: &mut Vec<u8>) -> Option<Segment> {
     let Descriptor { region, length, offset, .. } = descriptor;
     let memory = regions.get(usize::from(region))?;
-    if length == 0 || length > longest || !memory.contains(offset, length) {
+    if length == 0 || !memory.contains(offset, length) {
         return None;
     }
     match memory {
@@ -342,3 +345,6 @@ impl Drop for Burst<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
