@@ -133,7 +133,6 @@ impl AsyncRx {
                 down = self.link.down() => return Err(down),
                 signalled = timeout(self.queue.longest_sleep(), self.event.readable()) => {
                     if let Ok(Ok(mut ready)) = signalled {
-                        self.queue.signal().clear();
                         ready.clear_ready();
                     }
                 }

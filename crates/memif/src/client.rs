@@ -22,7 +22,7 @@ use crate::{
     memory::Region,
     peer::Peer,
     settings::{Identity, Rings},
-    signal::Signal,
+    signal::eventfd_for_ring,
     sys,
     text::{Name, Secret, Text},
 };
@@ -171,7 +171,7 @@ impl Client {
                         let (region, file) = Region::make(layout.size()).map_err(ConnectError::Memory)?;
                         mark(&region, &layout)
                             .ok_or_else(|| ConnectError::Memory(io::Error::other("rings outside")))?;
-                        let events = layout.rings().map(|_| Signal::make()).collect::<Result<_, _>>();
+                        let events = layout.rings().map(|_| eventfd_for_ring()).collect::<Result<_, _>>();
                         memory = Some((layout, region, file, events.map_err(ConnectError::Memory)?));
                         handshake.announce(&layout)
                     }
@@ -180,10 +180,11 @@ impl Client {
                         let credentials = sys::credentials(&control).ok();
                         let peer = Peer { program: handshake.server(), interface, credentials };
                         let about = About { peer, mode: self.identity.mode, id: self.identity.id };
-                        let whole = memory.and_then(|(layout, region, _, events)| {
-                            Connection::of_client(control, region, &layout, events, about)
-                        });
-                        return whole.ok_or_else(|| ConnectError::Memory(io::Error::other("rings outside")));
+                        let Some((layout, region, _, events)) = memory else {
+                            return Err(ConnectError::Memory(io::Error::other("CONNECTED before there was memory")));
+                        };
+                        return Connection::of_client(control, region, &layout, events, about)
+                            .map_err(ConnectError::Memory);
                     }
                 };
             let file = memory.as_ref().and_then(|(_, _, file, events)| match attachment {

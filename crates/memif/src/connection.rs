@@ -1,6 +1,7 @@
 //! A link that is up, with its queues.
 
 use std::{
+    io,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
 };
@@ -15,7 +16,7 @@ use crate::{
     peer::{Credentials, Peer},
     rx::RxQueue,
     session::{Buffers, Session},
-    signal::Signal,
+    signal::{Bell, Ear},
     sys::{COOKIE, Ring},
     tx::TxQueue,
 };
@@ -59,21 +60,22 @@ impl Connection {
         layout: &Layout,
         events: Vec<OwnedFd>,
         about: About,
-    ) -> Option<Self> {
-        let mapping = Arc::clone(region.mapping()?);
+    ) -> io::Result<Self> {
+        let outside = || io::Error::other("rings outside");
+        let mapping = Arc::clone(region.mapping().ok_or_else(outside)?);
         let link = Link::new(control);
         let session = Arc::new(Session { role: Role::Client, link: link.clone(), regions: vec![region] });
         let (mut rx, mut tx) = (Vec::new(), Vec::new());
         for ((place, event), number) in layout.rings().zip(events).zip(0..) {
-            let ring = Ring::new(&mapping, place.offset, place.log2_ring_size)?;
+            let ring = Ring::new(&mapping, place.offset, place.log2_ring_size).ok_or_else(outside)?;
             let buffers = Buffers::Own { first: layout.buffers_of(number), size: layout.buffer_size() };
-            let (signal, session) = (Signal::new(event, Role::Client), Arc::clone(&session));
+            let session = Arc::clone(&session);
             match place.direction {
-                Direction::ToServer => tx.push(TxQueue::new(ring, signal, session, buffers, LONGEST)),
-                Direction::ToClient => rx.push(RxQueue::new(ring, signal, session, buffers, LONGEST)),
+                Direction::ToServer => tx.push(TxQueue::new(ring, Bell::new(event), session, buffers, LONGEST)),
+                Direction::ToClient => rx.push(RxQueue::new(ring, Ear::new(event)?, session, buffers, LONGEST)),
             }
         }
-        Some(Self { rx, tx, link, peer: about.peer, role: Role::Client, mode: about.mode, id: about.id })
+        Ok(Self { rx, tx, link, peer: about.peer, role: Role::Client, mode: about.mode, id: about.id })
     }
 
     /// A server's, from what a client announced.
@@ -97,21 +99,23 @@ impl Connection {
         let link = Link::new(control()?);
         let session = Arc::new(Session { role: Role::Server, link: link.clone(), regions });
         let longest = limits.packet;
-        let rx = to_server
-            .into_iter()
-            .map(|(ring, signal)| RxQueue::new(ring, signal, Arc::clone(&session), Buffers::Peers, longest));
-        let tx = to_client.into_iter().map(|(ring, signal)| {
-            Producer::new(Role::Server).publish_start(&ring);
-            TxQueue::new(ring, signal, Arc::clone(&session), Buffers::Peers, longest)
+        let rx = to_server.into_iter().map(|(ring, event)| {
+            let ear =
+                Ear::new(event).map_err(|error| Refusal::Malformed(format!("waiting for an eventfd: {error}")))?;
+            Ok(RxQueue::new(ring, ear, Arc::clone(&session), Buffers::Peers, longest))
         });
-        let (rx, tx) = (rx.collect(), tx.collect());
+        let tx = to_client.into_iter().map(|(ring, event)| {
+            Producer::new(Role::Server).publish_start(&ring);
+            TxQueue::new(ring, Bell::new(event), Arc::clone(&session), Buffers::Peers, longest)
+        });
+        let (rx, tx) = (rx.collect::<Result<_, Refusal>>()?, tx.collect());
         let peer = Peer { program, interface, credentials };
         Ok(Self { rx, tx, link, peer, role: Role::Server, mode: identity.mode, id: identity.id })
     }
 }
 
 /// A ring that a client announced: in memory that stays, marked, with an eventfd.
-fn adopt(announcement: Announcement<OwnedFd>, regions: &[Region]) -> Result<(Ring, Signal), Refusal> {
+fn adopt(announcement: Announcement<OwnedFd>, regions: &[Region]) -> Result<(Ring, OwnedFd), Refusal> {
     let Announcement { place: AddRing { direction, index, region, offset, log2_ring_size }, event } = announcement;
     let misplaced = |expected| Refusal::RingPlace { direction, index, region, offset, expected };
     let mapping = regions
@@ -127,7 +131,7 @@ fn adopt(announcement: Announcement<OwnedFd>, regions: &[Region]) -> Result<(Rin
     if !is_eventfd(event.as_fd()) {
         return Err(Refusal::NoEventfd { direction, index });
     }
-    Ok((ring, Signal::new(event, Role::Server)))
+    Ok((ring, event))
 }
 
 /// Marks the rings of a client's new memory.

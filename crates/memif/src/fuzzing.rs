@@ -14,7 +14,7 @@ use crate::{
     rx::RxQueue,
     session::{Buffers, Session},
     settings::{Identity, Limits, Rings},
-    signal::Signal,
+    signal::{Bell, Ear, eventfd_for_ring},
     sys::{Mapping, Ring},
     tx::TxQueue,
 };
@@ -74,9 +74,9 @@ fn rings(data: &[u8], role: Role) -> Option<()> {
         Role::Client => Buffers::Own { first: 2 * second, size: 64 },
     };
     let ring = |offset| Ring::new(&mapping, offset, LOG2);
-    let signal = || Some(Signal::new(Signal::make().ok()?, role));
-    let mut rx = RxQueue::new(ring(0)?, signal()?, Arc::clone(&session), buffers, 1024);
-    let mut tx = TxQueue::new(ring(second)?, signal()?, Arc::clone(&session), buffers, 1024);
+    let event = || eventfd_for_ring().ok();
+    let mut rx = RxQueue::new(ring(0)?, Ear::new(event()?).ok()?, Arc::clone(&session), buffers, 1024);
+    let mut tx = TxQueue::new(ring(second)?, Bell::new(event()?), Arc::clone(&session), buffers, 1024);
     let view = ring(0)?;
     for part in data.chunks(2 * second as usize) {
         // Most indices are far out: keep some of them near, or nothing but that is ever found.

@@ -49,8 +49,8 @@
 //! - Memory that a client could take away again is not mapped: see [`Unsealed`].
 //! - Nobody waits for ever, and a listener's clients do not wait for each other.
 //!
-//! What a hostile client can do: make one thread of a server that signals it wait, by changing the flags of the eventfd between two system calls
-//! of ours and filling its counter. A server that serves several clients from one thread should poll instead.
+//! What a hostile peer, in either role, can do: make a thread that signals it (in [`TxBurst::send`]) wait, by making the eventfd that both ends
+//! share blocking between two system calls of ours, and full. Who only receives is safe from that: waiting never reads the eventfd.
 //!
 //! # Limits
 //!

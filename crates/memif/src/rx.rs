@@ -17,7 +17,7 @@ use crate::{
     memory::{Region, read_guarded},
     packet::{Packet, Place, Segment},
     session::{Buffers, Session},
-    signal::Signal,
+    signal::Ear,
     stats::{Counters, Statistics},
     sys::{Descriptor, Ring},
 };
@@ -35,7 +35,7 @@ const MOST_COPIED: usize = 1 << 20;
 pub struct RxQueue {
     ring: Ring,
     consumer: Consumer,
-    signal: Signal,
+    ear: Ear,
     session: Arc<Session>,
     buffers: Buffers,
     longest: u32,
@@ -66,13 +66,13 @@ enum Asleep {
 }
 
 impl RxQueue {
-    pub(crate) fn new(ring: Ring, signal: Signal, session: Arc<Session>, buffers: Buffers, longest: u32) -> Self {
+    pub(crate) fn new(ring: Ring, ear: Ear, session: Arc<Session>, buffers: Buffers, longest: u32) -> Self {
         let consumer = Consumer::new(session.role);
         consumer.mask(&ring);
         let queue = Self {
             ring,
             consumer,
-            signal,
+            ear,
             session,
             buffers,
             longest,
@@ -191,14 +191,9 @@ impl RxQueue {
                 return Ok(false);
             }
             self.session.link.check()?;
-            let mut files = [readable(self.signal.event()), readable(self.session.link.control())];
+            let mut files = [readable(self.ear.event()), readable(self.session.link.control())];
             if let Err(error) = channel::wait(&mut files, rest.min(self.longest_sleep())) {
                 return Err(self.failed(&error));
-            }
-            // Where there is something, it is cleared with the wish. What is signalled meanwhile was published before: the next look
-            // sees it.
-            if !files[0].revents().is_empty() && !self.ready()? {
-                self.signal.clear();
             }
         }
     }
@@ -209,9 +204,14 @@ impl RxQueue {
     /// # Errors
     /// The link is down.
     pub fn arm(&mut self) -> Result<bool, Down> {
-        if self.asleep == Asleep::No && !self.ready()? {
-            self.consumer.unmask(&self.ring);
-            self.asleep = Asleep::Since(Instant::now());
+        if !self.ready()? {
+            if self.asleep == Asleep::No {
+                self.consumer.unmask(&self.ring);
+                self.asleep = Asleep::Since(Instant::now());
+            } else {
+                // Signalled for nothing, or not at all. What is signalled from now on was published before: the next look sees it.
+                self.ear.clear();
+            }
         }
         if self.ready()? {
             self.disarm();
@@ -229,7 +229,7 @@ impl RxQueue {
     pub fn disarm(&mut self) {
         if self.asleep != Asleep::No {
             self.consumer.mask(&self.ring);
-            self.signal.clear();
+            self.ear.clear();
             self.asleep = Asleep::No;
         }
     }
@@ -239,9 +239,10 @@ impl RxQueue {
         if self.asleep == Asleep::Settled { LONGEST_SLEEP } else { SETTLE }
     }
 
-    /// What becomes readable when the peer signals.
+    /// What becomes readable when the peer signals, until the next [`RxQueue::arm`] or [`RxQueue::disarm`]. It is only to be waited on: there is
+    /// nothing to read.
     pub fn event(&self) -> BorrowedFd<'_> {
-        self.signal.as_fd()
+        self.ear.as_fd()
     }
 
     fn ready(&self) -> Result<bool, Down> {
@@ -273,11 +274,6 @@ impl RxQueue {
     /// The index of the slot that is received next.
     pub(crate) const fn next(&self) -> u16 {
         self.consumer.next()
-    }
-
-    #[cfg(feature = "tokio")]
-    pub(crate) const fn signal(&self) -> &Signal {
-        &self.signal
     }
 }
 

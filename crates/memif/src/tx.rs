@@ -12,7 +12,7 @@ use crate::{
     memory::{Region, write_guarded},
     packet::Packet,
     session::{Buffers, Session},
-    signal::Signal,
+    signal::Bell,
     stats::{Counters, Statistics},
     sys::{Bytes, BytesMut, Descriptor, Ring},
 };
@@ -44,7 +44,7 @@ pub enum NotTaken {
 pub struct TxQueue {
     ring: Ring,
     producer: Producer,
-    signal: Signal,
+    bell: Bell,
     session: Arc<Session>,
     buffers: Buffers,
     longest: u32,
@@ -64,11 +64,11 @@ struct Staged {
 }
 
 impl TxQueue {
-    pub(crate) fn new(ring: Ring, signal: Signal, session: Arc<Session>, buffers: Buffers, longest: u32) -> Self {
+    pub(crate) fn new(ring: Ring, bell: Bell, session: Arc<Session>, buffers: Buffers, longest: u32) -> Self {
         Self {
             ring,
             producer: Producer::new(session.role),
-            signal,
+            bell,
             session,
             buffers,
             longest,
@@ -156,7 +156,7 @@ impl TxQueue {
         let count = u16::try_from(self.staged.len()).unwrap_or(u16::MAX);
         let wanted = count > 0 && self.producer.publish(&self.ring, count);
         if wanted {
-            self.signal.raise();
+            self.bell.ring();
         }
         let packets = packets as u64;
         self.counters.add(Statistics { packets, bytes, signals: wanted.into(), ..Statistics::default() });

@@ -3,6 +3,7 @@
 use std::{fs::File, os::fd::OwnedFd};
 
 use rustix::{
+    event::{EventfdFlags, eventfd},
     fs::{MemfdFlags, ftruncate, memfd_create},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
@@ -17,8 +18,8 @@ use crate::{
 const LOG2: u8 = 10;
 const LONGEST: u32 = 65536;
 
-/// A server's queue, the ring as its client sees it, and the client's end of the socket. Region 1 is guarded.
-fn receiving() -> (RxQueue, Ring, OwnedFd) {
+/// A server's queue, and what its client has of it: the ring, the eventfd, the socket. Region 1 is guarded.
+fn receiving(event: EventfdFlags) -> (RxQueue, Ring, OwnedFd, OwnedFd) {
     let size = ring_bytes(LOG2);
     let mapping = Arc::new(Mapping::private(size).unwrap());
     let (control, peer) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
@@ -28,13 +29,14 @@ fn receiving() -> (RxQueue, Ring, OwnedFd) {
     let regions = vec![Region::Mapped { mapping: Arc::clone(&mapping), size }, guarded];
     let session = Arc::new(Session { role: Role::Server, link: Link::new(control), regions });
     let ring = || Ring::new(&mapping, 0, LOG2).unwrap();
-    let signal = Signal::new(Signal::make().unwrap(), Role::Server);
-    (RxQueue::new(ring(), signal, session, Buffers::Peers, LONGEST), ring(), peer)
+    let event = eventfd(u32::MAX, EventfdFlags::CLOEXEC | event).unwrap();
+    let ear = Ear::new(event.try_clone().unwrap()).unwrap();
+    (RxQueue::new(ring(), ear, session, Buffers::Peers, LONGEST), ring(), event, peer)
 }
 
 #[test]
 fn a_chain_of_guarded_memory_is_copied_up_to_its_longest() {
-    let (mut queue, ring, _peer) = receiving();
+    let (mut queue, ring, _event, _peer) = receiving(EventfdFlags::NONBLOCK);
     let slots = ring.slots();
     for (count, invalid) in [(slots - 1, 0), (slots, 1)] {
         for slot in 0..count {
@@ -45,4 +47,31 @@ fn a_chain_of_guarded_memory_is_copied_up_to_its_longest() {
         assert_eq!(queue.counters().read().invalid, invalid);
         assert!(queue.found.copies.capacity() <= MOST_COPIED, "{} bytes", queue.found.copies.capacity());
     }
+}
+
+#[test]
+fn nobody_waits_for_a_signal_that_was_not_given() {
+    // Blocking, and with a reader that empties it at the worst moment.
+    let (mut queue, ring, event, _peer) = receiving(EventfdFlags::empty());
+    for turn in 1..4 {
+        assert!(!queue.arm().unwrap());
+        let _ = rustix::io::read(&event, &mut [0; 8]);
+        ring.set_descriptor(turn - 1, Descriptor { more: false, region: 1, length: 1, offset: 0 });
+        ring.store(Index::Head, turn, std::sync::atomic::Ordering::Release);
+        assert!(queue.arm().unwrap());
+        assert_eq!(queue.burst(8).unwrap().len(), 1);
+        rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn an_eventfd_that_is_never_empty_keeps_nobody_awake() {
+    let (mut queue, _ring, event, _peer) = receiving(EventfdFlags::SEMAPHORE);
+    let woken = |queue: &RxQueue| channel::wait(&mut [readable(queue.ear.event())], Duration::ZERO).unwrap();
+    assert!(!queue.arm().unwrap() && !queue.arm().unwrap());
+    assert!(!woken(&queue));
+    rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+    assert!(woken(&queue));
+    assert!(!queue.arm().unwrap());
+    assert!(!woken(&queue), "one signal wakes once");
 }
