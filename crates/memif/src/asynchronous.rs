@@ -167,11 +167,15 @@ impl AsyncTx {
         Self { queue }
     }
 
-    /// A burst with room for one buffer at least.
+    /// A burst with room for one buffer at least. After one that had too little room for what was to be sent this waits a moment.
     ///
     /// # Errors
     /// The link is down.
     pub async fn burst(&mut self) -> Result<TxBurst<'_>, Down> {
+        if self.queue.starved() {
+            self.queue.link().check()?;
+            sleep(RETRY).await;
+        }
         while self.queue.burst()?.free() == 0 {
             self.queue.link().check()?;
             sleep(RETRY).await;

@@ -21,8 +21,8 @@ use crate::{
     stats::{Counters, Statistics},
     sys::{Descriptor, Ring},
 };
-/// So many times nothing is found before the kernel is asked whether the peer is still there.
-const IDLE_CHECK: u32 = 1024;
+/// After so many bursts the kernel is asked whether the peer is still there, whatever they found: what is in the ring says nothing about that.
+const CHECK: u32 = 1024;
 /// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more.
 const SETTLE: Duration = Duration::from_millis(1);
 /// And if it does nevertheless, this is how long a packet waits.
@@ -43,7 +43,10 @@ pub struct RxQueue {
     counters: Counters,
     /// A chain that is not whole ends at this index: there is nothing to do before the peer goes on.
     unfinished: Option<u16>,
-    idle: u32,
+    /// Since the kernel was asked.
+    bursts: u32,
+    /// The link is down, and this is where the peer was when that was noticed: what it writes behind is not received.
+    end: Option<u16>,
     asleep: Asleep,
 }
 
@@ -79,7 +82,8 @@ impl RxQueue {
             found: Found::default(),
             counters: Counters::default(),
             unfinished: None,
-            idle: 0,
+            bursts: 0,
+            end: None,
             asleep: Asleep::No,
         };
         queue.offer(0, queue.ring.slots());
@@ -102,21 +106,28 @@ impl RxQueue {
     /// Takes up to `most` packets that are there, without waiting.
     ///
     /// # Errors
-    /// The link is down. That is noticed now and then, not by every call: packets that came before are still delivered.
+    /// The link is down, and the packets that had come when that was noticed are delivered. It is noticed now and then, not by every call.
     #[inline]
     pub fn burst(&mut self, most: usize) -> Result<Burst<'_>, Down> {
         let available = self.consumer.available(&self.ring).map_err(|broken| self.session.broken(broken))?;
-        if available == 0 {
-            self.idle += 1;
-            if self.idle >= IDLE_CHECK {
-                self.idle = 0;
-                self.session.link.check()?;
-            }
-            self.session.link.known()?;
+        self.bursts += 1;
+        let down = if self.bursts >= CHECK {
+            self.bursts = 0;
+            self.session.link.check()
+        } else {
+            self.session.link.known()
+        };
+        let next = self.consumer.next();
+        let available = match down {
+            Ok(()) => available,
+            Err(_) => available.min(self.end.get_or_insert(next.wrapping_add(available)).wrapping_sub(next)),
+        };
+        // A chain that has no end yet is not looked at again before there is more of it.
+        if available == 0 || self.unfinished == Some(next.wrapping_add(available)) {
+            down?;
             self.found.packets.clear();
             return Ok(Burst { queue: self, taken: 0 });
         }
-        self.idle = 0;
         let taken = self.find(available, most);
         Ok(Burst { queue: self, taken })
     }

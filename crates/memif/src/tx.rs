@@ -17,8 +17,8 @@ use crate::{
     sys::{Bytes, BytesMut, Descriptor, Ring},
 };
 
-/// So many times there is no room before the kernel is asked whether the peer is still there.
-const FULL_CHECK: u32 = 1024;
+/// After so many bursts the kernel is asked whether the peer is still there: a ring with too little room may stay like that for ever.
+const CHECK: u32 = 1024;
 
 /// Why a packet was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,10 @@ pub struct TxQueue {
     /// What goes to guarded memory.
     copies: Vec<u8>,
     counters: Counters,
-    full: u32,
+    /// Since the kernel was asked.
+    bursts: u32,
+    /// The last burst took nothing for want of room.
+    starved: bool,
 }
 
 /// A filled slot that the peer has not been told of.
@@ -75,21 +78,22 @@ impl TxQueue {
             staged: Vec::new(),
             copies: Vec::new(),
             counters: Counters::default(),
-            full: 0,
+            bursts: 0,
+            starved: false,
         }
     }
 
     /// Begins to send. How much there is room for is asked once, here.
     ///
     /// # Errors
-    /// The link is down. That is noticed now and then while there is no room, not by every call.
+    /// The link is down. That is noticed now and then, not by every call.
     #[inline]
     pub fn burst(&mut self) -> Result<TxBurst<'_>, Down> {
         self.session.link.known()?;
         let free = self.producer.free(&self.ring).map_err(|broken| self.session.broken(broken))?;
-        self.full = if free == 0 { self.full + 1 } else { 0 };
-        if self.full >= FULL_CHECK {
-            self.full = 0;
+        self.bursts += 1;
+        if self.bursts >= CHECK {
+            self.bursts = 0;
             self.session.link.check()?;
         }
         self.staged.clear();
@@ -121,6 +125,12 @@ impl TxQueue {
     /// How many slots the ring has.
     pub fn slots(&self) -> u16 {
         self.ring.slots()
+    }
+
+    /// Whether the last burst took nothing, because there was too little room for what was to be sent.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "who does not wait has seen it"))]
+    pub(crate) const fn starved(&self) -> bool {
+        self.starved
     }
 
     /// The buffer of a slot: whole, as a descriptor.
@@ -290,6 +300,7 @@ impl TxBurst<'_> {
 
 impl Drop for TxBurst<'_> {
     fn drop(&mut self) {
+        self.queue.starved = self.refused > 0 && self.packets == 0;
         if self.refused > 0 {
             self.queue.counters.add(Statistics { full: self.refused, ..Statistics::default() });
         }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use memif::{
-    Address, Client, Connection, Down, Listener, Rings, Server,
+    Address, Client, Connection, Down, Listener, NotTaken, Rings, Server,
     asynchronous::{AsyncLink, AsyncPort, AsyncRx, AsyncTx, connect},
 };
 use tempfile::TempDir;
@@ -65,6 +65,30 @@ async fn a_wait_that_is_dropped_loses_nothing() {
     near.tx[0].send(b"late").unwrap().unwrap();
     let burst = timeout(SOON, rx.burst(8)).await.unwrap().unwrap();
     assert_eq!(burst.iter().map(|packet| packet.to_vec()).collect::<Vec<_>>(), [b"late"]);
+}
+
+#[tokio::test]
+async fn who_has_too_little_room_waits_and_hears_of_the_end() {
+    let (_dir, near, far) = pair(Rings::default().slots(4).unwrap().buffer_size(64).unwrap()).await;
+    let mut tx = AsyncTx::new(first(near.tx));
+    tx.queue().send(&[1; 3 * 64]).unwrap().unwrap();
+    let mut bursts = 0;
+    let pushing = async {
+        loop {
+            // One buffer is free, for a packet of two.
+            match tx.burst().await {
+                Ok(mut burst) => assert_eq!(burst.push(&[2; 100]), Err(NotTaken::Full)),
+                Err(down) => return down,
+            }
+            bursts += 1;
+            if bursts == 5 {
+                far.link.close("enough");
+            }
+        }
+    };
+    let down = timeout(SOON, pushing).await.expect("it waits in between, or nobody else would get a turn");
+    assert!(matches!(down, Down::Disconnected { .. }), "{down}");
+    assert_eq!(bursts, 5);
 }
 
 #[tokio::test]

@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Where the raw client's buffers begin.
-const BUFFERS: u32 = 4096;
+pub(crate) const BUFFERS: u32 = 4096;
 
-fn serving(limits: Limits) -> (TempDir, Address, Listener, Port) {
+pub(crate) fn serving(limits: Limits) -> (TempDir, Address, Listener, Port) {
     let (dir, address) = place();
     let listener = Listener::bind(&address).unwrap();
     let port = listener.add(Server::new(0).limits(limits)).unwrap();
