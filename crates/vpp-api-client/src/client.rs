@@ -6,7 +6,7 @@
 //!   is an error of its own.
 //! - Every call ends: within its deadline, or with the connection. What comes later is dropped.
 //! - Calls run side by side, as many as there are callers; nobody waits for another's answer. VPP answers in order.
-//! - What VPP sends takes bounded memory ([`Limits`]), whatever it is.
+//! - What VPP sends takes bounded memory ([`Limits`]), whatever it is: while it waits, and in what a call returns.
 //! - A message goes out only if VPP has the same definition of it.
 
 use std::marker::PhantomData;
@@ -28,64 +28,20 @@ use crate::retval::Retval;
 use crate::table;
 use crate::wire::{Input, Wire};
 use calls::{Expected, Part};
+use gathered::Gathered;
 use shared::{Outgoing, Shared};
 
 mod calls;
 mod events;
+mod gathered;
 pub(crate) mod io;
 mod json;
+mod options;
 mod shared;
 
 pub use events::{EventError, Events};
 pub use json::{Answer, JsonEvents};
-
-/// How a connection behaves.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// What VPP shows as the client's name; up to 63 bytes.
-    pub name: String,
-    /// How long a call waits for its answer unless it says otherwise.
-    pub timeout: Duration,
-    /// Of what VPP sends.
-    pub limits: Limits,
-}
-
-/// How much of what VPP sends, or does not read, is kept.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The longest message, in bytes. A longer one ends the connection.
-    pub message: usize,
-    /// Details that wait for the reader of a dump, in bytes. More ends that dump.
-    pub details: usize,
-    /// Events that wait for a reader. More, and the oldest are lost, of which the reader is told.
-    pub events: usize,
-    /// Requests that wait for VPP to read them, in bytes. More are not sent.
-    pub outgoing: usize,
-}
-
-impl Options {
-    /// With VPP's usual sizes, and five seconds for a call.
-    pub fn new(name: impl Into<String>) -> Self {
-        let limits = Limits { message: 16 << 20, details: 64 << 20, events: 4096, outgoing: 16 << 20 };
-        Self { name: name.into(), timeout: Duration::from_secs(5), limits }
-    }
-
-    /// Another deadline for calls.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Other limits.
-    #[must_use]
-    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
-        self
-    }
-}
+pub use options::{Limits, Options};
 
 /// A connection to VPP. Clones share it; it ends with the last of them and of their [`Events`].
 #[derive(Debug, Clone)]
@@ -179,15 +135,13 @@ impl Client {
     /// All that there is of something.
     ///
     /// # Errors
-    /// VPP did not say that this was all.
+    /// VPP did not say that this was all, or it was more than [`Limits::gathered`].
     pub async fn dump<R: Dump>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
-        let mut details = self.details(request)?;
         let deadline = Instant::now() + self.timeout;
-        let mut all = Vec::new();
-        while let Some(next) = self.until(deadline, R::NAME, async { Ok(details.next().await) }).await? {
-            all.push(next?);
-        }
-        Ok(all)
+        let waiting = self.details(request)?.waiting;
+        let mut all = self.gathered(R::NAME);
+        self.gather(deadline, waiting, &mut all).await?;
+        Ok(all.all())
     }
 
     /// As [`Client::dump`], one by one. Each is waited for as long as a call.
@@ -205,16 +159,15 @@ impl Client {
     /// All that there is of something that VPP tells in parts: asks on until it has told all.
     ///
     /// # Errors
-    /// VPP refuses, or did not say that this was all.
+    /// VPP refuses, or did not say that this was all, or it was more than [`Limits::gathered`].
     pub async fn collect<R: Cursor + Clone>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
         let deadline = Instant::now() + self.timeout;
-        let (mut request, mut all) = (request.clone(), Vec::new());
+        let (mut request, mut all) = (request.clone(), self.gathered(R::NAME));
         loop {
-            let (some, reply) = self.until(deadline, R::NAME, self.part(&request)).await?;
-            all.extend(some);
+            let reply = self.next_part(deadline, &request, &mut all).await?;
             match reply.retval() {
                 Retval::Eagain => request.set_cursor(reply.cursor()),
-                other => return accepted(R::NAME, other).map(|()| all),
+                other => return accepted(R::NAME, other).map(|()| all.all()),
             }
         }
     }
@@ -222,18 +175,41 @@ impl Client {
     /// One part of it, and the reply, whose cursor says where the next part begins.
     ///
     /// # Errors
-    /// There is no reply.
+    /// There is no reply, or the part is more than [`Limits::gathered`].
     pub async fn part<R: Cursor>(&self, request: &R) -> Result<(Vec<R::Details>, R::Reply), Error> {
+        let mut all = self.gathered(R::NAME);
+        let reply = self.next_part(Instant::now() + self.timeout, request, &mut all).await?;
+        Ok((all.all(), reply))
+    }
+
+    async fn next_part<R: Cursor>(
+        &self,
+        deadline: Instant,
+        request: &R,
+        all: &mut Gathered<'_, R::Details>,
+    ) -> Result<R::Reply, Error> {
         let shared = self.shared();
         let end = Expected::reply(shared, R::NAME, answer_of::<R::Reply>(shared)?);
         let expected = end.with_details(answer_of::<R::Details>(shared)?);
-        let deadline = Instant::now() + self.timeout;
-        let mut waiting = shared.stream(vec![self.outgoing(request)?], expected)?;
-        let mut all = Vec::new();
+        let waiting = shared.stream(vec![self.outgoing(request)?], expected)?;
+        decode(&self.gather(deadline, waiting, all).await?)
+    }
+
+    fn gathered<'a, T>(&self, message: &'a str) -> Gathered<'a, T> {
+        Gathered::new(message, self.shared().limits.gathered)
+    }
+
+    /// Takes details until the last answer, which it returns.
+    async fn gather<D: Message>(
+        &self,
+        deadline: Instant,
+        mut waiting: calls::Stream,
+        all: &mut Gathered<'_, D>,
+    ) -> Result<Bytes, Error> {
         loop {
-            match self.until(deadline, R::NAME, waiting.part()).await? {
-                Part::Details(bytes) => all.push(decode(&bytes)?),
-                Part::End(bytes) => return Ok((all, decode(&bytes)?)),
+            match self.until(deadline, all.message(), waiting.part()).await? {
+                Part::Details(bytes) => all.add(decode(&bytes)?, bytes.len())?,
+                Part::End(bytes) => return Ok(bytes),
             }
         }
     }

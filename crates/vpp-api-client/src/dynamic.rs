@@ -18,6 +18,9 @@ use serde_json::{Map, Value as Json};
 use crate::definition::{Definitions, Message};
 use crate::wire::{DecodeError, EncodeError, EncodeProblem, Input};
 
+/// Of JSON that is made of one message, unless the caller says.
+const MEMORY: usize = 256 << 20;
+
 mod decode;
 mod encode;
 mod known;
@@ -42,10 +45,19 @@ impl Definitions {
     /// The fields of a message.
     ///
     /// # Errors
-    /// The message is cut, or lacks a definition.
+    /// The message is cut, or lacks a definition, or would take more than 256 MiB.
     pub fn decode(&self, message: &Message, body: &[u8]) -> Result<Json, DecodeError> {
-        let mut input = Input::new(body);
-        decode::fields(self, &message.fields, &mut input).map(Json::Object)
+        self.decode_within(message, body, MEMORY).map(|(fields, _)| fields)
+    }
+
+    /// As [`Definitions::decode`], with another limit, and how much of it was needed. Both are estimates.
+    ///
+    /// # Errors
+    /// The message is cut, or lacks a definition, or would take more memory than that.
+    pub fn decode_within(&self, message: &Message, body: &[u8], most: usize) -> Result<(Json, usize), DecodeError> {
+        let mut decoder = decode::Decoder::new(self, most);
+        let fields = decoder.fields(&message.fields, &mut Input::new(body))?;
+        Ok((Json::Object(fields), decoder.used()))
     }
 }
 

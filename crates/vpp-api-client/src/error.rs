@@ -111,6 +111,16 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// More came than one call gathers.
+    #[error(
+        "{message}: its answers take more than {most} bytes of memory: take them one by one (Client::details), or raise Limits::gathered"
+    )]
+    TooLarge {
+        /// The message.
+        message: String,
+        /// The limit.
+        most: usize,
+    },
     /// VPP does not read what it is sent.
     #[error("{message}: {waiting} bytes wait for VPP to read them, it may hang: expected less than {most}")]
     Stuck {

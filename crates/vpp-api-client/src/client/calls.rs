@@ -12,6 +12,9 @@ use crate::definition::Head;
 use crate::error::{Error, Loss, Sent};
 use crate::table::Table;
 
+/// What a waiting message takes beside its bytes: its header, its place in a queue, and a handle on the bytes.
+const HELD: usize = 128;
+
 /// What answers a request.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
@@ -115,7 +118,8 @@ impl Calls {
         let details = expected.details.is_some_and(|(details, _)| details == id);
         match to {
             To::Stream(to, held) if details => {
-                if held.fetch_add(message.len(), Ordering::Relaxed) + message.len() > expected.most {
+                let bytes = message.len() + HELD;
+                if held.fetch_add(bytes, Ordering::Relaxed) + bytes > expected.most {
                     let error = Error::TooMuch { message: expected.name.clone(), most: expected.most };
                     self.take(context).fail(error);
                 } else {
@@ -207,7 +211,7 @@ impl Stream {
     pub(super) async fn part(&mut self) -> Result<Part, Error> {
         let part = self.parts.recv().await.unwrap_or_else(|| Err(self.entry.gone()))?;
         if let Part::Details(bytes) = &part {
-            self.held.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.held.fetch_sub(bytes.len() + HELD, Ordering::Relaxed);
         }
         Ok(part)
     }

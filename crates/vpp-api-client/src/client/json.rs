@@ -7,13 +7,14 @@ use tokio::time::Instant;
 
 use super::calls::{Expected, Part};
 use super::events::{EventError, Queue};
+use super::gathered::Gathered;
 use super::shared::{Outgoing, Shared};
 use super::{Client, accepted};
 use crate::definition::{DefinitionError, Definitions, Head, Message};
 use crate::error::Error;
 use crate::messages::{ControlPing, ControlPingReply, GetApiJson};
 use crate::retval::Retval;
-use crate::wire::Input;
+use crate::wire::{DecodeError, DecodeProblem, Input};
 
 /// What came back for a message that was called by name.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,10 +44,10 @@ impl Client {
     pub async fn call_by_name(&self, definitions: &Definitions, name: &str, fields: &Json) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.timeout;
         let mut fields = fields.clone();
-        let mut details = Vec::new();
+        let mut details = self.gathered(name);
         loop {
-            let (some, reply) = self.until(deadline, name, self.once(definitions, name, &fields)).await?;
-            details.extend(some);
+            let once = self.once(definitions, name, &fields, &mut details);
+            let reply = self.until(deadline, name, once).await?;
             let retval = reply.as_ref().map_or(Retval::Ok, retval_of);
             let cursor = reply.as_ref().and_then(|reply| reply.get("cursor")).cloned();
             match (retval, cursor) {
@@ -54,7 +55,7 @@ impl Client {
                     Json::Object(fields) => drop(fields.insert("cursor".into(), cursor)),
                     other => *other = Json::Object(Map::from_iter([("cursor".into(), cursor)])),
                 },
-                (retval, _) => return accepted(name, retval).map(|()| Answer { details, reply }),
+                (retval, _) => return accepted(name, retval).map(|()| Answer { details: details.all(), reply }),
             }
         }
     }
@@ -64,7 +65,8 @@ impl Client {
         definitions: &Definitions,
         name: &str,
         fields: &Json,
-    ) -> Result<(Vec<Json>, Option<Json>), Error> {
+        details: &mut Gathered<'_, Json>,
+    ) -> Result<Option<Json>, Error> {
         let shared = self.shared();
         let request = defined(definitions, name)?;
         let service = definitions.services.get(name);
@@ -83,7 +85,7 @@ impl Client {
             let reply = defined(definitions, reply)?;
             let expected = Expected::reply(shared, name, answer_of(shared, reply)?);
             let waiting = shared.call(outgoing.remove(0), expected)?;
-            return Ok((Vec::new(), Some(decode(definitions, reply, &waiting.answer().await?)?)));
+            return Ok(Some(decode_next(definitions, reply, &waiting.answer().await?, details)?.0));
         };
         let of_details = defined(definitions, of_details)?;
         let end = if let Some(reply) = &service.reply {
@@ -94,13 +96,16 @@ impl Client {
         };
         let expected = Expected::reply(shared, name, end).with_details(answer_of(shared, of_details)?);
         let mut waiting = shared.stream(outgoing, expected)?;
-        let mut details = Vec::new();
         loop {
             match waiting.part().await? {
-                Part::Details(bytes) => details.push(decode(definitions, of_details, &bytes)?),
+                Part::Details(bytes) => {
+                    let (value, memory) = decode_next(definitions, of_details, &bytes, details)?;
+                    details.add(value, memory)?;
+                }
                 Part::End(bytes) => {
-                    let Some(reply) = &service.reply else { return Ok((details, None)) };
-                    return Ok((details, Some(decode(definitions, defined(definitions, reply)?, &bytes)?)));
+                    let Some(reply) = &service.reply else { return Ok(None) };
+                    let reply = defined(definitions, reply)?;
+                    return Ok(Some(decode_next(definitions, reply, &bytes, details)?.0));
                 }
             }
         }
@@ -113,7 +118,7 @@ impl Client {
     pub fn events_by_name(&self, definitions: &Arc<Definitions>, name: &str) -> Result<JsonEvents, Error> {
         let event = defined(definitions, name)?;
         let queue = self.shared().listen(self.shared().id(&event.name, event.crc)?);
-        Ok(JsonEvents { queue, definitions: Arc::clone(definitions), name: name.into(), _client: self.clone() })
+        Ok(JsonEvents { queue, definitions: Arc::clone(definitions), name: name.into(), client: self.clone() })
     }
 }
 
@@ -123,7 +128,7 @@ pub struct JsonEvents {
     queue: Arc<Queue>,
     definitions: Arc<Definitions>,
     name: String,
-    _client: Client,
+    client: Client,
 }
 
 impl JsonEvents {
@@ -134,7 +139,9 @@ impl JsonEvents {
     pub async fn next(&mut self) -> Result<Json, EventError> {
         let bytes = self.queue.next().await?;
         let event = defined(&self.definitions, &self.name).map_err(EventError::Unreadable)?;
-        decode(&self.definitions, event, &bytes).map_err(EventError::Unreadable)
+        let most = self.client.shared().limits.gathered;
+        let read = decode(&self.definitions, event, &bytes, most);
+        read.map(|(event, _)| event).map_err(EventError::Unreadable)
     }
 }
 
@@ -158,10 +165,28 @@ fn answer_of(shared: &Shared, answer: &Message) -> Result<(u16, Head), Error> {
     Ok((shared.id(&answer.name, answer.crc)?, answer.head))
 }
 
-fn decode(definitions: &Definitions, message: &Message, bytes: &[u8]) -> Result<Json, Error> {
-    let unreadable = |source| Error::Unreadable { message: message.name.clone(), source };
+/// The fields, and about how much memory they take: up to `most`.
+fn decode(definitions: &Definitions, message: &Message, bytes: &[u8], most: usize) -> Result<(Json, usize), Error> {
+    let unreadable = |source: DecodeError| match source.problem() {
+        DecodeProblem::Large { .. } => Error::TooLarge { message: message.name.clone(), most },
+        _ => Error::Unreadable { message: message.name.clone(), source },
+    };
     let body = Input::new(bytes).bytes(message.head.bytes()).map(|head| &bytes[head.len()..]);
-    definitions.decode(message, body.map_err(|error| unreadable(error.inside("head")))?).map_err(unreadable)
+    let body = body.map_err(|error| unreadable(error.inside("head")))?;
+    definitions.decode_within(message, body, most).map_err(unreadable)
+}
+
+/// One more answer of a call, with the limit of them all.
+fn decode_next<T>(
+    definitions: &Definitions,
+    message: &Message,
+    bytes: &[u8],
+    before: &Gathered<'_, T>,
+) -> Result<(Json, usize), Error> {
+    decode(definitions, message, bytes, before.left()).map_err(|error| match error {
+        Error::TooLarge { .. } => before.too_large(),
+        other => other,
+    })
 }
 
 fn defined<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Message, Error> {

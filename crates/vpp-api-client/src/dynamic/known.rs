@@ -9,6 +9,9 @@ use crate::definition::{Base, Definitions};
 use crate::types::{MacAddress, Prefix};
 use crate::wire::{DecodeError, EncodeError, Input, Wire};
 
+/// No text of these is longer: an IPv6 prefix.
+pub(super) const LONGEST: usize = 43;
+
 /// A type's name, if it is such a one and as large as such a one.
 pub(super) fn kind(definitions: &Definitions, name: &str) -> Option<Kind> {
     let (kind, size) = match name {

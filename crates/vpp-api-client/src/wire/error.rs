@@ -124,6 +124,12 @@ pub enum DecodeProblem {
         /// As the message says.
         count: u64,
     },
+    /// In dynamic mode: as JSON it would take more memory than it may.
+    #[error("as JSON it takes more than {most} bytes of memory")]
+    Large {
+        /// It may.
+        most: usize,
+    },
     /// In dynamic mode: the definition does not say how to read it.
     #[error("{0}")]
     Unknown(String),

@@ -11,9 +11,10 @@ use vpp_api_client::fake::{Deed, Fake, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
     CliInband, ControlPing, IfStatusFlags, MemifCreateV2, ShowVersion, ShowVersionReply, SwInterfaceDump,
-    SwInterfaceSetFlags, WantInterfaceEvents,
+    SwInterfaceSetFlags, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet, SwInterfaceTxPlacementGetReply,
+    WantInterfaceEvents,
 };
-use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Sent};
+use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Retval, Sent};
 
 use super::{options, pair, place, usual};
 
@@ -169,6 +170,41 @@ async fn a_dump_that_nobody_reads_takes_no_more_memory_than_allowed() {
     }
     assert!(matches!(last, Err(Error::TooMuch { most: 10_000, .. })), "{last:?}");
     vpp.call(&SwInterfaceSetFlags::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_gathers_no_more_memory_than_allowed() {
+    let (_dir, path) = place();
+    let endless = |asked: &vpp_api_client::fake::Asked| match asked.name.as_str() {
+        // Another part, and another.
+        SwInterfaceTxPlacementGet::NAME => {
+            let details = SwInterfaceTxPlacementDetails { threads: vec![1; 100], ..Default::default() };
+            let end = SwInterfaceTxPlacementGetReply { retval: Retval::Eagain, cursor: 1 };
+            vec![Deed::answer(asked, &details), Deed::answer(asked, &end)]
+        }
+        _ => usual(asked),
+    };
+    let _fake = Fake::start(&path, Nature::default(), endless).unwrap();
+    let vpp = Client::connect(&path, options().limits(|limits| limits.gathered = 100_000)).await.unwrap();
+    let (ours, parts) = (Definitions::ours(), SwInterfaceTxPlacementGet::default());
+    for error in [
+        vpp.dump(&SwInterfaceDump::default()).await.map(drop).unwrap_err(),
+        vpp.collect(&parts).await.map(drop).unwrap_err(),
+        vpp.call_by_name(&ours, SwInterfaceDump::NAME, &json!({})).await.map(drop).unwrap_err(),
+        vpp.call_by_name(&ours, SwInterfaceTxPlacementGet::NAME, &json!({})).await.map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::TooLarge { most: 100_000, .. }), "{error}");
+        assert!(error.to_string().contains("raise Limits::gathered"), "{error}");
+    }
+    // What fits is whole, and what is taken one by one has no limit.
+    assert_eq!(vpp.part(&parts).await.unwrap().0.len(), 1);
+    let mut details = vpp.details(&SwInterfaceDump::default()).unwrap();
+    let mut count = 0;
+    while let Some(next) = details.next().await {
+        next.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 1000);
 }
 
 #[tokio::test]

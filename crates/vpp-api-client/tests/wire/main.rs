@@ -15,7 +15,7 @@ use vpp_api_client::messages::{
     SwInterfaceSetUnnumbered, TapCreateV3, VxlanAddDelTunnelV3, VxlanTunnelV2Dump, WireguardInterface,
     WireguardInterfaceCreate, WireguardInterfaceDetails, WireguardInterfaceDump, WireguardPeerV2,
 };
-use vpp_api_client::wire::{EncodeProblem, Input};
+use vpp_api_client::wire::{DecodeProblem, EncodeProblem, Input};
 use vpp_api_client::{InterfaceIndex, Prefix};
 
 proptest! {
@@ -261,6 +261,63 @@ fn definitions_that_make_no_sense_are_refused() {
     assert!(refused(counted).contains("no number before it"));
     let huge = json!({ "types": [["a", ["u8", "x", 1 << 20]], ["b", ["vl_api_a_t", "y", 1 << 20]]] });
     assert!(refused(huge).contains("expected at most"));
+    let width = json!({ "enums": [["a", ["A", 0], { "enumtype": "vl_api_a_t" }]] });
+    assert_eq!(refused(width), "a has the width a, expected an integer");
+    let many: Vec<Value> = (0..2000).map(|at| json!(["u8", format!("f{at}")])).collect();
+    let many = [json!("a")].into_iter().chain(many).collect::<Value>();
+    assert_eq!(refused(json!({ "types": [many] })), "2000 fields, expected at most 1024");
+}
+
+/// A byte of a message may be hundreds of JSON.
+#[test]
+fn json_takes_no_more_memory_than_allowed() {
+    let told = json!({
+        "types": [["one", ["u8", "x"]]],
+        "messages": [["m", ["u16", "_vl_msg_id"], ["vl_api_one_t", "all", 0], { "crc": "0x1" }]],
+    });
+    let told = Definitions::from_json(&told.to_string()).unwrap();
+    let message = &told.messages["m"];
+    let error = told.decode(message, &vec![0; 1 << 20]).unwrap_err();
+    assert!(matches!(error.problem(), DecodeProblem::Large { .. }), "{error}");
+    let (few, memory) = told.decode_within(message, &[0; 100], 1 << 20).unwrap();
+    assert_eq!(few["all"].as_array().unwrap().len(), 100);
+    assert!(told.decode_within(message, &[0; 100], memory).is_ok());
+    assert!(told.decode_within(message, &[0; 100], memory - 1).is_err());
+}
+
+/// Whatever reads by them would end the process with its stack.
+#[test]
+fn definitions_that_are_nested_too_deep_are_refused_in_whatever_order_they_come() {
+    let chain = |length: usize, next: fn(usize) -> usize| {
+        let name = |at: usize| format!("t{at:06}");
+        let types = (1..length).map(|at| {
+            let inner = if at + 1 == length { json!("u8") } else { json!(format!("vl_api_{}_t", name(next(at + 1)))) };
+            json!([name(next(at)), [inner, "x"]])
+        });
+        let outer = format!("vl_api_{}_t", name(next(1)));
+        let message = json!(["m", ["u16", "_vl_msg_id"], [outer, "x"], { "crc": "0x1" }]);
+        Definitions::from_json(&json!({ "types": types.collect::<Value>(), "messages": [message] }).to_string())
+    };
+    for order in [|at| at, |at| 200_000 - at] {
+        let deep = chain(100_000, order).unwrap_err().to_string();
+        assert!(deep.ends_with("expected at most 64 types in one another"), "{deep}");
+        assert!(chain(66, order).is_err());
+        let most = chain(65, order).unwrap();
+        let body = most.encode(&most.messages["m"], &json!({})).unwrap();
+        most.decode(&most.messages["m"], &body).unwrap();
+    }
+}
+
+/// Measured once for each type, not for each way to it.
+#[test]
+fn definitions_that_double_are_measured_at_once() {
+    let struct_of = |at: usize| {
+        let inner = if at == 0 { json!("u8") } else { json!(format!("vl_api_t{:02}_t", at - 1)) };
+        json!([format!("t{at:02}"), [inner, "x"], [inner, "y"]])
+    };
+    let unions = (0..1000).map(|at| json!([format!("u{at}"), ["vl_api_t22_t", "x"]])).collect::<Value>();
+    let types = (0..23).map(struct_of).collect::<Value>();
+    Definitions::from_json(&json!({ "types": types, "unions": unions }).to_string()).unwrap();
 }
 
 #[test]
