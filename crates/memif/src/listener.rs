@@ -142,6 +142,16 @@ struct Slot {
 }
 
 impl Shared {
+    fn new(wake: OwnedFd) -> Self {
+        Self {
+            ports: Mutex::default(),
+            refused: Mutex::default(),
+            stop: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            wake,
+        }
+    }
+
     fn ports(&self) -> MutexGuard<'_, HashMap<u32, Slot>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,13 +202,7 @@ impl Listener {
     }
 
     fn start(socket: OwnedFd, file: Option<door::SocketFile>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            ports: Mutex::default(),
-            refused: Mutex::default(),
-            stop: AtomicBool::new(false),
-            opened: AtomicBool::new(false),
-            wake: event()?,
-        });
+        let shared = Arc::new(Shared::new(event()?));
         let serving = Arc::clone(&shared);
         let thread =
             thread::Builder::new().name("memif-listener".into()).spawn(move || serve::serve(&socket, &serving))?;

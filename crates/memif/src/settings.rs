@@ -94,13 +94,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 regions, 4 GiB of memory, 8 rings each way of at most 16384 slots, packets of at most 65536 bytes.
+    /// 16 regions, 512 MiB of memory, 8 rings each way of at most 16384 slots, packets of at most 65536 bytes.
     fn default() -> Self {
         Self {
             regions: 16,
             rings: 8,
             log2_ring_size: MAX_LOG2_RING_SIZE,
-            memory: 4 << 30,
+            memory: 512 << 20,
             packet: 65536,
             unsealed: Unsealed::default(),
         }
@@ -137,7 +137,12 @@ impl Limits {
         Ok(self)
     }
 
-    /// How many bytes all regions together may have, at least 4096. They are the client's until used, then count for this process as well.
+    /// How many bytes all regions together may have, at least 4096.
+    ///
+    /// Who touches a page of shared memory first pays for it, so a client can have all of this accounted to this process's control group, by sending packets from
+    /// memory that it never wrote: allow no more than the group has to spare, for each interface. Where the kernel never promises more memory than there is
+    /// (`vm.overcommit_memory=2`), or the group has none left, such an access can end this process; so can any access to memory of its own.
+    /// VPP's clients have about 64 MiB, DPDK's about 128.
     ///
     /// # Errors
     /// Fewer.

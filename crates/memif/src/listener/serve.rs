@@ -66,10 +66,10 @@ pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
     }
 }
 
-/// Accepts who is waiting; until when nobody is accepted then.
+/// Accepts who is waiting, but not all who come meanwhile: those who are here already have their turns, too. Until when nobody is accepted then.
 fn welcome(socket: &OwnedFd, shared: &Shared, visitors: &mut Vec<Visitor>) -> Instant {
     let now = Instant::now();
-    while visitors.len() < MOST_AT_ONCE {
+    for _ in visitors.len()..MOST_AT_ONCE {
         let control = match accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(control) => control,
             Err(rustix::io::Errno::AGAIN) => return now,
@@ -171,5 +171,39 @@ impl Visitor {
         slot.waiting = Some(connection);
         let _ = rustix::io::write(&*slot.arrived, &1_u64.to_ne_bytes());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket_with};
+
+    use super::*;
+    use crate::listener::event;
+
+    #[test]
+    fn a_crowd_at_the_door_leaves_turns_to_those_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = SocketAddrUnix::new(dir.path().join("memif.sock")).unwrap();
+        let socket = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+        };
+        let door = socket();
+        bind(&door, &address).unwrap();
+        listen(&door, 64).unwrap();
+        let crowd: Vec<OwnedFd> = std::iter::repeat_with(socket).take(3 * MOST_AT_ONCE).collect();
+        for visitor in &crowd {
+            connect(visitor, &address).unwrap();
+        }
+        let shared = Shared::new(event().unwrap());
+        let mut visitors = Vec::new();
+        // Of one process, most are refused and take no place.
+        for turn in 1..=2 {
+            welcome(&door, &shared, &mut visitors);
+            assert_eq!(visitors.len(), MOST_OF_ONE);
+            let answered = crowd.iter().filter(|visitor| channel::receive(visitor).is_ok_and(|said| said.is_some()));
+            assert_eq!(answered.count(), if turn == 1 { MOST_AT_ONCE } else { MOST_AT_ONCE - MOST_OF_ONE });
+        }
     }
 }
