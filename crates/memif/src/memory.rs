@@ -1,7 +1,7 @@
 //! A connection's regions: made by a client, judged and mapped by a server.
 //!
 //! Guarantees: what is mapped cannot become shorter, so no access ends this process with SIGBUS, unless the user said that the peer is
-//! trusted. What could become shorter is read and written by the kernel on our behalf, which fails instead.
+//! trusted. What could become shorter is read and written by the kernel on our behalf, which fails instead; on hugetlbfs it cannot write.
 
 use std::{
     fs::File,
@@ -70,6 +70,9 @@ impl Region {
             (true, _) | (false, Unsealed::Trusted) => {
                 let mapping = Mapping::of_file(&file, size).map_err(|error| failed("mmap", error))?;
                 Ok(Self::Mapped { mapping: Arc::new(mapping), size })
+            }
+            (false, Unsealed::Guarded | Unsealed::Refused) if hugetlb => {
+                Err(refused("on hugetlbfs: expected no hugepages, or a server that trusts them".into()))
             }
             (false, Unsealed::Guarded) => Ok(Self::Guarded { file: file.into(), size }),
             (false, Unsealed::Refused) => Err(refused("expected the seal F_SEAL_SHRINK".into())),
@@ -145,6 +148,30 @@ mod tests {
         assert!(read_guarded(&file, 8000, &mut read).is_err());
         let file = memory(MemfdFlags::empty(), 8192);
         assert!(matches!(Region::accept(0, 8192, file, Unsealed::Trusted), Ok(Region::Mapped { .. })));
+    }
+
+    #[test]
+    fn hugepages_are_mapped_for_who_is_trusted_and_refused_from_others() {
+        const HUGE: u64 = 2 << 20;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let file = match memfd_create("test", flags) {
+            Ok(file) => file,
+            Err(error) => return eprintln!("SKIPPED: memory of hugepages: {error}"),
+        };
+        // None need be there: nothing is touched.
+        ftruncate(&file, HUGE).unwrap();
+        for unsealed in [Unsealed::Guarded, Unsealed::Refused] {
+            let refused = Region::accept(1, HUGE, file.try_clone().unwrap(), unsealed).unwrap_err();
+            assert!(
+                refused.text().to_string().ends_with("expected no hugepages, or a server that trusts them"),
+                "{refused}"
+            );
+        }
+        let trusted = Region::accept(1, HUGE, file, Unsealed::Trusted);
+        assert!(match &trusted {
+            Ok(region) => region.mapping().is_some(),
+            Err(refused) => refused.to_string().starts_with("region 1: mmap: "),
+        });
     }
 
     #[test]

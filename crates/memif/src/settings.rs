@@ -73,12 +73,12 @@ impl Rings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unsealed {
     /// It may hold buffers, not rings, and is never mapped: packets are copied by the kernel, at the price of a system call for
-    /// each. DPDK's zero-copy clients have such regions.
+    /// each. DPDK's zero-copy clients have such regions. Memory on hugetlbfs, which the kernel cannot write to like this, is refused.
     #[default]
     Guarded,
     /// The peer is refused.
     Refused,
-    /// It is mapped: the peer is trusted not to do that.
+    /// It is mapped: the peer is trusted not to do that. Zero-copy clients on hugepages (DPDK's and VPP's, where there are hugepages) need it.
     Trusted,
 }
 
