@@ -11,7 +11,17 @@ use super::mapping::{byte, word};
 pub struct Bytes<'a> {
     at: NonNull<u8>,
     len: usize,
+    writers: Writers,
     memory: PhantomData<&'a [u8]>,
+}
+
+/// Who may write bytes that are read here.
+#[derive(Clone, Copy)]
+enum Writers {
+    /// Anybody, at any time. They can be read and written, and are read by atomic operations.
+    Anybody,
+    /// Nobody: a shared slice, of which atomic references must not be made.
+    Nobody,
 }
 
 // SAFETY: reads of borrowed memory that belongs to no thread.
@@ -21,9 +31,19 @@ unsafe impl Sync for Bytes<'_> {}
 
 impl<'a> Bytes<'a> {
     /// # Safety
-    /// `len` bytes from `at` can be read by atomic operations for `'a`.
+    /// `len` bytes from `at` can be read and written by atomic operations for `'a`.
     pub(super) const unsafe fn new(at: NonNull<u8>, len: usize) -> Self {
-        Self { at, len, memory: PhantomData }
+        Self { at, len, writers: Writers::Anybody, memory: PhantomData }
+    }
+
+    /// The bytes as the slice that they were made of, if they were.
+    #[inline]
+    const fn slice(&self) -> Option<&'a [u8]> {
+        match self.writers {
+            Writers::Anybody => None,
+            // SAFETY: a part of a slice that is borrowed for `'a`.
+            Writers::Nobody => Some(unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }),
+        }
     }
 
     /// How many.
@@ -43,14 +63,18 @@ impl<'a> Bytes<'a> {
     #[must_use]
     pub fn part(&self, from: usize, len: usize) -> Self {
         let from = from.min(self.len);
-        // SAFETY: `from` is inside, and what is left of `self` can be read for `'a`.
-        unsafe { Self::new(self.at.add(from), len.min(self.len - from)) }
+        // SAFETY: `from` is inside, or at the end.
+        Self { at: unsafe { self.at.add(from) }, len: len.min(self.len - from), ..*self }
     }
 
     /// Copies as many as both have; tells how many.
     #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         let len = self.len.min(to.len());
+        if let Some(slice) = self.slice() {
+            to[..len].copy_from_slice(&slice[..len]);
+            return len;
+        }
         let (mut from, mut to) = (self.at.as_ptr().cast_const(), to.as_mut_ptr());
         // SAFETY: both have `len` bytes, of which each step takes one or eight while that many are left; a word is read where it
         // is aligned. `to` is borrowed exclusively, hence overlaps with nothing that others write.
@@ -99,8 +123,7 @@ impl<'a> Bytes<'a> {
 
 impl<'a> From<&'a [u8]> for Bytes<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        // SAFETY: a borrowed slice can be read for `'a`.
-        unsafe { Self::new(NonNull::from(bytes).cast(), bytes.len()) }
+        Self { at: NonNull::from(bytes).cast(), len: bytes.len(), writers: Writers::Nobody, memory: PhantomData }
     }
 }
 
@@ -151,37 +174,52 @@ impl BytesMut<'_> {
     /// Writes as many bytes from `at` on as there is room for; tells how many.
     #[inline]
     pub fn write(&mut self, at: usize, from: &[u8]) -> usize {
-        // SAFETY: nobody writes a borrowed slice, so it can be read in any way.
-        self.fill(at, from.len(), from.as_ptr(), |from| unsafe { from.cast::<u64>().read_unaligned() })
+        // SAFETY: nobody writes a borrowed slice, and `fill` gives places that can be read.
+        unsafe { self.fill(at, from.len(), from.as_ptr(), |from| *from, |from| from.cast::<u64>().read_unaligned()) }
     }
 
     /// The same from bytes that others may write meanwhile.
     #[inline]
     pub fn copy(&mut self, at: usize, from: Bytes<'_>) -> usize {
-        // SAFETY: the eight bytes can be read, as `fill` promises.
-        self.fill(at, from.len, from.at.as_ptr(), |from| unsafe { load(from) })
+        match from.slice() {
+            Some(slice) => self.write(at, slice),
+            // SAFETY: atomic operations can read and write them, and `fill` gives places inside.
+            None => unsafe {
+                self.fill(at, from.len, from.at.as_ptr(), |from| byte(from).load(Ordering::Relaxed), |from| load(from))
+            },
+        }
     }
 
-    /// Copies `len` readable bytes, as far as there is room. `load` is given places with eight of them.
+    /// Copies `len` bytes, as far as there is room. `load_byte` is given places with one of them, `load_word` with eight.
+    ///
+    /// # Safety
+    /// `len` bytes from `from` can be read as the two do it.
     #[inline]
-    fn fill(&mut self, at: usize, len: usize, mut from: *const u8, load: impl Fn(*const u8) -> u64) -> usize {
+    unsafe fn fill(
+        &mut self,
+        at: usize,
+        len: usize,
+        mut from: *const u8,
+        load_byte: impl Fn(*const u8) -> u8,
+        load_word: impl Fn(*const u8) -> u64,
+    ) -> usize {
         let at = at.min(self.len);
         let len = len.min(self.len - at);
-        // SAFETY: both have `len` bytes from here on, of which each step takes one or eight while that many are left; a word is
-        // written where it is aligned.
+        // SAFETY: both have `len` bytes from here on, by the caller, of which each step takes one or eight while that many are left; a word
+        // is written where it is aligned.
         unsafe {
             let mut to = self.at.as_ptr().add(at);
             let end = from.add(len);
             while from < end && !to.cast::<u64>().is_aligned() {
-                byte(to).store(byte(from).load(Ordering::Relaxed), Ordering::Relaxed);
+                byte(to).store(load_byte(from), Ordering::Relaxed);
                 (from, to) = (from.add(1), to.add(1));
             }
             while end.offset_from(from) >= 8 {
-                word(to).store(load(from), Ordering::Relaxed);
+                word(to).store(load_word(from), Ordering::Relaxed);
                 (from, to) = (from.add(8), to.add(8));
             }
             while from < end {
-                byte(to).store(byte(from).load(Ordering::Relaxed), Ordering::Relaxed);
+                byte(to).store(load_byte(from), Ordering::Relaxed);
                 (from, to) = (from.add(1), to.add(1));
             }
         }
@@ -216,7 +254,7 @@ impl fmt::Debug for BytesMut<'_> {
 /// Eight bytes from anywhere.
 ///
 /// # Safety
-/// They can be read.
+/// They can be read and written by atomic operations.
 #[inline]
 unsafe fn load(from: *const u8) -> u64 {
     // SAFETY: by the caller; a word is read where it is aligned.
@@ -239,17 +277,23 @@ mod tests {
         fn copies_are_copies(
             bytes in proptest::collection::vec(any::<u8>(), 0..200), from in 0..9_usize, at in 0..9_usize, room in 0..200_usize
         ) {
-            let source = Bytes::from(bytes.as_slice()).part(from, usize::MAX);
-            let expected = &bytes[from.min(bytes.len())..];
-            prop_assert_eq!(source.to_vec(), expected);
-            let mut memory = vec![0; room];
-            let mut target = BytesMut::from(memory.as_mut_slice());
-            let copied = target.copy(at, source);
-            let written = target.write(at, expected);
-            prop_assert_eq!(copied, written);
-            prop_assert_eq!(copied, expected.len().min(room.saturating_sub(at)));
-            prop_assert_eq!(&memory[at.min(room)..][..copied], &expected[..copied]);
-            prop_assert!(memory[at.min(room) + copied..].iter().all(|byte| *byte == 0));
+            // Once as a slice of our own, once as if others might write it.
+            let mut shared = bytes.clone();
+            let shared = BytesMut::from(shared.as_mut_slice());
+            let all = [Bytes::from(bytes.as_slice()), shared.bytes()];
+            for source in all {
+                let source = source.part(from, usize::MAX);
+                let expected = &bytes[from.min(bytes.len())..];
+                prop_assert_eq!(source.to_vec(), expected);
+                let mut memory = vec![0; room];
+                let mut target = BytesMut::from(memory.as_mut_slice());
+                let copied = target.copy(at, source);
+                let written = target.write(at, expected);
+                prop_assert_eq!(copied, written);
+                prop_assert_eq!(copied, expected.len().min(room.saturating_sub(at)));
+                prop_assert_eq!(&memory[at.min(room)..][..copied], &expected[..copied]);
+                prop_assert!(memory[at.min(room) + copied..].iter().all(|byte| *byte == 0));
+            }
         }
     }
 
