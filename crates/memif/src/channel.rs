@@ -106,6 +106,12 @@ pub(crate) fn send(socket: impl AsFd, message: &Message, file: Option<BorrowedFd
     }
 }
 
+/// When a time is over that begins now. One that is too long to be told ends in a year: nobody waits that long.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
+}
+
 /// What is left until then.
 pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())

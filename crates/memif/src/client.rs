@@ -108,7 +108,7 @@ impl Client {
     /// Another interface behind the same socket.
     #[must_use]
     pub fn id(mut self, id: u32) -> Self {
-        self.identity = Identity { mode: self.identity.mode, secret: self.identity.secret, ..Identity::new(id) };
+        self.identity.id = id;
         self
     }
 
@@ -129,7 +129,7 @@ impl Client {
     /// The name of this interface, as the server is told.
     #[must_use]
     pub fn interface(mut self, name: &str) -> Self {
-        self.identity.interface = Name::cut(name);
+        self.identity.interface = Some(Name::cut(name));
         self
     }
 
@@ -157,7 +157,7 @@ impl Client {
     /// # Errors
     /// Why there is no connection.
     pub fn connect(&self, timeout: Duration) -> Result<Connection, ConnectError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = channel::deadline(timeout);
         let control =
             self.dial(deadline).map_err(|source| ConnectError::Connect { address: self.address.clone(), source })?;
         let mut handshake = Handshake::new(self.identity.clone(), self.rings);

@@ -7,7 +7,7 @@ use std::{
     fmt,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::net::{Shutdown, shutdown};
@@ -86,7 +86,7 @@ impl Link {
 
     /// Waits until the link is down, at most `timeout` long.
     pub fn wait_down(&self, timeout: Duration) -> Option<Down> {
-        let deadline = Instant::now() + timeout;
+        let deadline = channel::deadline(timeout);
         loop {
             if let Err(down) = self.check() {
                 return Some(down);

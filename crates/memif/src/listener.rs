@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -25,7 +25,7 @@ pub use door::ListenError;
 
 use crate::{
     address::Address,
-    channel::{left, readable, wait},
+    channel::{deadline, left, readable, wait},
     connection::Connection,
     control::{Init, Mode},
     handshake::{Refusal, server::Interfaces},
@@ -75,7 +75,7 @@ impl Server {
     /// The name of this interface, as clients are told.
     #[must_use]
     pub fn interface(mut self, name: &str) -> Self {
-        self.identity.interface = Name::cut(name);
+        self.identity.interface = Some(Name::cut(name));
         self
     }
 
@@ -262,7 +262,7 @@ impl Port {
     /// # Errors
     /// The kernel cannot wait.
     pub fn accept(&self, timeout: Duration) -> io::Result<Option<Connection>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         loop {
             if let Some(connection) = self.try_accept() {
                 return Ok(Some(connection));

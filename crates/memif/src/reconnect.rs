@@ -6,10 +6,14 @@ use std::{
 };
 
 use crate::{
-    channel::left,
+    channel::{deadline, left},
     client::{Client, ConnectError},
     connection::Connection,
+    listener::HANDSHAKE,
 };
+
+/// How long an attempt that has begun may take, however little is left: one that is given up too soon would have to be made again.
+const LEAST: Duration = Duration::from_millis(500);
 
 /// How long to wait between attempts: each time twice as long, up to a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +58,10 @@ impl Reconnect {
         Self { client, backoff, pause: backoff.first, next: Instant::now(), connected: None, failure: None }
     }
 
-    /// The next connection, when one can be made within `timeout`. Call this when the link of the last one is down.
+    /// The next connection, when one can be made within `timeout`. An attempt that has begun has half a second, and [`HANDSHAKE`] if there is as
+    /// much time. Call this when the link of the last one is down.
     pub fn connect(&mut self, timeout: Duration) -> Option<Connection> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         if let Some(connected) = self.connected.take() {
             if connected.elapsed() >= self.backoff.most {
                 self.pause = self.backoff.first;
@@ -68,8 +73,7 @@ impl Reconnect {
             if !left(self.next).is_zero() {
                 return None;
             }
-            // A server that is silent takes no longer than the longest pause.
-            match self.client.connect(self.backoff.most) {
+            match self.client.connect(HANDSHAKE.min(left(deadline)).max(LEAST)) {
                 Ok(connection) => {
                     self.connected = Some(Instant::now());
                     self.failure = None;
@@ -82,8 +86,8 @@ impl Reconnect {
     }
 
     fn later(&mut self) {
-        self.next = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(self.backoff.most);
+        self.next = deadline(self.pause);
+        self.pause = self.pause.saturating_mul(2).min(self.backoff.most);
     }
 
     /// Why the last attempt failed; none after one that did not.

@@ -192,7 +192,7 @@ impl RxQueue {
     /// # Errors
     /// The link is down.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Down> {
-        let deadline = Instant::now() + timeout;
+        let deadline = channel::deadline(timeout);
         loop {
             if self.arm()? {
                 return Ok(true);

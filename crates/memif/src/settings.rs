@@ -187,8 +187,8 @@ pub(crate) struct Identity {
     pub(crate) secret: Secret,
     /// Of this program.
     pub(crate) program: Name,
-    /// Of the interface.
-    pub(crate) interface: Name,
+    /// Of the interface, if it has another than its number makes.
+    pub(crate) interface: Option<Name>,
 }
 
 impl Identity {
@@ -198,8 +198,13 @@ impl Identity {
             mode: Mode::default(),
             secret: Secret::NONE,
             program: Name::cut(concat!("memif-rs ", env!("CARGO_PKG_VERSION"))),
-            interface: Name::cut(&format!("memif{id}")),
+            interface: None,
         }
+    }
+
+    /// As the peer is told.
+    pub(crate) fn interface(&self) -> Name {
+        self.interface.unwrap_or_else(|| Name::cut(&format!("memif{}", self.id)))
     }
 }
 

@@ -93,7 +93,7 @@ impl Client {
             (State::Announcing(queue), Message::Ack) => {
                 let (message, attachment) = queue
                     .pop_front()
-                    .unwrap_or((Message::Connect { interface: self.identity.interface }, Attachment::None));
+                    .unwrap_or((Message::Connect { interface: self.identity.interface() }, Attachment::None));
                 if matches!(message, Message::Connect { .. }) {
                     self.state = State::Connecting;
                 }

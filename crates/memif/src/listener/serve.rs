@@ -151,7 +151,7 @@ impl Visitor {
     }
 
     fn connect(&self, shared: &Shared, announced: Announced<OwnedFd>) -> Result<(), Refusal> {
-        let (id, interface) = (announced.identity.id, announced.identity.interface);
+        let (id, interface) = (announced.identity.id, announced.identity.interface());
         let control = || self.control.try_clone().map_err(|error| Refusal::Malformed(error.to_string()));
         let connection = Connection::of_server(control, announced, self.credentials)?;
         let mut ports = shared.ports();

@@ -240,7 +240,7 @@ fn both_ends_know_each_other() {
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
     let address: Address = format!("@memif-test/{}/{number}", std::process::id()).parse().unwrap();
     let listener = Listener::bind(&address).unwrap();
-    let client = Client::new(address).id(9).mode(Mode::Ip).interface("near0");
+    let client = Client::new(address).interface("near0").id(9).mode(Mode::Ip);
     let server = Server::new(9).mode(Mode::Ip).interface("far0").limits(Limits::default());
     let (client, server, _port) = pair(&client, server, &listener);
     assert_eq!((client.peer.interface.to_string(), server.peer.interface.to_string()), ("far0".into(), "near0".into()));
@@ -273,6 +273,34 @@ fn the_end_of_either_is_seen_by_the_other_wherever_it_is() {
     assert!(kept[0].burst(1).is_err());
     let seen = (0..10_000).find_map(|_| far.rx[0].burst(1).err());
     assert_eq!(seen.unwrap().to_string(), "the peer disconnected: enough (code 0)");
+}
+
+#[test]
+fn who_waits_for_ever_gets_what_comes() {
+    let (_dir, address) = place();
+    let listener = Listener::bind(&address).unwrap();
+    let port = listener.add(Server::new(0)).unwrap();
+    let mut reconnect = Reconnect::new(Client::new(address), Backoff::new(Duration::from_millis(1), Duration::MAX));
+    for _ in 0..2 {
+        let mut near = reconnect.connect(Duration::MAX).unwrap();
+        let mut far = port.accept(Duration::MAX).unwrap().unwrap();
+        near.tx[0].send(&[1]).unwrap().unwrap();
+        assert!(far.rx[0].wait(Duration::MAX).unwrap());
+        drop(near);
+        assert!(far.link.wait_down(Duration::MAX).is_some());
+    }
+    let near = reconnect.client().connect(Duration::MAX).unwrap();
+    assert!(near.link.check().is_ok());
+}
+
+#[test]
+fn a_silent_server_takes_no_more_of_the_time_than_there_is() {
+    let (_dir, address) = place();
+    // It listens, and has no interface yet.
+    let _listener = Listener::bind(&address).unwrap();
+    let mut reconnect = Reconnect::new(Client::new(address), Backoff::default());
+    assert!(reconnect.connect(Duration::from_millis(10)).is_none());
+    assert!(reconnect.failure().unwrap().to_string().ends_with("no HELLO within 500ms"));
 }
 
 #[test]
