@@ -76,6 +76,23 @@ fn server(dir: &TempDir, program: &str, args: &[&str]) -> (Connection, Program) 
 }
 
 #[test]
+fn what_comes_back_late_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut connection, sender) = server(&dir, GEN, &["send", "--count", "20"]);
+    let mut packets = Vec::new();
+    while packets.len() < 20 {
+        assert!(connection.rx[0].wait(SOON).unwrap());
+        packets.extend(connection.rx[0].burst(64).unwrap().iter().map(|packet| packet.to_vec()));
+    }
+    assert!(!connection.rx[0].wait(Duration::from_millis(800)).unwrap());
+    for packet in &packets {
+        while connection.tx[0].send(packet).unwrap().is_err() {}
+    }
+    let line = ended(sender);
+    assert_eq!((value(&line, "received"), value(&line, "lost")), (20, 0), "{line}");
+}
+
+#[test]
 fn what_arrives_is_captured() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("capture.pcap");

@@ -21,8 +21,12 @@ use memif_programs::{
 
 /// How long to wait for packets before looking whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long what was sent may take to come back.
+/// How long nothing may come back, once nothing is sent any more, before the rest is taken for lost.
 const GRACE: Duration = Duration::from_millis(500);
+/// The same while nobody wants it to stop.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// And how long it may take in all.
+const MOST: Duration = Duration::from_secs(10);
 /// Packets of a burst.
 const BURST: usize = 256;
 /// Most generators that a sink tells apart.
@@ -171,7 +175,7 @@ impl Totals {
 impl Seen {
     /// Packets of generators whose numbers are missing between the first and the last that came.
     fn lost(&self) -> u64 {
-        self.streams.values().map(|(first, last, count)| (last - first + 1).saturating_sub(*count)).sum()
+        self.streams.values().map(|(first, last, count)| (last - first).saturating_add(1).saturating_sub(*count)).sum()
     }
 
     fn mark(&mut self, mark: Mark, now: u64) {
@@ -230,16 +234,16 @@ fn send(
     let mode = connection.mode;
     let (mut rx, mut tx) = queues(connection)?;
     let over = Stop::clone(stop);
-    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let (done, finished) = std::sync::mpsc::channel::<u64>();
     let counting = thread::spawn(move || {
         let mut seen = Seen::default();
-        let mut until = None;
+        let mut ended: Option<Ended> = None;
         loop {
-            // Until what is under way has come back, or nothing has come for a while.
-            if until.is_none() && (over.over() || finished.try_recv().is_ok()) {
-                until = Some(Instant::now() + GRACE);
+            if ended.is_none() {
+                ended = finished.try_recv().ok().map(|sent| Ended { at: Instant::now(), sent });
             }
-            if until.is_some_and(|until| Instant::now() >= until) {
+            let grace = if over.over() { GRACE } else { PATIENCE };
+            if ended.as_ref().is_some_and(|ended| ended.is_final(&seen, grace)) {
                 return (seen, Ok(()));
             }
             match await_packets(&mut rx, receive).and_then(|_| seen.take(&mut rx, mode)) {
@@ -251,11 +255,27 @@ fn send(
     let began = Instant::now();
     let sent = generate(&mut tx, mode, sending, stop, totals);
     totals.sending += began.elapsed();
-    let _ = done.send(());
+    let _ = done.send(totals.sent);
     let panicked = |_| (Seen::default(), Err(Down::Local("the counting thread panicked".into())));
     let (seen, received) = counting.join().unwrap_or_else(panicked);
     totals.seen = seen;
     sent.and(received)
+}
+
+/// When the last packet was sent.
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    sent: u64,
+}
+
+impl Ended {
+    /// Whether all of it has come back, or nothing has come for a while.
+    fn is_final(&self, seen: &Seen, grace: Duration) -> bool {
+        let back = seen.streams.get(&std::process::id()).map_or(0, |(_, _, count)| *count);
+        let quiet = seen.last.map_or(self.at, |last| last.max(self.at)).elapsed();
+        back >= self.sent || quiet >= grace || self.at.elapsed() >= MOST
+    }
 }
 
 fn generate(tx: &mut TxQueue, mode: Mode, sending: Sending, stop: &Stop, totals: &mut Totals) -> Result<(), Down> {
