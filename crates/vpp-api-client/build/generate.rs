@@ -343,9 +343,12 @@ fn service_impls(definitions: &Definitions, request: &str, service: &Service) ->
         }
         if let Some(event) = service.events.first() {
             let event = camel(event);
+            let switch = definitions.messages[request].fields.iter().any(|field| field.name == "enable_disable");
+            let enables = if switch { "self.enable_disable != 0" } else { "true" };
             add(format!(
                 "impl crate::message::Event for {event} {{}}\n\
-                 impl crate::message::Subscription for {rust} {{ type Event = {event}; }}\n"
+                 impl crate::message::Subscription for {rust} {{\ntype Event = {event};\n\
+                 fn enables(&self) -> bool {{ {enables} }}\n}}\n"
             ));
         }
     } else if let Some(details) = &service.details {

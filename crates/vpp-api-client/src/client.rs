@@ -26,7 +26,7 @@ use crate::message::{Cursor, CursorReply, Dump, Event, Message, Reply, Request, 
 use crate::messages::{ControlPing, ControlPingReply};
 use crate::retval::Retval;
 use crate::table;
-use crate::wire::{Input, Wire};
+use crate::wire::{EncodeProblem, Input, Wire};
 use calls::{Expected, Part};
 use gathered::Gathered;
 use shared::{Outgoing, Shared};
@@ -127,7 +127,7 @@ impl Client {
     /// There is no reply.
     pub async fn answer<R: Request>(&self, request: &R) -> Result<R::Reply, Error> {
         let expected = Expected::reply(self.shared(), R::NAME, answer_of::<R::Reply>(self.shared())?);
-        let (deadline, request) = (Instant::now() + self.timeout, self.outgoing(request)?);
+        let (deadline, request) = (in_time(self.timeout), self.outgoing(request)?);
         let waiting = self.shared().call(request, expected)?;
         decode(&self.until(deadline, R::NAME, waiting.answer()).await?)
     }
@@ -137,7 +137,7 @@ impl Client {
     /// # Errors
     /// VPP did not say that this was all, or it was more than [`Limits::gathered`].
     pub async fn dump<R: Dump>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = in_time(self.timeout);
         let waiting = self.details(request)?.waiting;
         let mut all = self.gathered(R::NAME);
         self.gather(deadline, waiting, &mut all).await?;
@@ -161,7 +161,7 @@ impl Client {
     /// # Errors
     /// VPP refuses, or did not say that this was all, or it was more than [`Limits::gathered`].
     pub async fn collect<R: Cursor + Clone>(&self, request: &R) -> Result<Vec<R::Details>, Error> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = in_time(self.timeout);
         let (mut request, mut all) = (request.clone(), self.gathered(R::NAME));
         loop {
             let reply = self.next_part(deadline, &request, &mut all).await?;
@@ -178,7 +178,7 @@ impl Client {
     /// There is no reply, or the part is more than [`Limits::gathered`].
     pub async fn part<R: Cursor>(&self, request: &R) -> Result<(Vec<R::Details>, R::Reply), Error> {
         let mut all = self.gathered(R::NAME);
-        let reply = self.next_part(Instant::now() + self.timeout, request, &mut all).await?;
+        let reply = self.next_part(in_time(self.timeout), request, &mut all).await?;
         Ok((all.all(), reply))
     }
 
@@ -217,8 +217,11 @@ impl Client {
     /// Has VPP send events, and hears them.
     ///
     /// # Errors
-    /// VPP refuses: this connection has asked for them already, or the request is no enabling one.
+    /// VPP refuses, as this connection has asked for them already; or the request asks for no more of them ([`Client::call`] sends that).
     pub async fn subscribe<R: Subscription>(&self, request: &R) -> Result<Events<R::Event>, Error> {
+        if !request.enables() {
+            return Err(Error::NotSent { message: R::NAME.into(), source: EncodeProblem::Disables.into() });
+        }
         let events = self.events()?;
         self.call(request).await?;
         self.shared().note_subscription(R::NAME);
@@ -277,8 +280,9 @@ impl Client {
         self.shared().stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
     }
 
-    pub(crate) fn close(&self) {
-        self.shared().end(&Loss::Here);
+    /// Ends it; who waits is told why.
+    pub(crate) fn close(&self, loss: &Loss) {
+        self.shared().end(loss);
     }
 
     async fn until<T>(
@@ -311,7 +315,7 @@ pub struct Details<D> {
 impl<D: Message> Details<D> {
     /// The next one; `None` once VPP has said that this was all.
     pub async fn next(&mut self) -> Option<Result<D, Error>> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = in_time(self.timeout);
         match self.client.until(deadline, self.name, self.waiting.part()).await {
             Ok(Part::Details(bytes)) => Some(decode(&bytes)),
             Ok(Part::End(_)) => None,
@@ -349,6 +353,12 @@ fn decode<M: Message>(bytes: &Bytes) -> Result<M, Error> {
     let mut input = Input::new(bytes);
     input.bytes(M::HEAD.bytes()).map_err(|error| unreadable(error.inside("head")))?;
     M::decode(&mut input).map_err(unreadable)
+}
+
+/// That long from now. A duration that no clock has room for is a year: who says so means for ever.
+fn in_time(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_hours(24 * 365))
 }
 
 /// A message's id.

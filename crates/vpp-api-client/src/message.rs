@@ -52,6 +52,9 @@ pub trait Cursor: Message {
 pub trait Subscription: Request {
     /// Which events.
     type Event: Event;
+
+    /// Whether it asks for them, not for no more of them.
+    fn enables(&self) -> bool;
 }
 
 /// The answer to a request.

@@ -74,8 +74,10 @@ impl Session {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn client(&mut self) -> Result<Client, Error> {
-        if let Ok(Ok(client)) = timeout(self.timeout, self.current.wait_for(Result::is_ok)).await {
+    pub async fn client(&self) -> Result<Client, Error> {
+        // A receiver of its own, so that tasks may share the session.
+        let mut current = self.current.clone();
+        if let Ok(Ok(client)) = timeout(self.timeout, current.wait_for(Result::is_ok)).await {
             return client.clone();
         }
         self.current.borrow().clone()
@@ -150,8 +152,9 @@ impl Keeper {
                 return loss;
             }
             if let Err(Error::Timeout { after, .. }) = client.ping().await {
-                client.close();
-                return Loss::Nonsense(format!("VPP did not answer a ping within {after:?}"));
+                let loss = Loss::Nonsense(format!("VPP did not answer a ping within {after:?}"));
+                client.close(&loss);
+                return loss;
             }
         }
     }

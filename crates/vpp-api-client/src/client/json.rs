@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
-use tokio::time::Instant;
 
 use super::calls::{Expected, Part};
 use super::events::{EventError, Queue};
 use super::gathered::Gathered;
 use super::shared::{Outgoing, Shared};
-use super::{Client, accepted};
+use super::{Client, accepted, in_time};
 use crate::definition::{DefinitionError, Definitions, Head, Message};
 use crate::error::Error;
 use crate::messages::{ControlPing, ControlPingReply, GetApiJson};
@@ -42,7 +41,7 @@ impl Client {
     /// # Errors
     /// As [`Client::call`]; and the definitions have no such request.
     pub async fn call_by_name(&self, definitions: &Definitions, name: &str, fields: &Json) -> Result<Answer, Error> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = in_time(self.timeout);
         let mut fields = fields.clone();
         let mut details = self.gathered(name);
         loop {

@@ -12,9 +12,13 @@ use rustix::net::{
     connect, recvmsg, socket_with,
 };
 
+/// The kernel has no room for all that a duration can say.
+const LONGEST: Duration = Duration::from_hours(24);
+
 pub(super) fn segment(path: &Path, timeout: Duration) -> io::Result<File> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // Both: connecting waits where too many others do.
+    let timeout = timeout.min(LONGEST);
     set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
     set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;

@@ -130,7 +130,7 @@ fn vpp_hands_out_one_descriptor_of_memory() {
     let second = Duration::from_secs(5);
     let segment = usual();
     hand_out(&path("one"), &[segment.as_fd()]);
-    assert_eq!(Stats::connect(path("one"), second).unwrap().interfaces().unwrap().len(), 2);
+    assert_eq!(Stats::connect(path("one"), Duration::MAX).unwrap().interfaces().unwrap().len(), 2);
     hand_out(&path("none"), &[]);
     let none = Stats::connect(path("none"), second).unwrap_err().to_string();
     assert!(none.contains("no descriptor"), "{none}");

@@ -53,6 +53,9 @@ pub enum EncodeProblem {
         /// What VPP had sent.
         value: i64,
     },
+    /// A request for events that asks for no more of them.
+    #[error("it asks for no more events: set what enables it")]
+    Disables,
     /// In dynamic mode: what was given is not what the field holds.
     #[error("{0}")]
     Unfit(String),

@@ -13,6 +13,7 @@ use vpp_api_client::messages::{
     SwInterfaceSetFlags, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet, SwInterfaceTxPlacementGetReply,
     WantInterfaceEvents, WantInterfaceEventsReply,
 };
+use vpp_api_client::wire::EncodeProblem;
 use vpp_api_client::{Error, InterfaceIndex, Retval};
 
 use super::{interface, pair, usual};
@@ -145,6 +146,28 @@ async fn an_event_is_never_taken_for_an_answer() {
     let mut events = vpp.subscribe(&WantInterfaceEvents { enable_disable: 1, pid: 1 }).await.unwrap();
     vpp.call(&ShowVersion).await.unwrap();
     events.next().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_subscribes_asks_for_events() {
+    let (_dir, _fake, vpp) = pair(Nature::default(), usual).await;
+    let off = WantInterfaceEvents { enable_disable: 0, pid: 1 };
+    let error = vpp.subscribe(&off).await.unwrap_err();
+    assert_eq!(error.to_string(), "want_interface_events was not sent");
+    assert!(matches!(&error, Error::NotSent { source, .. } if *source.problem() == EncodeProblem::Disables));
+    vpp.call(&off).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_ever_gets_the_answer() {
+    let (_dir, path) = super::place();
+    let _fake = vpp_api_client::fake::Fake::start(&path, Nature::default(), usual).unwrap();
+    let vpp = vpp_api_client::Client::connect(&path, super::options().timeout(Duration::MAX)).await.unwrap();
+    vpp.call(&set_flags(5)).await.unwrap();
+    assert_eq!(vpp.dump(&SwInterfaceDump::default()).await.unwrap().len(), 1000);
+    let mut details = vpp.details(&SwInterfaceDump::default()).unwrap();
+    details.next().await.unwrap().unwrap();
+    vpp.call_by_name(&Definitions::ours(), SwInterfaceDump::NAME, &json!({})).await.unwrap();
 }
 
 fn position(name: &str) -> usize {

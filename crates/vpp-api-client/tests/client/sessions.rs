@@ -51,15 +51,27 @@ async fn a_vpp_that_hangs_is_found_by_a_ping() {
     let (_dir, path) = place();
     let mut pings = 0;
     let _fake = Fake::start(&path, Nature::default(), move |asked| match asked.name.as_str() {
+        // A call that waits meanwhile, and is told why it does so in vain.
+        ShowVersion::NAME => vec![Deed::Stream(Vec::new())],
         ControlPing::NAME => {
             pings += 1;
-            // The first is that of the connection itself, the second finds it hanging.
-            if pings == 2 { vec![Deed::Stream(Vec::new())] } else { Vec::new() }
+            // The first is that of the connection itself, the second finds it hanging, as does any later one.
+            if pings >= 2 { vec![Deed::Stream(Vec::new())] } else { Vec::new() }
         }
         _ => Vec::new(),
     })
     .unwrap();
     let mut session = Session::start(&path, options().timeout(Duration::from_millis(50)), Duration::from_millis(20));
+    let connected = async {
+        loop {
+            if let Ok(vpp) = session.client().await {
+                return vpp;
+            }
+        }
+    };
+    let vpp = tokio::time::timeout(Duration::from_secs(30), connected).await.unwrap();
+    let waiting = vpp.within(Duration::MAX).call(&ShowVersion).await.unwrap_err();
+    assert!(waiting.to_string().contains("did not answer a ping within 50ms"), "{waiting}");
     let report = session.reconnected().await.unwrap();
     assert!(matches!(report.loss, Loss::Nonsense(_)), "{report:?}");
 }
@@ -67,10 +79,10 @@ async fn a_vpp_that_hangs_is_found_by_a_ping() {
 #[tokio::test]
 async fn without_a_vpp_a_session_says_why() {
     let (_dir, path) = place();
-    let mut session = Session::start(&path, options().timeout(Duration::from_millis(50)), NEVER);
+    let session = Session::start(&path, options().timeout(Duration::from_millis(50)), NEVER);
     assert!(matches!(session.client().await, Err(Error::Connect { .. } | Error::Handshake { .. })));
     // Who waits longer gets the connection once there is a VPP.
-    let mut patient = Session::start(&path, options(), NEVER);
+    let patient = Session::start(&path, options(), NEVER);
     let _fake = Fake::start(&path, Nature::default(), usual).unwrap();
     patient.client().await.unwrap().ping().await.unwrap();
 }
