@@ -18,7 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use nsm_memif_peers::{Testpmd, device};
+use nsm_memif_peers::{Forwards, Testpmd, device};
 
 /// Bytes of a frame.
 const SIZE: &str = "64";
@@ -194,7 +194,7 @@ fn throughput(flags: &Flags, row: Row) -> anyhow::Result<f64> {
         };
     }
     // Both of DPDK's would forward on the same processor if one were not told to use the other.
-    let mut source = Testpmd::start_on(&device("client", &socket, ""), "txonly", &[], "1,0", "0")?;
+    let mut source = Testpmd::start_on(&device("client", &socket, ""), "txonly", &[], Forwards::Second)?;
     source.forward()?;
     let began = Instant::now();
     thread::sleep(Duration::from_secs(flags.seconds));

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write as _},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -19,10 +19,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::Pid,
+};
 
 const PROGRAM: &str = "dpdk-testpmd";
-/// Most machines take two seconds to start it.
-const START: Duration = Duration::from_secs(15);
+/// Most machines take two seconds to start it; one whose processors all poll takes longer.
+const START: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +37,17 @@ pub struct Testpmd {
     child: Child,
     stdin: ChildStdin,
     said: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    complains: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Which of its two processors forwards; the other is told what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwards {
+    /// The first of those that this process may use.
+    First,
+    /// The second of them, or the first again.
+    Second,
 }
 
 /// What it counted between `start` and `stop`.
@@ -52,42 +66,47 @@ impl Testpmd {
     /// # Errors
     /// It is not installed, or ends at once.
     pub fn start(device: &str, forward: &str, memory: &[&str]) -> anyhow::Result<Self> {
-        Self::start_on(device, forward, memory, "0,1", "1")
+        Self::start_on(device, forward, memory, Forwards::First)
     }
 
-    /// The same with the processors that it uses, and which of them does not forward.
+    /// The same with the processor that forwards.
     ///
     /// # Errors
     /// It is not installed, or ends at once.
-    pub fn start_on(
-        device: &str,
-        forward: &str,
-        memory: &[&str],
-        processors: &str,
-        main: &str,
-    ) -> anyhow::Result<Self> {
+    pub fn start_on(device: &str, forward: &str, memory: &[&str], on: Forwards) -> anyhow::Result<Self> {
+        let main = match on {
+            Forwards::First => "1",
+            Forwards::Second => "0",
+        };
         let prefix = format!("memif-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         // Into a pipe it would say nothing until a buffer is full.
         let mut command = Command::new("stdbuf");
         command.args(["-o0", PROGRAM]);
-        command.args(["-l", processors, "--main-lcore", main, "--no-pci", "--no-huge", "-m", "256", "--no-telemetry"]);
+        command.args([
+            "--lcores",
+            &lcores()?,
+            "--main-lcore",
+            main,
+            "--no-pci",
+            "--no-huge",
+            "-m",
+            "256",
+            "--no-telemetry",
+        ]);
         command.args(memory).arg(format!("--file-prefix={prefix}")).arg(format!("--vdev=net_memif0,{device}"));
         command.args(["--", "-i", "--total-num-mbufs=8192", "--nb-cores=1", "--port-topology=loop", "--no-mlockall"]);
         command.arg(format!("--forward-mode={forward}"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{PROGRAM}: is the package dpdk-dev installed?"))?;
         let stdin = child.stdin.take().context("no stdin")?;
-        let mut stdout = child.stdout.take().context("no stdout")?;
         let said = Arc::new(Mutex::new(String::new()));
-        let hears = Arc::clone(&said);
-        let reader = thread::spawn(move || {
-            let mut part = [0; 4096];
-            while let Ok(count @ 1..) = stdout.read(&mut part) {
-                let text = String::from_utf8_lossy(&part[..count]).into_owned();
-                hears.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
-            }
-        });
-        let mut testpmd = Self { child, stdin, said, reader: Some(reader) };
+        let complains = Arc::new(Mutex::new(String::new()));
+        let readers = vec![
+            hear(child.stdout.take().context("no stdout")?, Arc::clone(&said)),
+            // Here EAL says why it does not start.
+            hear(child.stderr.take().context("no stderr")?, Arc::clone(&complains)),
+        ];
+        let mut testpmd = Self { child, stdin, said, complains, readers };
         testpmd.await_words("testpmd>", 0)?;
         Ok(testpmd)
     }
@@ -131,8 +150,11 @@ impl Testpmd {
     }
 
     fn tail(&self) -> String {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.chars().rev().take(1500).collect::<Vec<_>>().into_iter().rev().collect()
+        let [said, complains] = [&self.said, &self.complains].map(|text| {
+            let text = text.lock().unwrap_or_else(PoisonError::into_inner);
+            text.chars().skip(text.chars().count().saturating_sub(1500)).collect::<String>()
+        });
+        format!("{said}\n{complains}")
     }
 
     /// What it says from there on, once these words are among it.
@@ -159,10 +181,30 @@ impl Drop for Testpmd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
+        for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
     }
+}
+
+/// Two threads of DPDK's, on processors that this process may use: on the same one where there is no other.
+fn lcores() -> anyhow::Result<String> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
+    let mut processors = (0..CpuSet::count()).filter(|processor| allowed.is_set(*processor).unwrap_or(false));
+    let first = processors.next().context("no processor may be used")?;
+    let second = processors.next().unwrap_or(first);
+    Ok(format!("0@{first},1@{second}"))
+}
+
+/// Collects what comes out of a pipe.
+fn hear(mut pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut part) {
+            let text = String::from_utf8_lossy(&part[..count]).into_owned();
+            said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+        }
+    })
 }
 
 /// The device of a server or client at a socket file.
