@@ -83,6 +83,7 @@ fn field_type(field: &Field) -> String {
 
 fn kind(definitions: &Definitions, name: &str, of: &Type) -> String {
     match of {
+        Type::Enum(values) if values.open => numbers(name, values),
         Type::Enum(values) => enumeration(name, values),
         Type::Flags(values) => flags(name, values),
         Type::Alias(base, shape) => {
@@ -116,6 +117,24 @@ fn enumeration(name: &str, of: &Enum) -> String {
         each(&|short, number, _| format!("Self::{short} => {number},\n")),
         each(&|short, number, _| format!("{number} => Self::{short},\n")),
         camel(&usable.iter().find(|(value, _)| value.number == 0).unwrap_or(&usable[0]).1),
+    )
+}
+
+/// Where any number means something: names for some of them.
+fn numbers(name: &str, of: &Enum) -> String {
+    let (rust, width) = (camel(name), scalar(&of.width));
+    let names: Vec<&str> = of.values.iter().map(|value| value.name.as_str()).collect();
+    let mut consts = String::new();
+    for (value, short) in of.values.iter().zip(without_common(&names)) {
+        writeln!(consts, "/// `{}`.\npub const {short}: Self = Self({});", value.name, value.number).expect(ALL);
+    }
+    format!(
+        "/// `{name}`: any number; these have a name.\n#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]\n\
+         pub struct {rust}(pub {width});\nimpl {rust} {{\n{consts}}}\n\
+         impl crate::wire::Wire for {rust} {{\n\
+         fn put(&self, out: &mut Vec<u8>) -> Result<(), crate::wire::EncodeError> {{ self.0.put(out) }}\n\
+         fn take(input: &mut crate::wire::Input<'_>) -> Result<Self, crate::wire::DecodeError> {{ {width}::take(input).map(Self) }}\n\
+         fn initial() -> Self {{ Self::default() }}\n}}\n"
     )
 }
 

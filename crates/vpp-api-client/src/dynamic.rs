@@ -3,7 +3,7 @@
 //! | field | JSON |
 //! |---|---|
 //! | number | number; `"~0"` is all ones |
-//! | enum | VPP's name, or a number that has one |
+//! | enum | VPP's name, or a number that has one; an IP protocol may be any number |
 //! | flags | array of names, or a number |
 //! | `mac_address`, `address`, `prefix` and the like | as people write them |
 //! | `u8[…]` | hexadecimal digits, or an array |

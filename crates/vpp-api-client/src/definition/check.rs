@@ -164,7 +164,7 @@ impl Definitions {
     pub(super) fn take_cautions_of(&mut self, ours: &Self) {
         for (name, of) in &ours.types {
             match (of, self.types.get_mut(name)) {
-                (Type::Enum(ours), Some(Type::Enum(theirs))) => take_deadly(theirs, ours),
+                (Type::Enum(ours), Some(Type::Enum(theirs))) => take_values(theirs, ours),
                 (Type::Struct(ours), Some(Type::Struct(theirs))) => take_fields(theirs, ours),
                 _ => {}
             }
@@ -177,7 +177,8 @@ impl Definitions {
     }
 }
 
-fn take_deadly(theirs: &mut Enum, ours: &Enum) {
+fn take_values(theirs: &mut Enum, ours: &Enum) {
+    theirs.open = ours.open;
     let deadly = |number| ours.values.iter().any(|v| v.number == number && v.standing == Standing::Kills);
     for value in theirs.values.iter_mut().filter(|value| deadly(value.number)) {
         value.standing = Standing::Kills;

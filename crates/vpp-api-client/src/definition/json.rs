@@ -197,7 +197,7 @@ fn entry(json: &Json) -> Result<(&str, &[Json]), DefinitionError> {
 
 fn enumeration(json: &Json) -> Result<(String, Enum), DefinitionError> {
     let (name, rest) = entry(json)?;
-    let mut of = Enum { width: Base::U32, values: Vec::new() };
+    let mut of = Enum { width: Base::U32, values: Vec::new(), open: false };
     for part in rest {
         match part {
             Json::Object(options) => of.width = options.get("enumtype").map_or(Ok(Base::U32), base)?,

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// A whole API, or a part of one.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Definitions {
     /// By name, without `vl_api_` and `_t`.
     pub types: BTreeMap<String, Type>,
@@ -16,6 +17,7 @@ pub struct Definitions {
 
 /// A type with a name.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Type {
     /// One of some values.
     Enum(Enum),
@@ -31,15 +33,19 @@ pub enum Type {
 
 /// The values of an enum or of flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Enum {
     /// What it is on the wire.
     pub width: Base,
     /// In order.
     pub values: Vec<Value>,
+    /// VPP takes other numbers as well, and they mean something.
+    pub open: bool,
 }
 
 /// A value with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Value {
     /// VPP's name.
     pub name: String,
@@ -51,6 +57,7 @@ pub struct Value {
 
 /// What is to be known of a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Standing {
     /// Nothing.
     #[default]
@@ -63,6 +70,7 @@ pub enum Standing {
 
 /// The type of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Base {
     /// One byte.
     U8,
@@ -111,6 +119,7 @@ impl fmt::Display for Base {
 
 /// How many of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Shape {
     /// One.
     One,
@@ -124,6 +133,7 @@ pub enum Shape {
 
 /// A field of a message, struct or union.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Field {
     /// VPP's name.
     pub name: String,
@@ -143,6 +153,7 @@ pub struct Field {
 
 /// A field's value unless something else is said.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Preset {
     /// An integer, cut to the field's width: -1 is all ones.
     Integer(i128),
@@ -187,6 +198,7 @@ impl Head {
 
 /// A message.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Message {
     /// VPP's name.
     pub name: String,
@@ -202,6 +214,7 @@ pub struct Message {
 
 /// What comes back for a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Service {
     /// The last message; none for a dump, which ends with the answer to a ping behind it.
     pub reply: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! enum memif_mode u32                 flags, alias, struct, union alike
-//!   MEMIF_MODE_API_IP 1               `kills` behind a value: VPP does not survive it; `later`: newer than the CRC
+//!   MEMIF_MODE_API_IP 1               `open` behind the width: numbers without a name mean something, too; `kills` behind a value: VPP does not survive it; `later`: newer than the CRC
 //! call memif_delete f9e6675e          `dump`: ends with a ping; `get`: has a cursor
 //!   sw_if_index interface_index = ~0  default; `in 0..=9`: range; `secret`: not shown; `// words`: documentation
 //! each NAME CRC                       what comes any number of times
@@ -68,8 +68,15 @@ impl Block {
     fn close(self, into: &mut Definitions, request: &mut String) -> Result<(), String> {
         let first = self.rest.first().map_or("", String::as_str);
         let known = match self.keyword.as_str() {
-            "enum" => Type::Enum(Enum { width: base(first), values: self.values }),
-            "flags" => Type::Flags(Enum { width: base(first), values: self.values }),
+            "enum" | "flags" => {
+                let open = match self.rest.get(1..) {
+                    None | Some([]) => false,
+                    Some([word]) if word == "open" => true,
+                    Some(_) => return Err("expected a width, and perhaps `open`".into()),
+                };
+                let of = Enum { width: base(first), values: self.values, open };
+                if self.keyword == "enum" { Type::Enum(of) } else { Type::Flags(of) }
+            }
             "alias" => {
                 let (base, shape) = shaped(first)?;
                 Type::Alias(base, shape)

@@ -260,6 +260,7 @@ fn enumerator(of: &Enum, name: &str, value: &Json) -> Result<i64, EncodeError> {
             Err(EncodeProblem::Unfit(format!("{value} ends VPP's process: choose another {name}")).into())
         }
         Some(found) => Ok(found.number),
+        None if of.open && value.is_i64() => Ok(value.as_i64().unwrap_or_default()),
         None => {
             let usable = of.values.iter().filter(|known| known.standing != Standing::Kills);
             let names: Vec<&str> = usable.map(|known| known.name.as_str()).collect();

@@ -118,6 +118,7 @@ fn shaped(definitions: &Definitions, base: &Base, shape: &Shape, value: &Json) -
             Type::Enum(of) => json!(of.values.iter().find(|known| value == &known.name).unwrap().number),
             Type::Alias(base, shape) => shaped(definitions, base, shape, value),
             Type::Flags(_) => value.clone(),
+            other => unreachable!("{other:?}"),
         },
         (_, _, Json::Array(list)) => list.iter().map(|item| shaped(definitions, base, &Shape::One, item)).collect(),
         (_, _, value) => value.clone(),

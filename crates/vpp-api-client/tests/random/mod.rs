@@ -92,6 +92,7 @@ impl Random {
             Base::Bool => json!(self.below(2) == 1),
             Base::String => unreachable!("strings are arrays"),
             Base::Named(name) => self.named(definitions, name),
+            other => unreachable!("{other:?}"),
         }
     }
 
@@ -133,6 +134,7 @@ impl Random {
                 let member = &members[usize::try_from(self.below(members.len() as u64)).unwrap()];
                 json!({ &member.name: self.shaped(definitions, &member.base, &member.shape) })
             }
+            other => unreachable!("{other:?}"),
         }
     }
 }

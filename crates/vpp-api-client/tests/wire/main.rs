@@ -10,7 +10,7 @@ use vpp_api_client::definition::Definitions;
 use vpp_api_client::fuzzing::read_and_written;
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    AclAddReplace, AclDel, AclDump, AclRule, AddressUnion, ControlPing, FibPath, IpRouteAddDelV2, IpRouteV2,
+    AclAddReplace, AclDel, AclDump, AclRule, AddressUnion, ControlPing, FibPath, IpProto, IpRouteAddDelV2, IpRouteV2,
     MemifCreateV2, MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent,
     SwInterfaceSetUnnumbered, TapCreateV3, VxlanAddDelTunnelV3, VxlanTunnelV2Dump, WireguardInterface,
     WireguardInterfaceCreate, WireguardInterfaceDetails, WireguardInterfaceDump, WireguardPeerV2,
@@ -193,6 +193,26 @@ fn paths_that_end_vpp_cannot_be_said() {
     let route = IpRouteV2 { paths: vec![labels], ..IpRouteV2::default() };
     let error = IpRouteAddDelV2 { route, ..IpRouteAddDelV2::default() }.encode(&mut Vec::new()).unwrap_err();
     assert_eq!(error.field(), "route.paths.n_labels");
+}
+
+/// There are more IP protocols than VPP has names for.
+#[test]
+fn a_rule_may_be_for_any_protocol() {
+    let rule = AclRule { proto: IpProto(103), ..AclRule::default() };
+    let request =
+        AclAddReplace { r: vec![rule, AclRule { proto: IpProto::TCP, ..AclRule::default() }], ..Default::default() };
+    let mut body = Vec::new();
+    request.encode(&mut body).unwrap();
+    assert_eq!(AclAddReplace::decode(&mut Input::new(&body)).unwrap(), request);
+    let ours = Definitions::ours();
+    for definitions in [&ours, &Definitions::from_json(&ours.to_json("all").to_string()).unwrap()] {
+        let message = &definitions.messages["acl_add_replace"];
+        let read = definitions.decode(message, &body).unwrap();
+        assert_eq!((&read["r"][0]["proto"], &read["r"][1]["proto"]), (&json!(103), &json!("IP_API_PROTO_TCP")));
+        assert_eq!(definitions.encode(message, &read).unwrap(), body);
+        let large = definitions.encode(message, &json!({ "r": [{ "proto": 256 }] })).unwrap_err();
+        assert_eq!(large.to_string(), "r.0.proto: expected a number from 0 to 255, found 256");
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn described(message: &Message) -> String {
             Shape::Fixed(count) => format!("[{count}]"),
             Shape::Counted(by) => format!("[{by}]"),
             Shape::Open => "[]".into(),
+            other => format!("{other:?}"),
         };
         format!("{} {}{count}", field.name, field.base)
     };
