@@ -61,6 +61,8 @@ impl Definitions {
     }
 }
 
+pub(crate) use decode::memory_of_text;
+
 fn unfit(expected: &str, found: &Json) -> EncodeError {
     let found: String = found.to_string().chars().take(60).collect();
     EncodeProblem::Unfit(format!("expected {expected}, found {found}")).into()

@@ -113,7 +113,7 @@ pub enum Error {
     },
     /// More came than one call gathers.
     #[error(
-        "{message}: its answers take more than {most} bytes of memory: take them one by one (Client::details), or raise Limits::gathered"
+        "{message}: its answers take more than {most} bytes of memory: take details one by one (Client::details), or raise Limits::gathered"
     )]
     TooLarge {
         /// The message.

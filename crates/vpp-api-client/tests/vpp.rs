@@ -84,6 +84,7 @@ async fn everything_here_is_as_vpp_has_it() {
         println!("{error}");
     }
     let told = client.definitions().await.unwrap();
+    assert!(told.messages.contains_key("memif_create_v2"), "this VPP has no memif plugin: there is little to compare");
     let ours = Definitions::ours();
     for (name, message) in &ours.messages {
         if let Some(theirs) = told.messages.get(name) {

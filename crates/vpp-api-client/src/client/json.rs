@@ -10,7 +10,9 @@ use super::gathered::Gathered;
 use super::shared::{Outgoing, Shared};
 use super::{Client, accepted, in_time};
 use crate::definition::{DefinitionError, Definitions, Head, Message};
+use crate::dynamic::memory_of_text;
 use crate::error::Error;
+use crate::message::Message as _;
 use crate::messages::{ControlPing, ControlPingReply, GetApiJson};
 use crate::retval::Retval;
 use crate::wire::{DecodeError, DecodeProblem, Input};
@@ -29,9 +31,13 @@ impl Client {
     /// The definitions of the running VPP itself. VPP tells them from version 24.06 on.
     ///
     /// # Errors
-    /// VPP does not tell them, or not in a form that can be read.
+    /// VPP does not tell them, or not in a form that can be read, or they would take more than [`super::Limits::gathered`].
     pub async fn definitions(&self) -> Result<Definitions, Error> {
         let reply = self.call(&GetApiJson).await?;
+        let most = self.shared().limits.gathered;
+        if memory_of_text(&reply.json) > most {
+            return Err(Error::TooLarge { message: GetApiJson::NAME.into(), most });
+        }
         let unfit = |error: DefinitionError| Error::NoRequest(format!("VPP's own definitions: {error}"));
         Definitions::from_json(&reply.json).map_err(unfit)
     }

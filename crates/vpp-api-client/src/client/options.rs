@@ -23,13 +23,13 @@ pub struct Options {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest message, in bytes. A longer one ends the connection. VPP's own definitions come as text in one, and take up to a hundred times its
-    /// length while they are read.
+    /// The longest message, in bytes. A longer one ends the connection.
     pub message: usize,
     /// Details that wait for the reader of a dump, in bytes of memory. More ends that dump.
     pub details: usize,
-    /// What one call gathers ([`Client::dump`], [`Client::part`], [`Client::collect`]) or makes JSON of ([`Client::call_by_name`], [`JsonEvents`]), in bytes
-    /// of memory, roughly. More is [`Error::TooLarge`]; [`Client::details`] has no such limit, as it gathers nothing.
+    /// What one call gathers ([`Client::dump`], [`Client::part`], [`Client::collect`]) or makes JSON of ([`Client::call_by_name`],
+    /// [`Client::definitions`], [`JsonEvents`]), in bytes of memory, roughly. More is [`Error::TooLarge`]; [`Client::details`] has no such
+    /// limit, as it gathers nothing.
     pub gathered: usize,
     /// Events that wait for a reader. More, and the oldest are lost, of which the reader is told.
     pub events: usize,

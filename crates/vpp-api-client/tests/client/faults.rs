@@ -10,9 +10,9 @@ use vpp_api_client::definition::Definitions;
 use vpp_api_client::fake::{Deed, Fake, Nature};
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    CliInband, ControlPing, IfStatusFlags, MemifCreateV2, ShowVersion, ShowVersionReply, SwInterfaceDump,
-    SwInterfaceSetFlags, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet, SwInterfaceTxPlacementGetReply,
-    WantInterfaceEvents,
+    CliInband, ControlPing, GetApiJson, GetApiJsonReply, IfStatusFlags, MemifCreateV2, ShowVersion, ShowVersionReply,
+    SwInterfaceDump, SwInterfaceSetFlags, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet,
+    SwInterfaceTxPlacementGetReply, WantInterfaceEvents,
 };
 use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Retval, Sent};
 
@@ -182,6 +182,11 @@ async fn a_call_gathers_no_more_memory_than_allowed() {
             let end = SwInterfaceTxPlacementGetReply { retval: Retval::Eagain, cursor: 1 };
             vec![Deed::answer(asked, &details), Deed::answer(asked, &end)]
         }
+        // A few bytes of text, hundreds of JSON.
+        GetApiJson::NAME => {
+            let json = format!("[{}0]", r#"{"":0},"#.repeat(200));
+            vec![Deed::answer(asked, &GetApiJsonReply { retval: Retval::Ok, json })]
+        }
         _ => usual(asked),
     };
     let _fake = Fake::start(&path, Nature::default(), endless).unwrap();
@@ -196,6 +201,8 @@ async fn a_call_gathers_no_more_memory_than_allowed() {
         assert!(matches!(error, Error::TooLarge { most: 100_000, .. }), "{error}");
         assert!(error.to_string().contains("raise Limits::gathered"), "{error}");
     }
+    let text = vpp.definitions().await.unwrap_err();
+    assert!(matches!(text, Error::TooLarge { .. }), "{text}");
     // What fits is whole, and what is taken one by one has no limit.
     assert_eq!(vpp.part(&parts).await.unwrap().0.len(), 1);
     let mut details = vpp.details(&SwInterfaceDump::default()).unwrap();
