@@ -31,6 +31,7 @@ use tonic::Status;
 
 pub use definitions::Definitions;
 pub use devices::{Devices, SOCKET};
+use settled::Note;
 pub use settled::{Made, Settled};
 
 use self::{
@@ -66,18 +67,9 @@ pub struct Networks {
     /// None: there is no cluster, and no claims.
     claims: Option<Claims>,
     settled: Records<Settled>,
-    /// Of ADDs under way.
-    plans: Mutex<HashMap<AttachmentKey, Plan>>,
+    /// Since when ADDs are under way.
+    plans: Mutex<HashMap<AttachmentKey, Instant>>,
     since: Instant,
-}
-
-/// What was planned for an ADD under way.
-struct Plan {
-    since: Instant,
-    /// What the annotation asked for, by interface.
-    asked: Vec<(String, Selection)>,
-    /// What the networks are made of, by interface.
-    devices: Vec<(String, given::Device)>,
 }
 
 impl Networks {
@@ -141,11 +133,16 @@ impl Networks {
         };
         let planned = self.plan_for(&meta, &key.ifname, pod.as_ref(), &annotations, until).await;
         let planned = planned.inspect_err(|error| self.tell_refused(pod.as_ref(), error))?;
+        let mut asked = Vec::new();
         if let Some(pod) = &pod {
-            let asked = annotations.added().map_err(Refusal::Plan)?;
-            self.remember(key, now, &planned, qualified(asked, pod));
+            self.remember(key, now);
+            asked = qualified(annotations.added().map_err(Refusal::Plan)?, pod);
         }
-        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
+        // The annotation's come last.
+        let others = planned.len().saturating_sub(asked.len());
+        let asked = std::iter::repeat_n(None, others).chain(asked.into_iter().map(Some));
+        let noted = |(one, asked): (&Planned, _)| answer::network(one, Note::of(asked, given::of(one)).to_text());
+        Ok(PlanResponse { networks: planned.iter().zip(asked).map(noted).collect() })
     }
 
     /// Plans the networks that every pod gets, for STATUS and GC.
@@ -158,23 +155,17 @@ impl Networks {
         let plan = |view: &mut View<'_>| [nsm_npwg::plan_everybodys(&meta, FIRST, view)];
         let [planned] = self.resolve(None, BTreeSet::new(), until, plan).await?;
         let planned = planned.map_err(Refusal::Plan)?;
-        Ok(PlanResponse { networks: planned.iter().map(answer::network).collect() })
+        Ok(PlanResponse { networks: planned.iter().map(|one| answer::network(one, String::new())).collect() })
     }
 
-    /// Keeps what an ADD was planned with until it has settled.
-    fn remember(&self, key: &AttachmentKey, now: Instant, planned: &[Planned], asked: Vec<Selection>) {
-        // The annotation's come last.
-        let added = planned.len().saturating_sub(asked.len());
-        let ifnames = planned.iter().skip(added).map(|one| one.ifname.clone());
-        let device = |one: &Planned| Some((one.ifname.clone(), given::of(one)?));
-        let devices = planned.iter().filter_map(device).collect();
-        let plan = Plan { since: now, asked: ifnames.zip(asked).collect(), devices };
+    /// Keeps since when an ADD is under way until it has settled.
+    fn remember(&self, key: &AttachmentKey, now: Instant) {
         let mut plans = self.plans();
-        plans.retain(|_, plan| plan.since.elapsed() < LONGEST);
-        plans.insert(key.clone(), plan);
+        plans.retain(|_, since| since.elapsed() < LONGEST);
+        plans.insert(key.clone(), now);
     }
 
-    fn plans(&self) -> MutexGuard<'_, HashMap<AttachmentKey, Plan>> {
+    fn plans(&self) -> MutexGuard<'_, HashMap<AttachmentKey, Instant>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,10 +267,8 @@ impl Networks {
     /// # Errors
     /// The call says something else than it may, or the disk is full.
     pub async fn settle(&self, key: AttachmentKey, asked: SettledRequest) -> Result<(), Status> {
-        let mut record = Settled::read(key, asked).map_err(Status::invalid_argument)?;
-        if let Some(plan) = self.plans().remove(&record.key) {
-            record.follow(&plan.asked, &plan.devices);
-        }
+        let record = Settled::read(key, asked).map_err(Status::invalid_argument)?;
+        self.plans().remove(&record.key);
         let (pod, told) = (record.pod.clone(), record.told());
         let earlier = self.settled.select(|one| one.pod == pod && one.key != record.key);
         self.settled.put(record).await.map_err(|error| Status::internal(error.to_string()))?;

@@ -29,27 +29,27 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     let search = search(&meta.bin_dir);
     let sandbox =
         Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
+    let wanted = plan::one(call, meta, attach.clone())?;
+    let inside = Inside::open(&netns)?;
     if let Some(place) = record.networks.iter().position(is_it) {
         let network = &record.networks[place];
-        match progress.results.get(&attach.ifname) {
-            Some(_) if network.name == attach.name => return Ok(changed(&record, &progress)),
-            // Of an attach that did not come to its end.
-            None if place > 0 => {
-                network.del(sandbox, None)?;
-                record.networks.remove(place);
-            }
-            _ => {
-                let msg = format!(
-                    "interface {} is network {:?} of the pod: nothing was changed",
-                    attach.ifname, network.name
-                );
-                return Err(Error::new(code::CONFLICT, msg));
-            }
+        let is_made = progress.results.contains_key(&attach.ifname);
+        if is_made && network.is_made_as(&wanted.network) {
+            // Whoever asked for it first has not heard the answer.
+            record.networks[place].note = wanted.network.note;
+            held.put(&record)?;
+            return Ok(changed(&record, &progress));
         }
+        if place == 0 || (is_made && network.name != attach.name) {
+            let msg =
+                format!("interface {} is network {:?} of the pod: nothing was changed", attach.ifname, network.name);
+            return Err(Error::new(code::CONFLICT, msg));
+        }
+        // Of an attach that did not come to its end, or asked for otherwise since.
+        end(&mut record, &mut progress, place, sandbox, Some(&inside))?;
     }
-    let inside = Inside::open(&netns)?;
+
     inside.refuse_taken([attach.ifname.as_str()])?;
-    let wanted = plan::one(call, meta, attach.clone())?;
     wanted.network.find_plugins(&search)?;
     record.networks.push(wanted.network.clone());
     let _gate = store.making(patience.lock)?;
@@ -105,7 +105,13 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String
     let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
     let (mut record, mut progress) = match held.load() {
         Found::Record(record, progress) => (*record, progress),
-        Found::Nothing => return Ok(json!(Changed::default()).to_string()),
+        Found::Nothing => {
+            let msg = format!(
+                "interface {} of container {} stays: nothing is recorded of it: it is older than the meta-plugin, or gone",
+                detach.ifname, call.env.container_id
+            );
+            return Err(Error::new(code::TRY_AGAIN, msg));
+        }
         Found::Damaged(why) => {
             let msg = format!(
                 "interface {} of container {} stays: its record cannot be read ({why}); the pod's own DEL sets the record aside",
@@ -124,18 +130,31 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String
     let search = search(&record.bin_dir);
     let sandbox =
         Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
-    record.networks[place].del(sandbox, progress.results.get(&detach.ifname))?;
-    devinfo::remove(&record.networks[place], sandbox.container_id);
-    record.networks.remove(place);
-    progress.results.remove(&detach.ifname);
     // Without its namespace there are no routes.
-    if let Some(netns) = Netns::open(&call.env).ok().filter(|netns| record.is_of(netns)) {
-        let Progress { defaults, results, .. } = &mut progress;
-        defaults.give_back(&detach.ifname, &Inside::open(&netns)?, &record.networks, results)?;
-    }
+    let netns = Netns::open(&call.env).ok().filter(|netns| record.is_of(netns));
+    let inside = netns.map(|netns| Inside::open(&netns)).transpose()?;
+    end(&mut record, &mut progress, place, sandbox, inside.as_ref())?;
     held.put(&record)?;
     held.put_progress(&progress);
     Ok(changed(&record, &progress))
+}
+
+/// Ends the network at that place, which leaves the record; default routes that it took go back to the others.
+fn end(
+    record: &mut Record,
+    progress: &mut Progress,
+    place: usize,
+    sandbox: Sandbox<'_>,
+    inside: Option<&Inside>,
+) -> Result<(), Error> {
+    let ifname = record.networks[place].ifname.clone();
+    record.networks[place].del(sandbox, progress.results.get(&ifname))?;
+    devinfo::remove(&record.networks[place], sandbox.container_id);
+    record.networks.remove(place);
+    progress.results.remove(&ifname);
+    let Some(inside) = inside else { return Ok(()) };
+    let Progress { defaults, results, .. } = progress;
+    defaults.give_back(&ifname, inside, &record.networks, results)
 }
 
 /// The record of a pod that has all its networks.

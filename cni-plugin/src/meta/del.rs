@@ -41,7 +41,12 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
         Found::Record(record, progress) => {
             let search = search(&record.bin_dir);
             let sandbox = sandbox(call, &search, patience);
-            undo::recorded(&held, &record, &progress, sandbox).and_then(|errors| undo::one_of(&errors))
+            let ended = undo::recorded(&held, &record, &progress, sandbox).and_then(|errors| undo::one_of(&errors));
+            if ended.is_ok() && services.is_err() {
+                // The DEL that is to come for services is to find that of networks nothing was left.
+                held.put(&record.with(Vec::new()))?;
+            }
+            ended
         }
         Found::Damaged(why) => {
             eprintln!("nsm-cni: the record of container {}: {why}", call.env.container_id);

@@ -34,8 +34,8 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     let mut errors = Vec::new();
     for held in store.idle() {
         match held.load() {
-            Found::Record(record, progress) if is_stale(&record, &call.stdin.name, valid.as_deref()) => {
-                errors.extend(end(&held, &record, &progress, until).err());
+            Found::Record(record, progress) if is_stale(&held, &record, &call.stdin.name, valid.as_deref()) => {
+                errors.extend(end(&held, &record, &progress, valid.is_some(), until).err());
             }
             Found::Damaged(why) => eprintln!("nsm-cni: GC: a record cannot be read, DEL will set it aside: {why}"),
             Found::Record(..) | Found::Nothing => {}
@@ -50,12 +50,13 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
 }
 
-fn is_stale(record: &Record, network: &str, valid: Option<&[Attachment]>) -> bool {
+fn is_stale(held: &Held, record: &Record, network: &str, valid: Option<&[Attachment]>) -> bool {
     match valid {
         Some(valid) => {
             record.network == network
                 && !valid.iter().any(|one| one.container_id == record.container_id && one.ifname == record.ifname)
         }
+        None if record.networks.is_empty() => held.is_old(),
         None => record.has_lost_its_namespace(),
     }
 }
@@ -65,13 +66,17 @@ fn of_one() -> Instant {
     Instant::now() + LONGEST
 }
 
-fn end(held: &Held, record: &Record, progress: &Progress, until: Instant) -> Result<(), Error> {
+/// `known`: that the runtime knows it no more. Otherwise its DEL may come, and is to find that there was nothing left.
+fn end(held: &Held, record: &Record, progress: &Progress, known: bool, until: Instant) -> Result<(), Error> {
     let search = search(&record.bin_dir);
     // A namespace that the runtime does not know may be another's by now.
     let netns = if record.has_lost_its_namespace() { "" } else { &record.netns };
     let sandbox = Sandbox { container_id: &record.container_id, netns, search: &search, until: until.min(of_one()) };
     let errors = undo::recorded(held, record, progress, sandbox)?;
-    if errors.is_empty() {
+    if errors.is_empty() && !record.networks.is_empty() {
+        if !known {
+            held.put(&record.with(Vec::new()))?;
+        }
         eprintln!("nsm-cni: GC freed container={} ifname={}", record.container_id, record.ifname);
     }
     undo::one_of(&errors)
@@ -82,7 +87,7 @@ fn end(held: &Held, record: &Record, progress: &Progress, until: Instant) -> Res
 fn of_multus(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
     let search = search(&meta.bin_dir);
     let mut errors = Vec::new();
-    for pod in multus::pods(&meta.cni_dir, meta.version) {
+    for pod in multus::pods(&meta.cni_dir, meta.version).pods {
         let is_valid = valid.iter().any(|one| one.container_id == pod.container_id);
         if is_valid || !pod.has_lost_its_namespace() {
             continue;
@@ -113,14 +118,20 @@ fn of_plugins(call: &Call, meta: &Meta, store: &Store, valid: &[Attachment], unt
     // What is made meanwhile would not be in the list.
     let _gate = match store.collecting(until.min(Instant::now() + ALONE)) {
         Ok(gate) => gate,
-        Err(error) => return vec![error],
+        Err(error) => {
+            errors.push(error);
+            return errors;
+        }
     };
-    let (records, unread) = store.all();
+    let (records, mut unread) = store.all();
     let search = search(&meta.bin_dir);
     let multus = multus::pods(&meta.cni_dir, meta.version);
+    unread |= multus.unread;
     // The runtime's list is about the first network, also where somebody else's configuration calls itself so, and pods may have had it
     // before there were records.
-    let of_pods = records.iter().filter_map(|record| record.networks.first());
+    // Of a pod whose end has begun there may be added ones alone.
+    let first = |record: &'_ Record| record.networks.iter().position(|network| network.ifname == record.ifname);
+    let of_pods = records.iter().filter_map(|record| record.networks.get(first(record)?));
     let firsts: BTreeSet<&str> = everybodys
         .iter()
         .filter(|network| network.ifname == FIRST)
@@ -143,7 +154,7 @@ fn of_plugins(call: &Call, meta: &Meta, store: &Store, valid: &[Attachment], unt
             continue;
         }
         let mut all = attached(&records, &network.list.name);
-        for pod in &multus {
+        for pod in &multus.pods {
             let of_it = pod.networks.iter().filter(|other| other.list.name == network.list.name);
             all.extend(
                 of_it.map(|other| Attachment { container_id: pod.container_id.clone(), ifname: other.ifname.clone() }),

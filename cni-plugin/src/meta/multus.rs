@@ -7,7 +7,7 @@
 //! delegate cannot be read, which is told instead. A delegate that is a meta-plugin is never called, as it would call itself.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -110,7 +110,6 @@ struct Asked {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Cached {
-    kind: String,
     container_id: String,
     config: String,
     if_name: String,
@@ -135,13 +134,24 @@ pub(crate) fn pod(cni_dir: &Path, env: &Environment, version: Version) -> Option
 }
 
 /// All pods that Multus made.
-pub(crate) fn pods(cni_dir: &Path, version: Version) -> Vec<Pod> {
-    let cached = cached(cni_dir, |_| true);
+#[derive(Debug, Default)]
+pub(crate) struct Pods {
+    pub(crate) pods: Vec<Pod>,
+    /// There is something of Multus that cannot be read, and may be about a pod.
+    pub(crate) unread: bool,
+}
+
+/// All pods that Multus made.
+pub(crate) fn pods(cni_dir: &Path, version: Version) -> Pods {
+    let (cached, mut unread) = entries(cni_dir, |_| true);
     let of_it = |container: &str| -> Vec<&(PathBuf, Cached)> {
         cached.iter().filter(|(_, cached)| cached.container_id == container).collect()
     };
-    let containers = containers(cni_dir, &cached);
-    containers.iter().filter_map(|container| of(cni_dir, container, None, &of_it(container), version)).collect()
+    let containers = containers(cni_dir, &cached, &mut unread);
+    let pods: Vec<Pod> =
+        containers.iter().filter_map(|container| of(cni_dir, container, None, &of_it(container), version)).collect();
+    unread |= pods.iter().any(|pod| !pod.unread.is_empty());
+    Pods { pods, unread }
 }
 
 fn of(
@@ -190,11 +200,17 @@ fn of(
 }
 
 /// The containers of all pods that Multus made.
-fn containers(cni_dir: &Path, cached: &[(PathBuf, Cached)]) -> Vec<String> {
-    let entries = fs::read_dir(cni_dir).into_iter().flatten().flatten();
+fn containers(cni_dir: &Path, cached: &[(PathBuf, Cached)], unread: &mut bool) -> Vec<String> {
+    let entries = listed(cni_dir, unread);
     let is_file = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
-    let of_multus = |path: &Path| read(path).is_some_and(|text| serde_json::from_slice::<Vec<Delegate>>(&text).is_ok());
-    let files = entries.filter(is_file).filter(|entry| of_multus(&entry.path()));
+    let mut of_multus = |entry: &fs::DirEntry| {
+        let is_list = read(&entry.path()).is_some_and(|text| serde_json::from_slice::<Vec<Delegate>>(&text).is_ok());
+        // Runtimes name containers so, and others their files otherwise.
+        *unread |= !is_list && entry.file_name().to_str().is_some_and(is_id);
+        is_list
+    };
+    let files: Vec<fs::DirEntry> = entries.into_iter().filter(is_file).collect();
+    let files = files.into_iter().filter(|entry| of_multus(entry));
     let mut all: Vec<String> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     all.extend(cached.iter().map(|(_, cached)| cached.container_id.clone()));
     all.sort();
@@ -291,7 +307,8 @@ impl Pod {
         let (capability_args, more) = delegate.asked.told();
         let args = std::iter::once(args.to_owned()).filter(|args| !args.is_empty()).chain(more);
         let args = args.collect::<Vec<_>>().join(";");
-        self.push(Network { name, ifname, args, capability_args, list, follows_nothing: false });
+        let note = String::new();
+        self.push(Network { name, ifname, args, capability_args, list, follows_nothing: false, note });
     }
 
     /// Adds what can be ended; false: it cannot.
@@ -319,6 +336,7 @@ impl Pod {
             capability_args: cached.capability_args.clone().unwrap_or_default(),
             list,
             follows_nothing: false,
+            note: String::new(),
         });
         // The file of another is its own.
         if is_ours {
@@ -332,16 +350,42 @@ impl Pod {
 
 /// The entries of the cache whose file's name is wanted.
 fn cached(cni_dir: &Path, wanted: impl Fn(&str) -> bool) -> Vec<(PathBuf, Cached)> {
-    let entries = fs::read_dir(cni_dir.join("results")).into_iter().flatten().flatten();
-    let mut all: Vec<(PathBuf, Cached)> = entries
-        .filter_map(|entry| {
-            entry.file_name().to_str().filter(|name| wanted(name))?;
-            let cached: Cached = serde_json::from_slice(&read(&entry.path())?).ok()?;
-            (cached.kind == KIND).then(|| (entry.path(), cached))
-        })
-        .collect();
+    entries(cni_dir, wanted).0
+}
+
+/// The same, and whether there is something else that may be one.
+fn entries(cni_dir: &Path, wanted: impl Fn(&str) -> bool) -> (Vec<(PathBuf, Cached)>, bool) {
+    let mut unread = false;
+    let mut all = Vec::new();
+    for entry in listed(&cni_dir.join("results"), &mut unread) {
+        if !entry.file_name().to_str().is_some_and(&wanted) {
+            continue;
+        }
+        let found = read(&entry.path()).and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let found = found.filter(|found| found["kind"] == KIND).map(serde_json::from_value::<Cached>);
+        match found {
+            Some(Ok(cached)) => all.push((entry.path(), cached)),
+            Some(Err(_)) | None => unread = true,
+        }
+    }
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
+    (all, unread)
+}
+
+/// What a folder has. One that is not there has nothing.
+fn listed(folder: &Path, unread: &mut bool) -> Vec<fs::DirEntry> {
+    match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) => {
+            *unread |= error.kind() != io::ErrorKind::NotFound;
+            Vec::new()
+        }
+    }
+}
+
+/// Whether a file's name is a container's id, as runtimes make them.
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {

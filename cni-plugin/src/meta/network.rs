@@ -32,6 +32,9 @@ pub(crate) struct Network {
     /// Whether its first plugin follows an empty result, as behind a plugin that makes nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) follows_nothing: bool,
+    /// The agent's own word on it, as its plan had it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) note: String,
 }
 
 /// A list of plugins.
@@ -104,6 +107,13 @@ impl Conflist {
 }
 
 impl Network {
+    /// Whether it is made as that one would be.
+    pub(crate) fn is_made_as(&self, other: &Self) -> bool {
+        let Self { name, ifname, args, capability_args, list, follows_nothing, note: _ } = self;
+        let it = (name, ifname, args, capability_args, list, follows_nothing);
+        it == (&other.name, &other.ifname, &other.args, &other.capability_args, &other.list, &other.follows_nothing)
+    }
+
     /// Finds all plugins.
     pub(crate) fn find_plugins(&self, search: &SearchPath) -> Result<(), Error> {
         for plugin in &self.list.plugins {

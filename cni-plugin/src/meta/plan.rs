@@ -62,6 +62,7 @@ struct Planned {
     ips: Vec<String>,
     mac: Option<String>,
     resource: Option<String>,
+    note: String,
 }
 
 impl From<nsm_npwg::Planned> for Planned {
@@ -78,6 +79,7 @@ impl From<nsm_npwg::Planned> for Planned {
             ips: one.ips,
             mac: one.mac,
             resource: one.resource_name,
+            note: String::new(),
         }
     }
 }
@@ -274,8 +276,9 @@ fn no_plan(meta: &Meta, is_asked: bool, failure: Failure) -> Error {
 
 /// One network of a pod that runs.
 pub(crate) fn one(call: &Call, meta: &Meta, attach: Attach) -> Result<Wanted, Error> {
-    let planned = nsm_npwg::Planned::try_from(attach).map_err(invalid)?;
-    wanted(of_call(call), meta, planned.into(), false)
+    let note = attach.note.clone();
+    let planned = Planned::from(nsm_npwg::Planned::try_from(attach).map_err(invalid)?);
+    wanted(of_call(call), meta, Planned { note, ..planned }, false)
 }
 
 fn planned(one: PlannedNetwork) -> Result<Planned, String> {
@@ -303,6 +306,7 @@ fn planned(one: PlannedNetwork) -> Result<Planned, String> {
         ips: one.ips,
         mac: some(one.mac),
         resource: some(one.resource_name),
+        note: one.note,
         ifname: one.ifname,
         name: one.name,
     })
@@ -336,6 +340,7 @@ fn wanted((container, given): (&str, &str), meta: &Meta, planned: Planned, is_de
         capability_args,
         list: conflist(&list, meta)?,
         follows_nothing: false,
+        note: planned.note,
     };
     network.capability_args.retain(|name, _| network.list.declares(name));
     Ok(Wanted { network, default_route: planned.default_route, ips: planned.ips, mac: planned.mac, device })
@@ -385,6 +390,7 @@ fn auxiliary(call: &Call, meta: &Meta, others: &[Wanted]) -> Result<Option<Wante
         capability_args: Map::new(),
         list: conflist(&list, meta)?,
         follows_nothing: true,
+        note: String::new(),
     };
     Ok(Some(Wanted { network, default_route: None, ips: Vec::new(), mac: None, device: None }))
 }

@@ -13,7 +13,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -28,6 +28,8 @@ use self::lock::Lock;
 use super::{defaults::Defaults, network::Network};
 use crate::{files, netns::Netns};
 
+/// After this time a runtime has ended what it knew of before.
+const OLD: Duration = Duration::from_secs(24 * 3600);
 /// Newest format of a record that this version reads and the one that it writes.
 const FORMAT: u32 = 1;
 /// Where records are, below `cniDir`.
@@ -348,6 +350,12 @@ impl Held {
         if let Err(error) = written {
             eprintln!("nsm-cni: {}: results are not recorded: {error}", self.results_path().display());
         }
+    }
+
+    /// Whether it was written so long ago that no runtime comes back to it.
+    pub(crate) fn is_old(&self) -> bool {
+        let written = fs::metadata(self.path()).and_then(|found| found.modified());
+        written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > OLD))
     }
 
     /// Removes all of it.

@@ -35,6 +35,7 @@ pub(crate) fn made(record: &Record, progress: &Progress) -> Vec<MadeNetwork> {
             result,
             default: place == 0,
             device_info: devinfo::read(network, &record.container_id),
+            note: network.note.clone(),
         })
     };
     record.networks.iter().enumerate().filter_map(made).collect()
@@ -48,6 +49,7 @@ pub(crate) fn tell(call: &Call, meta: &Meta, args: &Args, record: &Record, progr
         result: made.result.to_string(),
         default: made.default,
         device_info: made.device_info,
+        note: made.note,
     };
     let request = SettledRequest {
         key: Some(agent::key(&call.env)),

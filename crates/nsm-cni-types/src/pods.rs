@@ -116,6 +116,9 @@ pub struct MadeNetwork {
     /// What the device's file says, in JSON; empty: nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_info: String,
+    /// The agent's own word on it, as its plan had it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// How the meta-plugin was called for a pod: with that the agent has it called again for a pod that runs.
@@ -232,8 +235,8 @@ mod tests {
         record.asked = true;
         record.pod_uid = "u".into();
         let result = serde_json::json!({"cniVersion": "1.0.0", "ips": []});
-        let (name, ifname, device_info) = ("n".into(), "eth0".into(), String::new());
-        record.networks = vec![MadeNetwork { name, ifname, result, default: true, device_info }];
+        let (name, ifname, note) = ("n".into(), "eth0".into(), "mine".into());
+        record.networks = vec![MadeNetwork { name, ifname, result, default: true, device_info: String::new(), note }];
         assert_eq!(PodRecord::parse(record.to_json().as_bytes()), Ok(record.clone()));
         assert!(record.is_of("c", "eth0") && !record.is_of("c", "eth1"));
         let newer = record.to_json().replace("\"format\":1", "\"format\":2");

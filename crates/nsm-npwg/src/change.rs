@@ -60,6 +60,9 @@ pub struct Attach {
     /// The hardware address that the result must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// The agent's own word on it, which is told again with what was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// One network that a running pod loses.
@@ -99,6 +102,7 @@ impl From<&Planned> for Attach {
             default_route: planned.default_route.clone(),
             ips: planned.ips.clone(),
             mac: planned.mac.clone(),
+            note: String::new(),
         }
     }
 }

@@ -4,7 +4,8 @@ use nsm_npwg::{Network, Planned};
 use nsm_proto::cni::PlannedNetwork;
 use serde_json::Value;
 
-pub(super) fn network(planned: &Planned) -> PlannedNetwork {
+/// With our own word on it.
+pub(super) fn network(planned: &Planned, note: String) -> PlannedNetwork {
     let object = |object: &serde_json::Map<String, Value>| {
         if object.is_empty() { String::new() } else { Value::Object(object.clone()).to_string() }
     };
@@ -27,5 +28,6 @@ pub(super) fn network(planned: &Planned) -> PlannedNetwork {
         args: object(&completion.args),
         device_id: completion.device_id.clone().unwrap_or_default(),
         resource_name: planned.resource_name.clone().unwrap_or_default(),
+        note,
     }
 }

@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
-use super::{Networks, Refusal, Settled, read, settled::Attached};
+use super::{Networks, Refusal, Settled, read, settled::Note};
 use crate::{
     host::Door,
     kubernetes::jitter,
@@ -38,6 +38,8 @@ const ASKED: Duration = Duration::from_secs(1);
 const ADDING: Duration = Duration::from_mins(2);
 /// Longest wait for one network.
 const ATTACHING: Duration = Duration::from_mins(1);
+/// Who fails after so long has waited for something that does not come.
+const HANGING: Duration = Duration::from_secs(10);
 /// First and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -254,7 +256,7 @@ impl Running {
         }
         let age = place.sandbox.since.elapsed().unwrap_or_default();
         let (since, longest) = match self.networks.plans().get(&place.key) {
-            Some(plan) => (plan.since.elapsed(), ADDING),
+            Some(began) => (began.elapsed(), ADDING),
             // Who was away sees the plugin's next try.
             None => (age.min(self.networks.since.elapsed()), ASKED),
         };
@@ -315,14 +317,14 @@ impl Running {
     }
 
     async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
-        let ifname = attach.ifname.clone();
         let device = attach.resource_name.clone().zip(attach.device_id.clone());
+        let note = Note::of(Some(selection), device).to_text();
+        let (ifname, attach) = (attach.ifname.clone(), Attach { note, ..attach });
         let began = Instant::now();
         let answer = self.call("NSM_ATTACH", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
-        let attached = Attached { ifname: ifname.clone(), selection, device };
-        let settled = self.record(place, &answer, Some(attached)).await?;
+        let settled = self.record(place, &answer).await?;
         let made = settled.networks.iter().find(|one| one.ifname == ifname);
-        let made = made.ok_or_else(|| format!("interface {ifname} is not there"))?;
+        let made = made.ok_or_else(|| format!("nsm-cni answered without interface {ifname}"))?;
         let told = format!("Add {}", made.told());
         let duration_ms = crate::cni::milliseconds(began.elapsed());
         tracing::info!(
@@ -341,19 +343,13 @@ impl Running {
         let detach = json!(Detach { ifname: ifname.to_owned() });
         let answer = self.call("NSM_DETACH", place, DETACH, detach).await.map_err(|error| error.to_string())?;
         tracing::info!(pod = place.pod.name, namespace = place.pod.namespace, ifname, "network detached");
-        self.record(place, &answer, None).await.map(drop)
+        self.record(place, &answer).await.map(drop)
     }
 
     /// Records a pod's networks as the plugin tells them after a change.
-    async fn record(&self, place: &Place, answer: &str, attached: Option<Attached>) -> Result<Settled, String> {
+    async fn record(&self, place: &Place, answer: &str) -> Result<Settled, String> {
         let changed = serde_json::from_str(answer).map_err(|error| format!("nsm-cni answered no networks: {error}"))?;
-        let known = self.networks.settled.get(&place.key);
-        let before = known.as_deref().cloned().unwrap_or_else(|| Settled {
-            key: place.key.clone(),
-            pod: place.pod.clone(),
-            networks: Vec::new(),
-        });
-        let settled = before.after(changed, attached)?;
+        let settled = Settled::after(place.key.clone(), place.pod.clone(), &changed)?;
         self.networks.settled.put(settled.clone()).await.map_err(|error| error.to_string())?;
         Ok(settled)
     }
@@ -373,7 +369,7 @@ impl Running {
 
 /// The pause after a failure that took so long: a plugin that hangs has a place of the door each time, and is tried again rarely.
 fn least_pause(took: Duration) -> Duration {
-    if took < ATTACHING { PAUSES.0 } else { PAUSES.1 }
+    if took < HANGING { PAUSES.0 } else { PAUSES.1 }
 }
 
 /// With the namespace that each means.
@@ -391,7 +387,8 @@ mod tests {
 
     #[test]
     fn what_hangs_is_tried_again_rarely() {
-        assert_eq!([Duration::ZERO, ATTACHING / 2].map(least_pause), [PAUSES.0; 2]);
-        assert_eq!([ATTACHING, 3 * ATTACHING].map(least_pause), [PAUSES.1; 2]);
+        assert_eq!([0, 2].map(Duration::from_secs).map(least_pause), [PAUSES.0; 2]);
+        // The plugin gives up by itself before the agent does.
+        assert_eq!([35, 50, 60].map(Duration::from_secs).map(least_pause), [PAUSES.1; 3]);
     }
 }

@@ -47,15 +47,25 @@ pub struct Made {
     pub device: Option<Device>,
 }
 
-/// A network that a running pod got, as its annotation asked for it.
-#[derive(Debug, Clone)]
-pub(super) struct Attached {
-    /// The interface's name.
-    pub(super) ifname: String,
-    /// What was asked for.
-    pub(super) selection: Selection,
-    /// What it is made of.
-    pub(super) device: Option<Device>,
+/// What of a network only its plan knows. The plugin keeps it in its record, so that it is known to an agent that did not make the plan.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Note {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<Selection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<Device>,
+}
+
+impl Note {
+    /// Of what the annotation asked for, and what it is made of.
+    pub(super) fn of(asked: Option<Selection>, device: Option<Device>) -> Self {
+        Self { asked, device }
+    }
+
+    /// As the plugin keeps it.
+    pub(super) fn to_text(&self) -> String {
+        if *self == Self::default() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
+    }
 }
 
 impl Made {
@@ -84,40 +94,20 @@ impl Settled {
     pub(super) fn read(key: AttachmentKey, asked: SettledRequest) -> Result<Self, String> {
         let pod = asked.pod.unwrap_or_default();
         let pod = Pod { name: pod.name, namespace: pod.namespace, uid: pod.uid };
-        if asked.networks.len() > MOST {
-            return Err(format!("{} networks: expected at most {MOST}", asked.networks.len()));
+        Self::of(key, pod, asked.networks)
+    }
+
+    /// What the plugin tells of a pod's networks after a change.
+    pub(super) fn after(key: AttachmentKey, pod: Pod, changed: &Changed) -> Result<Self, String> {
+        Self::of(key, pod, changed.networks.iter().map(as_told).collect())
+    }
+
+    fn of(key: AttachmentKey, pod: Pod, networks: Vec<SettledNetwork>) -> Result<Self, String> {
+        if networks.len() > MOST {
+            return Err(format!("{} networks: expected at most {MOST}", networks.len()));
         }
-        let networks = asked.networks.into_iter().map(read_one).collect::<Result<_, _>>()?;
+        let networks = networks.into_iter().map(read_one).collect::<Result<_, _>>()?;
         Ok(Self { key, pod, networks })
-    }
-
-    /// Notes which of the networks the annotation asked for, and what they are made of, by their interfaces.
-    pub(super) fn follow(&mut self, selections: &[(String, Selection)], devices: &[(String, Device)]) {
-        for made in &mut self.networks {
-            made.asked = of_interface(selections, &made.ifname);
-            made.device = of_interface(devices, &made.ifname);
-        }
-    }
-
-    /// What the plugin says after a change, of a pod that had these networks; `attached` is a new one.
-    pub(super) fn after(&self, changed: Changed, mut attached: Option<Attached>) -> Result<Self, String> {
-        if changed.networks.len() > MOST {
-            return Err(format!("{} networks: expected at most {MOST}", changed.networks.len()));
-        }
-        let mut one = |one: MadeNetwork| {
-            let made = read_one(as_told(&one))?;
-            if let Some(Attached { selection, device, .. }) = attached.take_if(|new| new.ifname == made.ifname) {
-                return Ok(Made { asked: Some(selection), device, ..made });
-            }
-            let before = self.networks.iter().find(|one| one.ifname == made.ifname);
-            let (asked, device) = before.map(|one| (one.asked.clone(), one.device.clone())).unwrap_or_default();
-            Ok(Made { asked, device, ..made })
-        };
-        let networks = changed.networks.into_iter().map(&mut one).collect::<Result<_, String>>()?;
-        match attached {
-            Some(missing) => Err(format!("nsm-cni answered without interface {}", missing.ifname)),
-            None => Ok(Self { networks, ..self.clone() }),
-        }
     }
 
     /// What the networks are made of.
@@ -137,10 +127,6 @@ impl Settled {
     }
 }
 
-fn of_interface<T: Clone>(all: &[(String, T)], ifname: &str) -> Option<T> {
-    all.iter().find(|(of, _)| of == ifname).map(|(_, one)| one.clone())
-}
-
 /// What the plugin has written, as it tells it by a call.
 pub(super) fn as_told(made: &MadeNetwork) -> SettledNetwork {
     SettledNetwork {
@@ -149,11 +135,12 @@ pub(super) fn as_told(made: &MadeNetwork) -> SettledNetwork {
         result: made.result.to_string(),
         default: made.default,
         device_info: made.device_info.clone(),
+        note: made.note.clone(),
     }
 }
 
 fn read_one(asked: SettledNetwork) -> Result<Made, String> {
-    let SettledNetwork { name, ifname, result, default, device_info } = asked;
+    let SettledNetwork { name, ifname, result, default, device_info, note } = asked;
     let json = |what: &str, text: &str| -> Result<Value, String> {
         if text.len() > LONGEST {
             return Err(format!("{what} of network {name:?} has {} bytes: expected at most {LONGEST}", text.len()));
@@ -162,7 +149,10 @@ fn read_one(asked: SettledNetwork) -> Result<Made, String> {
     };
     let value = json("result", &result)?;
     let info = if device_info.is_empty() { None } else { Some(json("device_info", &device_info)?) };
-    Made::of(name.clone(), ifname, default, &value, info)
+    // Of another version's agent it may be anything.
+    let Note { asked, device } = serde_json::from_str(&note).unwrap_or_default();
+    let made = Made::of(name.clone(), ifname, default, &value, info)?;
+    Ok(Made { asked, device, ..made })
 }
 
 impl Record for Settled {

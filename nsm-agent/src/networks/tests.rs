@@ -79,6 +79,7 @@ async fn what_is_made_is_kept_while_its_sandbox_is() {
             result: result.into(),
             default: true,
             device_info: String::new(),
+            note: "of another version".into(),
         };
         let pod = Some(cni::Pod { name: "p".into(), namespace: "default".into(), uid: "u".into() });
         place.networks.settle(key, SettledRequest { pod, networks: vec![network], key: None })
@@ -101,6 +102,24 @@ async fn what_is_made_is_kept_while_its_sandbox_is() {
     assert!(networks.settled.is_empty());
     keeping.abort();
     assert!(pods::folder(&cni_socket.path().join("cni.sock")).exists());
+}
+
+#[tokio::test]
+async fn what_a_plan_knows_is_known_to_the_agent_after_it() {
+    let plan = place().networks.plan(&key(), request(&conf(), "a@some, b")).await.unwrap();
+    let result = json!({"cniVersion": "1.1.0"}).to_string();
+    let settled = |one: cni::PlannedNetwork| {
+        let default = one.ifname == "eth0";
+        let (name, ifname, result, note) = (one.name, one.ifname, result.clone(), one.note);
+        SettledNetwork { name, ifname, result, default, device_info: String::new(), note }
+    };
+    let networks = plan.networks.into_iter().map(settled).collect();
+    let pod = Some(cni::Pod { name: "p".into(), namespace: "default".into(), uid: "u".into() });
+    let next = place();
+    next.networks.settle(key(), SettledRequest { pod, networks, key: None }).await.unwrap();
+    let all = next.networks.settled.all();
+    let asked: Vec<_> = all[0].networks.iter().map(|one| one.asked.as_ref().map(|asked| asked.name.as_str())).collect();
+    assert_eq!(asked, [None, Some("a"), Some("b")]);
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ fn the_cache_is_believed_and_the_list_where_there_is_none() {
 }
 
 fn known(cni_dir: &Path) -> Vec<String> {
-    pods(cni_dir, Version::V0_4_0).into_iter().map(|pod| pod.container_id).collect()
+    pods(cni_dir, Version::V0_4_0).pods.into_iter().map(|pod| pod.container_id).collect()
 }
 
 #[test]
@@ -85,11 +85,35 @@ fn the_cache_says_which_interface_is_the_first_and_where_the_namespace_was() {
     let netns = dir.path().join("netns");
     let cached = json!({"kind": KIND, "containerId": "c1", "config": conf, "ifName": "ens3", "networkName": "a", "netns": netns});
     fs::write(dir.path().join("results/a-c1-ens3"), cached.to_string()).unwrap();
-    let all = pods(dir.path(), Version::V0_4_0);
+    let all = pods(dir.path(), Version::V0_4_0).pods;
     assert_eq!((all.len(), all[0].ifname.as_str()), (1, "ens3"));
     assert!(all[0].has_lost_its_namespace());
     fs::write(&netns, "").unwrap();
     assert!(!all[0].has_lost_its_namespace());
+}
+
+#[test]
+fn what_may_be_about_a_pod_and_cannot_be_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let unread = || pods(dir.path(), Version::V0_4_0).unread;
+    let conf = bytes(&json!({"name": "a", "type": "ptp"}));
+    fs::write(dir.path().join("c1"), json!([{"Conf": {"name": "a", "type": "ptp"}, "Bytes": conf}]).to_string())
+        .unwrap();
+    fs::write(dir.path().join("readme"), "no list").unwrap();
+    assert!(!unread() && !pods(&dir.path().join("nowhere"), Version::V0_4_0).unread);
+    let list = dir.path().join("ab".repeat(32));
+    fs::write(&list, "[{").unwrap();
+    assert!(unread(), "the list of a container");
+    fs::remove_file(&list).unwrap();
+    fs::create_dir(dir.path().join("results")).unwrap();
+    assert!(!unread());
+    let entry = dir.path().join("results/a-c2-eth0");
+    fs::write(&entry, r#"{"kind": "cniCacheV1", "conta"#).unwrap();
+    assert!(unread(), "an entry of the cache");
+    fs::remove_file(&entry).unwrap();
+    fs::write(dir.path().join("c3"), json!([{"Conf": {"name": "b", "type": "ptp"}, "Bytes": "no base64"}]).to_string())
+        .unwrap();
+    assert!(unread(), "a delegate");
 }
 
 #[test]

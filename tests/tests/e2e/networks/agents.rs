@@ -14,7 +14,8 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// After a reboot what was there before is freed at start, before any pod is made; what runs, and what a call works on, stays.
 pub(crate) fn what_a_reboot_left_is_freed() -> anyhow::Result<()> {
-    let mut node = Node::start("node-1")?;
+    let mut node = Node::create("node-1")?;
+    node.set("NSM_METRICS", "127.0.0.1:9090").start_agent()?;
     let [stays, goes, begins] = [node.pod("stays")?, node.pod("goes")?, node.pod("begins")?];
     let networks = json!([list("ptp", &[ptp(&node)]), list("seen", &[recorder(&node)])]);
     for pod in [&stays, &goes] {
@@ -51,8 +52,21 @@ pub(crate) fn what_a_reboot_left_is_freed() -> anyhow::Result<()> {
     node.kill_agent()?;
     node.start_agent()?;
     eventually("the address of what did not come to its end", SOON, || Ok(held(&node, "ptp")), left(1))?;
-    let of_running = |names: &Vec<String>| names == &["stays@eth0.json", "stays@eth0.results"];
-    eventually("the records", SOON, || Ok(records(&node)), of_running)?;
+    // The runtime still knows of them, and its DEL finds nothing lost.
+    let known =
+        |names: &Vec<String>| names == &["begins@eth0.json", "goes@eth0.json", "stays@eth0.json", "stays@eth0.results"];
+    eventually("the records", SOON, || Ok(records(&node)), known)?;
+    let [goes, begins] = [node.pod("goes")?, node.pod("begins")?];
+    for pod in [&goes, &begins] {
+        let mut sandbox = Sandbox::of(&node, pod, &json!({"delegates": networks}))?;
+        sandbox.conf["prevResult"] = json!({"cniVersion": "1.0.0", "interfaces": []});
+        sandbox.netns = None;
+        let told = sandbox.del()?.ok()?.stderr;
+        ensure!(!told.contains("missing"), "{told}");
+    }
+    ensure!(records(&node) == ["stays@eth0.json", "stays@eth0.results"] && held(&node, "ptp").len() == 1);
+    let none = |text: &String| text.lines().any(|line| line == "nsm_network_records_lost_total{cause=\"Missing\"} 0");
+    eventually("no loss that is counted", SOON, || http(&node, "/metrics"), none)?;
     Ok(())
 }
 

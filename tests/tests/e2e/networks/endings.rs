@@ -143,6 +143,11 @@ pub(crate) fn gc_by_the_runtimes_list() -> anyhow::Result<()> {
     // Without a list, what has lost its namespace.
     drop(stays);
     gc(None)?;
+    ensure!(held(&node, "ptp").is_empty() && held(&node, "bridge").is_empty());
+    // The runtime's DEL may be to come: until it has, or the list lacks it, it is known that there is nothing left.
+    ensure!(records(&node) == ["stays@eth0.json"], "{:?}", records(&node));
+    gc(None)?;
+    gc(Some(&[]))?;
     nothing_left(&node, &[&goes])
 }
 

@@ -49,6 +49,11 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     pod.ping(IpAddr::from([10, 77, 1, 1]))?;
     let again = attach(&sandbox, &extra, &named("net1"))?.ok()?;
     ensure!(again.json == first.json && held(&node, "bridge").len() == 1);
+    // Asked for otherwise since, and not heard of: it is what was asked last.
+    let other = json!({"ifname": "net1", "cniArgs": "IP=10.77.1.77"});
+    let got = attach(&sandbox, &extra, &other)?.ok()?;
+    ensure!(got.json["networks"][1]["result"]["ips"][0]["address"] == "10.77.1.77/24", "{}", got.json);
+    ensure!(held(&node, "bridge") == ["10.77.1.77"] && links(&pod)? == ["eth0", "net1"], "{:?}", held(&node, "bridge"));
     attach(&sandbox, &list("other", &[recorder(&node)]), &named("net1"))?.refused(102)?;
     attach(&sandbox, &extra, &named("eth0"))?.refused(102)?;
     sandbox.check(&added.json)?.ok()?;
