@@ -68,15 +68,20 @@ pub(super) fn all(args: &cli::Check) -> Result<Vec<Finding>, Error> {
 
 /// A configuration that is gone with who wrote it.
 fn removed(dir: &Path, name: &str, keys: &Value) -> Option<Finding> {
-    if name != DAEMONS || keys["type"] != "multus-shim" {
+    let who = match keys["type"].as_str() {
+        Some("multus-shim") => "Multus's daemon removes",
+        Some("multus") => "Multus's entrypoint removes, with --cleanup-config-on-exit,",
+        _ => return None,
+    };
+    if name != DAEMONS {
         return None;
     }
     let (shown, copy) = (dir.join(name), dir.join(COPY));
     if copy.exists() {
-        return Some(good(DAEMON, &format!("{} goes with Multus's daemon, and {COPY} stays", shown.display())));
+        return Some(good(DAEMON, &format!("{} may go with Multus's DaemonSet, and {COPY} stays", shown.display())));
     }
     let detail = format!(
-        "Multus's daemon removes {} when it ends: pods that end then would keep addresses of their other networks",
+        "{who} {} when it ends: pods that end then would keep addresses of their other networks",
         shown.display()
     );
     let fix = format!("copy it to {} before Multus's DaemonSet leaves the node", copy.display());
@@ -215,6 +220,8 @@ mod tests {
         let shim = json!({"cniVersion": "1.0.0", "type": "multus-shim", "clusterNetwork": "/host/x.conflist"});
         let told = removed(dir.path(), DAEMONS, &shim).unwrap();
         assert!(told.level() == Level::Warning && told.fix.contains("00-multus-nsm.conf"), "{told:?}");
+        let told = removed(dir.path(), DAEMONS, &json!({"type": "multus"})).unwrap();
+        assert!(told.detail.contains("--cleanup-config-on-exit"), "{told:?}");
         assert!(removed(dir.path(), COPY, &shim).is_none());
         fs::write(dir.path().join(COPY), "{}").unwrap();
         assert_eq!(removed(dir.path(), DAEMONS, &shim).unwrap().level(), Level::Ok);
