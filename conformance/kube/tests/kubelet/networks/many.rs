@@ -15,7 +15,7 @@ const AT_ONCE: usize = 64;
 /// For all of them.
 const ALL: Duration = Duration::from_mins(3);
 /// What an agent has, in MiB: of a debug build that has nothing to do up to 40.
-const MEMORY: u32 = 64;
+const MEMORY: u32 = 96;
 
 pub(crate) fn sixty_four_pods_at_once(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.limit_agents(MEMORY)?;
