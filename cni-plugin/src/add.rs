@@ -31,14 +31,12 @@ pub(crate) fn run(call: &Call) -> Result<String, Error> {
 }
 
 async fn one(call: &Call, conf: &Conf, attach: &Attach, args: Args, netns: &Netns) -> Result<String, Error> {
-    let connected = Agent::connect(&conf.socket, conf.agent_wait, conf.timeout).await;
-    let mut agent = connected.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-    let url = agent.pass(netns).map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
-    let request = request(call, conf, attach, args, url, agent.left());
-    let made = agent
-        .call(|mut client| async move { client.add(request).await })
-        .await
-        .map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
+    let made = Agent::ask(&conf.socket, (conf.agent_wait, conf.timeout), async |agent| {
+        let url = agent.pass(netns)?;
+        let request = request(call, conf, attach, args.clone(), url, agent.left());
+        agent.call(|mut client| async move { client.add(request).await }).await
+    });
+    let made = made.await.map_err(|failure| failure.error(&conf.socket, conf.timeout))?;
     answer_or_end(call, conf, made).await
 }
 

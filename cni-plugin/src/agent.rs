@@ -54,6 +54,28 @@ impl Agent {
         }
     }
 
+    /// Connects and makes a call, which is made again, within `wait`, where the connection broke before the answer: an agent that ends
+    /// drops whom it has not taken yet, and the next one knows what the one before had begun.
+    pub(crate) async fn ask<T>(
+        path: &Path,
+        (wait, timeout): (Duration, Duration),
+        call: impl AsyncFn(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let start = Instant::now();
+        let mut pause = PAUSES.0;
+        loop {
+            let answer = match Self::connect(path, wait.saturating_sub(start.elapsed()), timeout).await {
+                Ok(mut agent) => call(&mut agent).await,
+                Err(failure) => Err(failure),
+            };
+            match answer {
+                Err(Failure::Away(_)) if start.elapsed() < wait => sleep(pause).await,
+                answer => return answer,
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
     /// Passes a namespace ahead of the next call.
     pub(crate) fn pass(&self, netns: &Netns) -> Result<String, Failure> {
         let sent = self.outbox.send(netns.file.clone());
@@ -154,7 +176,37 @@ pub(crate) fn plugin_version() -> String {
 
 #[cfg(test)]
 mod tests {
+    use nsm_proto::cni::StatusRequest;
+    use tokio::net::UnixListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_was_dropped_calls_again_while_it_may_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cni.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let calls = async |wait| {
+            let call = async |agent: &mut Agent| {
+                agent.call(|mut client| async move { client.status(StatusRequest::default()).await }).await
+            };
+            let asked = Agent::ask(&path, (wait, Duration::from_secs(10)), call);
+            tokio::pin!(asked);
+            let mut dropped = 0;
+            loop {
+                tokio::select! {
+                    answer = &mut asked => break (dropped, matches!(answer, Err(Failure::Away(_)))),
+                    taken = listener.accept() => {
+                        drop(taken.unwrap());
+                        dropped += 1;
+                    }
+                }
+            }
+        };
+        assert_eq!(calls(Duration::ZERO).await, (1, true));
+        let (dropped, away) = calls(Duration::from_millis(200)).await;
+        assert!(dropped > 2 && away, "{dropped}");
+    }
 
     #[test]
     fn no_error_is_empty() {

@@ -124,27 +124,31 @@ async fn ask(
     args: Args,
     netns: &Netns,
     record: &PodRecord,
-    (wait, timeout): (Duration, Duration),
+    times: (Duration, Duration),
 ) -> Result<AddResponse, Failure> {
-    let mut agent = Agent::connect(&conf.socket, wait, timeout).await?;
-    let netns_url = agent.pass(netns)?;
+    let annotations = own.map(|own| Annotations {
+        services: own.services.unwrap_or_default(),
+        services_2019: own.services_2019.unwrap_or_default(),
+    });
     let request = AddPodRequest {
         key: Some(agent::key(&call.env)),
         network: call.stdin.name.clone(),
         netns_path: call.env.netns.clone(),
-        netns_url,
+        netns_url: String::new(),
         pod: pod_of(args),
-        annotations: own.map(|own| Annotations {
-            services: own.services.unwrap_or_default(),
-            services_2019: own.services_2019.unwrap_or_default(),
-        }),
+        annotations,
         taken: record.taken.clone(),
         allow_default_route: conf.allow_default_route,
         allow_route_overlap: conf.allow_route_overlap,
-        timeout_ms: timeout_ms(agent.left()),
+        timeout_ms: 0,
         plugin_version: agent::plugin_version(),
     };
-    agent.call(|mut client| async move { client.add_pod(request).await }).await
+    Agent::ask(&conf.socket, times, async |agent| {
+        let netns_url = agent.pass(netns)?;
+        let request = AddPodRequest { netns_url, timeout_ms: timeout_ms(agent.left()), ..request.clone() };
+        agent.call(|mut client| async move { client.add_pod(request).await }).await
+    })
+    .await
 }
 
 /// What the agent made, behind what plugins before made.

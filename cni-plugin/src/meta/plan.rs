@@ -227,26 +227,20 @@ fn planned_for(call: &Call, meta: &Meta, args: &Args, asked: Option<&Annotations
 }
 
 /// Has the agent plan for a pod, or for every one. It is waited for as long as the first time, and has the second for its answer.
-fn ask(
-    call: &Call,
-    meta: &Meta,
-    (wait, timeout): (Duration, Duration),
-    pod: PlanRequest,
-) -> Result<PlanResponse, Failure> {
+fn ask(call: &Call, meta: &Meta, times: (Duration, Duration), pod: PlanRequest) -> Result<PlanResponse, Failure> {
     let mut configuration = call.stdin.keys.clone();
     configuration.retain(|key, _| !NOT_FOR_THE_AGENT.contains(&key.as_str()));
+    let request = PlanRequest {
+        network: call.stdin.name.clone(),
+        configuration: Value::Object(configuration).to_string(),
+        plugin_version: agent::plugin_version(),
+        ..pod
+    };
     let asked = in_runtime(async {
-        let asked = async {
-            let mut agent = Agent::connect(&meta.socket, wait, timeout).await?;
-            let request = PlanRequest {
-                network: call.stdin.name.clone(),
-                configuration: Value::Object(configuration).to_string(),
-                timeout_ms: timeout_ms(agent.left()),
-                plugin_version: agent::plugin_version(),
-                ..pod
-            };
+        let asked = Agent::ask(&meta.socket, times, async |agent| {
+            let request = PlanRequest { timeout_ms: timeout_ms(agent.left()), ..request.clone() };
             agent.call(|mut client| async move { client.plan(request).await }).await
-        };
+        });
         Ok(asked.await)
     });
     asked.unwrap_or_else(|error| Err(Failure::Away(error.msg)))

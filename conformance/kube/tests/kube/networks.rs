@@ -123,6 +123,7 @@ pub(crate) fn what_was_made_is_told() -> anyhow::Result<()> {
         result: result(ifname, address).to_string(),
         default: ifname == "eth0",
         device_info: String::new(),
+        note: String::new(),
     };
     let request = SettledRequest {
         key: Some(key(&pod)),
