@@ -29,7 +29,7 @@ use super::{defaults::Defaults, network::Network};
 use crate::{files, netns::Netns};
 
 /// After this time a runtime has ended what it knew of before.
-const OLD: Duration = Duration::from_secs(24 * 3600);
+const OLD: Duration = Duration::from_hours(24);
 /// Newest format of a record that this version reads and the one that it writes.
 const FORMAT: u32 = 1;
 /// Where records are, below `cniDir`.
