@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
-use super::{Networks, Refusal, Settled, read, settled::Note};
+use super::{Networks, Refusal, Settled, newest, read, settled::Note};
 use crate::{
     host::Door,
     kubernetes::jitter,
@@ -147,16 +147,12 @@ impl Running {
     async fn places(&self) -> Vec<Place> {
         let sandboxes = self.sandboxes.clone();
         let Ok(mut all) = blocking(move || sandboxes.all()).await else { return Vec::new() };
-        all.sort_by_key(|sandbox| sandbox.since);
-        let newest: HashMap<(String, String), Place> = all
-            .into_iter()
-            .filter_map(|sandbox| {
-                let (pod, call) = (sandbox.pod(), sandbox.record.meta.clone()?);
-                let key = sandbox.call();
-                Some(((pod.namespace.clone(), pod.name.clone()), Place { key, pod, call, sandbox }))
-            })
-            .collect();
-        newest.into_values().collect()
+        all.retain(|sandbox| sandbox.record.meta.is_some());
+        let place = |sandbox: Arc<Sandbox>| {
+            let (key, pod, call) = (sandbox.call(), sandbox.pod(), sandbox.record.meta.clone()?);
+            Some(Place { key, pod, call, sandbox })
+        };
+        newest(all).into_iter().filter_map(place).collect()
     }
 
     /// The pod's annotations, if there may be something to change.

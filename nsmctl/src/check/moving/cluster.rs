@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use nsm_npwg::{Annotations, Definition, List, Lookup, Meta, plan};
+use nsm_npwg::{Annotations, Definition, List, Lookup, Meta, RESOURCE_NAME, plan};
 use nsm_proto::admin::Finding;
 use serde_json::Value;
 
@@ -15,8 +15,6 @@ const PODS: &str = "moving: pods";
 /// How the files are made.
 const READ_DEFINITIONS: &str = "kubectl get network-attachment-definitions -A -o json >FILE";
 const READ_PODS: &str = "kubectl get pods -A -o json >FILE";
-/// Names the device plugin's resource of a definition.
-const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
 /// Most names of pods in one finding.
 const NAMED: usize = 5;
 
@@ -71,7 +69,7 @@ fn name(item: &Value) -> (String, String) {
 }
 
 fn defined(item: &Value) -> ((String, String), Definition) {
-    let resource = item["metadata"]["annotations"][RESOURCE].as_str().map(str::to_owned);
+    let resource = item["metadata"]["annotations"][RESOURCE_NAME].as_str().map(str::to_owned);
     (name(item), Definition { config: text(&item["spec"]["config"]), resource_name: resource })
 }
 
