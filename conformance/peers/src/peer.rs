@@ -46,8 +46,7 @@ pub fn registry(node: &Node, name: &str, verb: &str, kind: &str, object: &Value)
     let status = peer.program.ended(SOON)?;
     let events = peer.events();
     if !status.success() {
-        let why = events.iter().rev().find_map(|event| event["error"].as_str()).unwrap_or("no word").to_owned();
-        bail!("{verb} {kind}: {why}");
+        bail!("{verb} {kind}: {}", last_word(&events).as_deref().unwrap_or("no word"));
     }
     Ok(events)
 }
@@ -143,12 +142,17 @@ impl Peer {
     /// Waits for its end by itself; the error that it printed.
     pub fn failed(mut self, bound: Duration) -> anyhow::Result<String> {
         let status = self.program.ended(bound)?;
-        let error = self.events().iter().rev().find_map(|event| event["error"].as_str().map(str::to_owned));
-        match error {
+        match last_word(&self.events()) {
             Some(error) if !status.success() => Ok(error),
             _ => bail!("{} was to fail: {status}: {}", self.name, tail(&self.program.log())),
         }
     }
+}
+
+/// Why the program ended. Other events tell of errors, too, and may come after it: a monitor ends with the program.
+fn last_word(events: &[Value]) -> Option<String> {
+    let error = events.iter().rev().find(|event| event["event"] == "error")?;
+    error["error"].as_str().map(str::to_owned)
 }
 
 /// Its last lines, each shortened: the SDK logs whole connections.
