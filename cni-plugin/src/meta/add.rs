@@ -29,7 +29,8 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
     let netns = Netns::open(&call.env)?;
     refuse_own(&call.env, &netns)?;
     plan::ready(meta)?;
-    let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
+    let store = Store::of(&meta.cni_dir);
+    let held = store.hold(&call.env, patience.lock)?;
     let earlier = held.load();
     refuse_complete(&earlier, &netns)?;
     let inside = Inside::open(&netns)?;
@@ -42,15 +43,12 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<String, Error> {
 
     let mut record = Record::new(&call.env, &call.stdin, &netns, &meta.bin_dir)?;
     record.networks = plan.networks.iter().map(|one| one.network.clone()).collect();
-    let store = Store::of(&meta.cni_dir);
-    let gate = store.making(patience.lock)?;
     held.put(&record)?;
     let sandbox =
         Sandbox { container_id: &call.env.container_id, netns: &call.env.netns, search: &search, until: patience.work };
     let progress = Progress::of(&record);
-    let mut attempt = Attempt { held: &held, record, progress, sandbox, begun: 0 };
+    let mut attempt = Attempt { store: &store, held: &held, record, progress, sandbox, begun: 0 };
     let answered = attempt.networks(&plan.networks, &inside).and_then(|()| {
-        drop(gate);
         let answer = attempt.answer(call.stdin.version)?;
         let told = if plan.by_agent { Vec::new() } else { settled::made(&attempt.record, &attempt.progress) };
         services(call, meta, args.clone(), (&netns, told), answer, &attempt)
@@ -132,6 +130,7 @@ fn refuse_unknown_plugins(plan: &Plan, search: &super::exec::SearchPath) -> Resu
 
 /// An ADD under way.
 struct Attempt<'a> {
+    store: &'a Store,
     held: &'a Held,
     record: Record,
     progress: Progress,
@@ -143,6 +142,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn networks(&mut self, wanted: &[Wanted], inside: &Inside) -> Result<(), Error> {
         for one in wanted {
+            let _gate = self.store.making(&one.network.list.name, self.sandbox.until)?;
             self.begun += 1;
             if let Some(device) = &one.device {
                 devinfo::offer(device, &one.network, self.sandbox.container_id);

@@ -52,13 +52,13 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     inside.refuse_taken([attach.ifname.as_str()])?;
     wanted.network.find_plugins(&search)?;
     record.networks.push(wanted.network.clone());
-    let _gate = store.making(patience.lock)?;
     held.put(&record)?;
 
     if let Some(device) = &wanted.device {
         devinfo::offer(device, &wanted.network, sandbox.container_id);
     }
-    let made = wanted.network.add(sandbox).and_then(|result| {
+    let gate = store.making(&wanted.network.list.name, patience.lock);
+    let made = gate.and_then(|_gate| wanted.network.add(sandbox)).and_then(|result| {
         // DEL gets it, whatever comes after.
         progress.results.insert(attach.ifname.clone(), result.clone());
         wanted.verify(&result)?;

@@ -2,12 +2,9 @@
 //!
 //! Guarantees: an attachment that some call works on is left alone. With a list, what is not in it is ended by DEL, also where a
 //! plugin knows no GC; without one, what has lost its namespace. A plugin is told of all attachments of its network on this
-//! host, or, where one cannot be read or is just being made, nothing.
+//! host, or, where one cannot be read, nothing. What hangs takes no more than its part of the time, and none of other networks'.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use nsm_cni_types::{Attachment, Error, Lenient, code};
 use nsm_npwg::Meta;
@@ -22,32 +19,43 @@ use super::{
 };
 use crate::{Call, gc};
 
-/// Longest wait until nothing is being made.
-const ALONE: Duration = Duration::from_secs(5);
 /// Longest time for one pod.
 const LONGEST: Duration = Duration::from_secs(10);
+/// Longest time for the plugins of one network, whose ADDs wait meanwhile; less than they do.
+const LONGEST_OF_NETWORK: Duration = Duration::from_secs(8);
 
 pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
     let valid = Lenient::valid_attachments(&call.stdin)?;
     let store = Store::of(&meta.cni_dir);
     let until = Patience::of_change().work;
+    let mut errors = of_ended(call, &store, valid.as_deref(), share(until, 2));
+    store.sweep();
+    if let Some(valid) = &valid {
+        errors.extend(of_multus(meta, &store, valid, share(until, 2)));
+        errors.extend(of_plugins(call, meta, &store, valid, until));
+    }
+    errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
+    undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
+}
+
+/// Pods that are recorded, and gone.
+fn of_ended(call: &Call, store: &Store, valid: Option<&[Attachment]>, until: Instant) -> Vec<Error> {
     let mut errors = Vec::new();
     for held in store.idle() {
         match held.load() {
-            Found::Record(record, progress) if is_stale(&held, &record, &call.stdin.name, valid.as_deref()) => {
+            Found::Record(record, progress) if is_stale(&held, &record, &call.stdin.name, valid) => {
+                if Instant::now() >= until {
+                    let msg = "the time for pods that have ended is over: the rest of them is left for the next GC";
+                    errors.push(Error::new(code::TRY_AGAIN, msg));
+                    break;
+                }
                 errors.extend(end(&held, &record, &progress, valid.is_some(), until).err());
             }
             Found::Damaged(why) => eprintln!("nsm-cni: GC: a record cannot be read, DEL will set it aside: {why}"),
             Found::Record(..) | Found::Nothing => {}
         }
     }
-    store.sweep();
-    if let Some(valid) = &valid {
-        errors.extend(of_multus(meta, &store, valid, until));
-        errors.extend(of_plugins(call, meta, &store, valid, until));
-    }
-    errors.extend(gc::services(call, &meta.socket, meta.timeout, valid).err());
-    undo::one_of(&errors).map_err(|error| Error { code: code::PARTLY_FREED, ..error })
+    errors
 }
 
 fn is_stale(held: &Held, record: &Record, network: &str, valid: Option<&[Attachment]>) -> bool {
@@ -115,52 +123,31 @@ fn of_plugins(call: &Call, meta: &Meta, store: &Store, valid: &[Attachment], unt
             "nsm-cni: GC leaves networks alone that are called by name, unless a pod of this host has them: {why}"
         );
     }
-    // What is made meanwhile would not be in the list.
-    let _gate = match store.collecting(until.min(Instant::now() + ALONE)) {
-        Ok(gate) => gate,
-        Err(error) => {
-            errors.push(error);
-            return errors;
-        }
-    };
-    let (records, mut unread) = store.all();
     let search = search(&meta.bin_dir);
-    let multus = multus::pods(&meta.cni_dir, meta.version);
-    unread |= multus.unread;
-    // The runtime's list is about the first network, also where somebody else's configuration calls itself so, and pods may have had it
-    // before there were records.
-    // Of a pod whose end has begun there may be added ones alone.
-    let first = |record: &'_ Record| record.networks.iter().position(|network| network.ifname == record.ifname);
-    let of_pods = records.iter().filter_map(|record| record.networks.get(first(record)?));
-    let firsts: BTreeSet<&str> = everybodys
-        .iter()
-        .filter(|network| network.ifname == FIRST)
-        .chain(of_pods)
-        .map(|network| network.list.name.as_str())
-        .collect();
-    let mut seen: Vec<&Network> = Vec::new();
-    let added = records.iter().flat_map(|record| &record.networks);
-    for network in everybodys.iter().chain(added) {
-        if seen.iter().any(|other| other.list == network.list) {
-            continue;
-        }
-        seen.push(network);
-        let first = firsts.contains(network.list.name.as_str());
-        if unread && !first {
+    let before = Known::read(meta, store);
+    let networks = before.networks(&everybodys);
+    for (place, network) in networks.iter().enumerate() {
+        let until = share(until, networks.len() - place).min(Instant::now() + LONGEST_OF_NETWORK);
+        let list = &network.list.name;
+        let _gate = match store.collecting(list, until) {
+            Ok(gate) => gate,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        // Behind the gate: what was made since is attached too.
+        let known = Known::read(meta, store);
+        let is_first = known.is_first(&everybodys, list);
+        if known.unread && !is_first {
             eprintln!(
                 "nsm-cni: GC of network {:?} is left out, as a record cannot be read and its addresses may be in use",
                 network.name
             );
             continue;
         }
-        let mut all = attached(&records, &network.list.name);
-        for pod in &multus.pods {
-            let of_it = pod.networks.iter().filter(|other| other.list.name == network.list.name);
-            all.extend(
-                of_it.map(|other| Attachment { container_id: pod.container_id.clone(), ifname: other.ifname.clone() }),
-            );
-        }
-        all.extend(valid.iter().filter(|one| first && !all.contains(one)).cloned().collect::<Vec<_>>());
+        let mut all = known.attached(list);
+        all.extend(valid.iter().filter(|one| is_first && !all.contains(one)).cloned().collect::<Vec<_>>());
         errors.extend(network.gc(&search, &all, until));
     }
     errors
@@ -172,13 +159,51 @@ fn everybodys(call: &Call, meta: &Meta, until: Instant) -> Everybodys {
     plan::everybodys(call, meta, (Duration::ZERO, timeout))
 }
 
-/// All that have a network of that name.
-fn attached(records: &[Record], name: &str) -> Vec<Attachment> {
-    let networks = records.iter().flat_map(|record| record.networks.iter().map(move |network| (record, network)));
-    let of_it = networks.filter(|(_, network)| network.list.name == name);
-    let key = |(record, network): (&Record, &Network)| Attachment {
-        container_id: record.container_id.clone(),
-        ifname: network.ifname.clone(),
-    };
-    of_it.map(key).collect()
+/// What this host knows of networks.
+struct Known {
+    records: Vec<Record>,
+    multus: multus::Pods,
+    /// Whether there is more.
+    unread: bool,
+}
+
+impl Known {
+    fn read(meta: &Meta, store: &Store) -> Self {
+        let (records, unread) = store.all();
+        let multus = multus::pods(&meta.cni_dir, meta.version);
+        let unread = unread || multus.unread;
+        Self { records, multus, unread }
+    }
+
+    /// All networks whose plugins know GC, each list once.
+    fn networks<'a>(&'a self, everybodys: &'a [Network]) -> Vec<&'a Network> {
+        let mut networks: Vec<&Network> = Vec::new();
+        for network in everybodys.iter().chain(self.records.iter().flat_map(|record| &record.networks)) {
+            if network.list.has_gc() && !networks.iter().any(|other| other.list == network.list) {
+                networks.push(network);
+            }
+        }
+        networks
+    }
+
+    /// Whether it is some pod's first network: the runtime's list is about that, also where somebody else's configuration calls itself so,
+    /// and pods may have had it before there were records. Of a pod whose end has begun there may be added ones alone.
+    fn is_first(&self, everybodys: &[Network], name: &str) -> bool {
+        let of_pod = |record: &Record| {
+            record.networks.iter().any(|network| network.ifname == record.ifname && network.list.name == name)
+        };
+        everybodys.iter().any(|network| network.ifname == FIRST && network.list.name == name)
+            || self.records.iter().any(of_pod)
+    }
+
+    /// All that have a network of that name.
+    fn attached(&self, name: &str) -> Vec<Attachment> {
+        let ours = self.records.iter().map(|record| (&record.container_id, &record.networks));
+        let theirs = self.multus.pods.iter().map(|pod| (&pod.container_id, &pod.networks));
+        let all = ours.chain(theirs).flat_map(|(container, networks)| {
+            networks.iter().filter(|network| network.list.name == name).map(move |network| (container, network))
+        });
+        all.map(|(container, network)| Attachment { container_id: container.clone(), ifname: network.ifname.clone() })
+            .collect()
+    }
 }

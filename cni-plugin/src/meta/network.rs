@@ -11,7 +11,10 @@ use nsm_npwg::declares;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::exec::{self, SearchPath, Told};
+use super::{
+    exec::{self, SearchPath, Told},
+    patience::share,
+};
 
 /// A network of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +104,11 @@ impl Conflist {
         self.plugins.iter().any(|plugin| declares(plugin, capability))
     }
 
+    /// Whether its plugins can be asked for GC.
+    pub(crate) fn has_gc(&self) -> bool {
+        !self.disable_gc && self.is_since(Version::V1_1_0)
+    }
+
     fn is_since(&self, version: Version) -> bool {
         self.version().is_ok_and(|own| own >= version)
     }
@@ -156,18 +164,19 @@ impl Network {
         Ok(())
     }
 
-    /// Has all plugins free what is not `valid`; goes on behind errors.
+    /// Has all plugins free what is not `valid`; goes on behind errors, and behind one that hangs for its share of the time.
     pub(crate) fn gc(&self, search: &SearchPath, valid: &[Attachment], until: Instant) -> Vec<Error> {
-        if self.list.disable_gc || !self.list.is_since(Version::V1_1_0) {
+        if !self.list.has_gc() {
             return Vec::new();
         }
         let valid: Value =
             valid.iter().map(|known| json!({"containerID": known.container_id, "ifname": known.ifname})).collect();
-        let ran = self.list.plugins.iter().map(|plugin| {
+        let ran = self.list.plugins.iter().enumerate().map(|(place, plugin)| {
             let mut configuration = self.named(plugin);
             for key in VALID {
                 configuration.insert(key.to_owned(), valid.clone());
             }
+            let until = share(until, self.list.plugins.len() - place);
             self.run_alone("GC", (search, until), plugin, configuration)
         });
         ran.filter_map(Result::err).collect()

@@ -1,30 +1,27 @@
 //! What an ADD is about to make, on disk before it makes anything: `<cniDir>/nsm-cni/`, for each attachment its record and what its
 //! networks have answered.
 //!
-//! Guarantees: a record is on disk before anything that it names is made. Who holds an attachment is alone with it, also after the
-//! file of the lock has gone, and until the last process has ended that its plugins have started, if it is killed; a record that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need
-//! no disk: after a reboot DEL does without.
+//! Guarantees: a record is on disk before anything that it names is made. Who holds an attachment is alone with it ([`hold`]); a record
+//! that cannot be read is set aside, and neither it nor an earlier one is overwritten. Results need no disk: after a reboot DEL does
+//! without.
 
 mod gate;
+mod hold;
 mod lock;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::statfs::{NSFS_MAGIC, statfs},
-};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nsm_cni_types::{Environment, Error, Stdin, code, owed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use self::lock::Lock;
+use self::hold::Hold;
 use super::{defaults::Defaults, network::Network};
 use crate::{files, netns::Netns};
 
@@ -99,7 +96,7 @@ pub(crate) struct Store {
 pub(crate) struct Held {
     folder: PathBuf,
     name: String,
-    lock: Option<File>,
+    lock: Option<Hold>,
 }
 
 impl Record {
@@ -217,9 +214,14 @@ impl Store {
         Held { folder: self.folder.clone(), name: owed::file_name(&env.container_id, &env.ifname), lock: None }
     }
 
-    /// All attachments that have a record and that nobody works on, one after the other.
+    /// All attachments that have a record and that nobody works on, one after the other, beginning elsewhere each time: those that take all
+    /// of a call's time are not always the first.
     pub(crate) fn idle(&self) -> impl Iterator<Item = Held> {
-        self.names().unwrap_or_default().into_iter().filter_map(|name| self.unless_busy(name))
+        let mut names = self.names().unwrap_or_default();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let first = usize::try_from(now.subsec_micros()).unwrap_or_default() % names.len().max(1);
+        names.rotate_left(first);
+        names.into_iter().filter_map(|name| self.unless_busy(name))
     }
 
     /// An attachment that nobody works on, held.
@@ -289,26 +291,8 @@ impl Store {
 impl Held {
     /// Takes the lock; false: somebody had it until then.
     fn lock(&mut self, until: Instant) -> io::Result<bool> {
-        files::folder(&self.folder)?;
-        let path = self.lock_path();
-        loop {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-            if !Lock::Alone.take(&file, until)? {
-                return Ok(false);
-            }
-            // Who had it before may have removed the file meanwhile: another would be alone with a new one.
-            let mine = file.metadata()?;
-            if fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino())) {
-                // Plugins have it too, and what they start: where this program is killed, nobody else works on the attachment before the last
-                // of them has ended.
-                fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-                self.lock = Some(file);
-                return Ok(true);
-            }
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-        }
+        self.lock = Hold::take(&self.lock_path(), until)?;
+        Ok(self.lock.is_some())
     }
 
     /// What is known.
@@ -390,14 +374,6 @@ impl Held {
 
     fn lock_path(&self) -> PathBuf {
         self.folder.join(format!(".{}.lock", self.name.trim_end_matches(".json")))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.lock.is_some() {
-            let _ = fs::remove_file(self.lock_path());
-        }
     }
 }
 

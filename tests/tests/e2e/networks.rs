@@ -4,6 +4,7 @@ mod agents;
 mod delegates;
 mod endings;
 mod failures;
+mod hanging;
 mod routes;
 mod running;
 mod services;
@@ -21,6 +22,7 @@ pub(crate) use agents::*;
 pub(crate) use delegates::*;
 pub(crate) use endings::*;
 pub(crate) use failures::*;
+pub(crate) use hanging::*;
 pub(crate) use routes::*;
 pub(crate) use running::*;
 pub(crate) use services::*;
@@ -102,10 +104,11 @@ impl<'a> Sandbox<'a> {
     }
 }
 
-/// The files of records.
+/// The files of records. That of networks' locks is there for good.
 fn records(node: &Node) -> Vec<String> {
     let entries = fs::read_dir(node.dir().join("cni/nsm-cni")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name != ".gates").collect();
     names.sort();
     names
 }

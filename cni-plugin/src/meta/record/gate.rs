@@ -1,49 +1,102 @@
-//! Who makes attachments, and who has plugins free what is not attached: never both at once.
+//! Who makes a network, and who has its plugins free what is not attached: not both at once.
 //!
-//! Guarantee: from the record to the results of an ADD no plugin is told a list of attachments that lacks it. A lock of the folder
-//! itself, which ends with its holder.
+//! Guarantees: no plugin is told a list of attachments that lacks what is made of its network meanwhile: who makes something has
+//! recorded it, then passes the network's door; who collects shuts the door, then reads the records. It lets those that are inside come
+//! out, for a while: what it waits for in vain is in its list. Networks of other names are not held up. The locks end with their holders.
 
-use std::{fs::File, io, time::Instant};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    time::{Duration, Instant},
+};
 
 use nsm_cni_types::{Error, code};
 
-use super::{Store, lock::Lock};
+use super::{
+    Store,
+    lock::{self, With},
+};
 use crate::files;
+
+/// The file whose places are locked, in the folder of the records.
+const NAME: &str = ".gates";
+/// Longest wait for those that make a network already.
+const INSIDE: Duration = Duration::from_secs(2);
 
 /// The way in, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    _folder: File,
+    _door: Option<File>,
+    _inside: File,
 }
 
 impl Store {
-    /// For one that makes something; many at once.
+    /// For one that makes a network of that name, which is recorded; many at once.
     ///
     /// # Errors
-    /// Code 11: plugins free something until then. Code 5: there is no lock.
-    pub(crate) fn making(&self, until: Instant) -> Result<Gate, Error> {
-        self.gate(until, Lock::Shared, "GC of the networks' plugins runs")
-    }
-
-    /// For one that has plugins free what is not attached; alone.
-    ///
-    /// # Errors
-    /// Code 11: something is made until then. Code 5: there is no lock.
-    pub(crate) fn collecting(&self, until: Instant) -> Result<Gate, Error> {
-        self.gate(until, Lock::Alone, "networks of pods are made")
-    }
-
-    fn gate(&self, until: Instant, lock: Lock, others: &str) -> Result<Gate, Error> {
-        let broken = |error: io::Error| {
-            let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
-            Error::new(code::IO, msg)
-        };
-        files::folder(&self.folder).map_err(broken)?;
-        let folder = File::open(&self.folder).map_err(broken)?;
-        if lock.take(&folder, until).map_err(broken)? {
-            Ok(Gate { _folder: folder })
-        } else {
-            Err(Error::new(code::TRY_AGAIN, format!("{others} on this node: try again")))
+    /// Code 11: its plugins free something until then. Code 5: there is no lock.
+    pub(crate) fn making(&self, network: &str, until: Instant) -> Result<Gate, Error> {
+        let door = self.through(network, With::Others, until)?;
+        let inside = self.places().map_err(|error| self.broken(&error))?;
+        match lock::own(&inside, place(network) + 1, With::Others, until) {
+            Ok(true) => {
+                drop(door);
+                Ok(Gate { _door: None, _inside: inside })
+            }
+            Ok(false) => Err(busy(network)),
+            Err(error) => Err(self.broken(&error)),
         }
     }
+
+    /// For one that reads the records, then has the network's plugins free what is not attached; alone.
+    ///
+    /// # Errors
+    /// Code 11: another does until then. Code 5: there is no lock.
+    pub(crate) fn collecting(&self, network: &str, until: Instant) -> Result<Gate, Error> {
+        let door = self.through(network, With::Nobody, until)?;
+        let inside = self.places().map_err(|error| self.broken(&error))?;
+        let patience = until.min(Instant::now() + INSIDE);
+        match lock::own(&inside, place(network) + 1, With::Nobody, patience) {
+            Ok(is_alone) => {
+                if !is_alone {
+                    eprintln!(
+                        "nsm-cni: GC of network {network:?} goes on beside an ADD that takes long, and counts it in"
+                    );
+                }
+                Ok(Gate { _door: Some(door), _inside: inside })
+            }
+            Err(error) => Err(self.broken(&error)),
+        }
+    }
+
+    fn through(&self, network: &str, with: With, until: Instant) -> Result<File, Error> {
+        let door = self.places().map_err(|error| self.broken(&error))?;
+        match lock::own(&door, place(network), with, until) {
+            Ok(true) => Ok(door),
+            Ok(false) => Err(busy(network)),
+            Err(error) => Err(self.broken(&error)),
+        }
+    }
+
+    fn places(&self) -> io::Result<File> {
+        files::folder(&self.folder)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.folder.join(NAME))
+    }
+
+    fn broken(&self, error: &io::Error) -> Error {
+        let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
+        Error::new(code::IO, msg)
+    }
+}
+
+fn busy(network: &str) -> Error {
+    Error::new(code::TRY_AGAIN, format!("GC of network {network:?} runs on this node: try again"))
+}
+
+/// Of a network's door, and behind it of what is inside. Names that share it wait for each other, and no more (FNV-1a).
+fn place(network: &str) -> u32 {
+    let hash = network.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash >> 2) << 1
 }

@@ -87,11 +87,11 @@ fn a_wait_for_a_lock_sleeps_and_has_an_end() {
     let held = store.hold(&env("c"), soon()).unwrap();
     let told = store.hold(&env("c"), Instant::now() + std::time::Duration::from_millis(50)).unwrap_err();
     assert!(told.code == code::TRY_AGAIN && told.msg.contains("see what its plugins wait for (fuser"), "{told}");
-    let inode = held.lock.as_ref().unwrap().metadata().unwrap().ino().to_string();
+    let inode = fs::metadata(held.lock_path()).unwrap().ino().to_string();
     thread::scope(|scope| {
         let next = scope.spawn(|| store.hold(&env("c"), soon()).is_ok());
         // The kernel knows who waits (proc_locks(5)): the one above, for nothing, and this one.
-        let sleeps = |line: &&str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
+        let sleeps = |line: &&str| line.contains("-> OFDLCK") && line.contains(&format!(":{inode} "));
         while fs::read_to_string("/proc/locks").unwrap().lines().filter(sleeps).count() < 2 {
             assert!(!next.is_finished());
             thread::yield_now();
@@ -175,12 +175,52 @@ fn results_of_another_add_are_not_the_records() {
 fn what_is_made_and_what_is_collected_exclude_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::of(dir.path());
-    let making = [store.making(soon()).unwrap(), store.making(soon()).unwrap()];
-    let error = store.collecting(Instant::now()).unwrap_err();
-    assert!(error.code == code::TRY_AGAIN && error.msg.contains("networks of pods are made"), "{}", error.msg);
-    drop(making);
-    let _collecting = store.collecting(soon()).unwrap();
-    assert_eq!(store.making(Instant::now()).unwrap_err().code, code::TRY_AGAIN);
+    let making = [store.making("n", soon()).unwrap(), store.making("n", soon()).unwrap()];
+    thread::scope(|scope| {
+        let collecting = scope.spawn(|| store.collecting("n", soon()).unwrap());
+        drop(making);
+        let _collecting = collecting.join().unwrap();
+        let error = store.making("n", Instant::now()).unwrap_err();
+        assert!(error.code == code::TRY_AGAIN && error.msg.contains("GC of network \"n\" runs"), "{}", error.msg);
+        assert_eq!(store.collecting("n", Instant::now()).unwrap_err().code, code::TRY_AGAIN);
+        store.making("another", Instant::now()).unwrap();
+    });
+    store.making("n", Instant::now()).unwrap();
+}
+
+#[test]
+fn who_makes_for_long_keeps_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    let _making = store.making("n", soon()).unwrap();
+    let _collecting = store.collecting("n", Instant::now()).unwrap();
+    assert_eq!(store.making("n", Instant::now()).unwrap_err().code, code::TRY_AGAIN);
+}
+
+#[test]
+fn what_a_killed_call_left_is_waited_for_and_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::of(dir.path());
+    drop(store.hold(&env("c"), soon()).unwrap());
+    let path = store.loose(&env("c")).lock_path();
+    // As what has inherited the descriptor of a call that is gone.
+    let left = fs::File::create(&path).unwrap();
+    left.lock().unwrap();
+    assert_eq!(store.hold(&env("c"), Instant::now()).unwrap_err().code, code::TRY_AGAIN);
+    let long_ago = SystemTime::now() - Duration::from_mins(6);
+    left.set_modified(long_ago).unwrap();
+    let held = store.hold(&env("c"), Instant::now()).unwrap();
+    assert!(store.hold(&env("c"), Instant::now()).is_err(), "it is held, in a file of its own");
+    drop(held);
+    assert!(!path.exists());
+    // One that ends while it is waited for.
+    let left = fs::File::create(&path).unwrap();
+    left.lock().unwrap();
+    thread::scope(|scope| {
+        let next = scope.spawn(|| store.hold(&env("c"), soon()).is_ok());
+        drop(left);
+        assert!(next.join().unwrap());
+    });
 }
 
 #[test]

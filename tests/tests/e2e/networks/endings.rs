@@ -246,33 +246,6 @@ pub(crate) fn del_waits_for_what_plugins_started() -> anyhow::Result<()> {
     nothing_left(&node, &[&pod])
 }
 
-/// While a network is being made, plugins are not told a list of attachments that lacks it.
-pub(crate) fn gc_waits_for_what_is_made() -> anyhow::Result<()> {
-    let node = Node::create("node-1")?;
-    let [pod, new] = [node.pod("client")?, node.pod("new")?];
-    let mut newest = list("seen", &[recorder(&node)]);
-    newest["cniVersion"] = "1.1.0".into();
-    let mut slow = newest.clone();
-    slow["plugins"][0]["says"] = json!({"ADD": {"hang": true}});
-    let of = |pod, list| Sandbox::of(&node, pod, &json!({"delegates": [list], "cniVersion": "1.1.0"}));
-    let running = of(&pod, newest)?;
-    running.add()?.ok()?;
-    let beginning = of(&new, slow)?;
-    let mut child = node.cni().start(&beginning.call_with("ADD", &beginning.conf))?;
-    let asked = |command: &'static str| move |calls: &Vec<Value>| calls.iter().any(|call| call["command"] == command);
-    let is_new = |calls: &Vec<Value>| calls.iter().any(|call| call["container"] == "new");
-    eventually("the network that is made", SOON, || calls(&node), is_new)?;
-    let gc = || node.cni().gc(&running.conf, Some(&[("client", "eth0"), ("new", "eth0")]));
-    let told = gc()?.refused(106)?;
-    ensure!(told.contains("networks of pods are made"), "{told}");
-    ensure!(!asked("GC")(&calls(&node)?), "{:?}", calls(&node)?);
-    child.kill()?;
-    child.wait()?;
-    gc()?.ok()?;
-    ensure!(asked("GC")(&calls(&node)?), "{:?}", calls(&node)?);
-    Ok(())
-}
-
 /// STATUS asks all plugins of all networks, and says when the cluster's is not ready.
 pub(crate) fn status_of_all() -> anyhow::Result<()> {
     let node = Node::create("node-1")?;
