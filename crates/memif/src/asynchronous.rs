@@ -108,7 +108,6 @@ impl AsyncLink {
 pub struct AsyncRx {
     queue: RxQueue,
     event: AsyncFd<OwnedFd>,
-    link: AsyncLink,
 }
 
 impl AsyncRx {
@@ -116,8 +115,7 @@ impl AsyncRx {
     /// The runtime cannot watch it.
     pub fn new(queue: RxQueue) -> io::Result<Self> {
         let event = watched(queue.event().try_clone_to_owned()?)?;
-        let link = AsyncLink::new(queue.link())?;
-        Ok(Self { queue, event, link })
+        Ok(Self { queue, event })
     }
 
     /// Waits until there is something to receive.
@@ -129,13 +127,9 @@ impl AsyncRx {
             if self.queue.arm()? {
                 return Ok(());
             }
-            tokio::select! {
-                down = self.link.down() => return Err(down),
-                signalled = timeout(self.queue.longest_sleep(), self.event.readable()) => {
-                    if let Ok(Ok(mut ready)) = signalled {
-                        ready.clear_ready();
-                    }
-                }
+            // The end of the link is an event, too.
+            if let Ok(Ok(mut ready)) = timeout(self.queue.longest_sleep(), self.event.readable()).await {
+                ready.clear_ready();
             }
         }
     }

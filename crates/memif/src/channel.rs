@@ -117,12 +117,15 @@ pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
+/// What the kernel is told. A time that is too long would be refused, and nobody waits a year.
+pub(crate) fn timespec(timeout: Duration) -> Timespec {
+    let timeout = timeout.min(Duration::from_hours(24));
+    Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: i64::from(timeout.subsec_nanos()) }
+}
+
 /// Waits until one of the files can be read or has failed; false when the time is over before that.
 pub(crate) fn wait(files: &mut [PollFd<'_>], timeout: Duration) -> io::Result<bool> {
-    // A timespec that is too large would be refused, and nobody waits a year.
-    let timeout = timeout.min(Duration::from_hours(24));
-    let timeout = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: i64::from(timeout.subsec_nanos()) };
-    match poll(files, Some(&timeout)) {
+    match poll(files, Some(&timespec(timeout))) {
         Ok(ready) => Ok(ready > 0),
         // Who waits looks again in any case.
         Err(rustix::io::Errno::INTR) => Ok(false),

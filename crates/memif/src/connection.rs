@@ -72,7 +72,10 @@ impl Connection {
             let session = Arc::clone(&session);
             match place.direction {
                 Direction::ToServer => tx.push(TxQueue::new(ring, Bell::new(event), session, buffers, LONGEST)),
-                Direction::ToClient => rx.push(RxQueue::new(ring, Ear::new(event)?, session, buffers, LONGEST)),
+                Direction::ToClient => {
+                    let ear = Ear::new(event, link.control())?;
+                    rx.push(RxQueue::new(ring, ear, session, buffers, LONGEST));
+                }
             }
         }
         Ok(Self { rx, tx, link, peer: about.peer, role: Role::Client, mode: about.mode, id: about.id })
@@ -100,8 +103,8 @@ impl Connection {
         let session = Arc::new(Session { role: Role::Server, link: link.clone(), regions });
         let longest = limits.packet;
         let rx = to_server.into_iter().map(|(ring, event)| {
-            let ear =
-                Ear::new(event).map_err(|error| Refusal::Malformed(format!("waiting for an eventfd: {error}")))?;
+            let ear = Ear::new(event, link.control())
+                .map_err(|error| Refusal::Malformed(format!("waiting for an eventfd: {error}")))?;
             Ok(RxQueue::new(ring, ear, Arc::clone(&session), Buffers::Peers, longest))
         });
         let tx = to_client.into_iter().map(|(ring, event)| {

@@ -67,6 +67,8 @@ fn rings(data: &[u8], role: Role) -> Option<()> {
     let mapping = Arc::new(Mapping::private(MEMORY.into()).ok()?);
     let (control, _peer) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
     let region = Region::Mapped { mapping: Arc::clone(&mapping), size: MEMORY.into() };
+    let event = || eventfd_for_ring().ok();
+    let ear = Ear::new(event()?, &control).ok()?;
     let session = Arc::new(Session { role, link: Link::new(control), regions: vec![region] });
     let second = u32::try_from(ring_bytes(LOG2)).ok()?;
     let buffers = match role {
@@ -74,8 +76,7 @@ fn rings(data: &[u8], role: Role) -> Option<()> {
         Role::Client => Buffers::Own { first: 2 * second, size: 64 },
     };
     let ring = |offset| Ring::new(&mapping, offset, LOG2);
-    let event = || eventfd_for_ring().ok();
-    let mut rx = RxQueue::new(ring(0)?, Ear::new(event()?).ok()?, Arc::clone(&session), buffers, 1024);
+    let mut rx = RxQueue::new(ring(0)?, ear, Arc::clone(&session), buffers, 1024);
     let mut tx = TxQueue::new(ring(second)?, Bell::new(event()?), Arc::clone(&session), buffers, 1024);
     let view = ring(0)?;
     for part in data.chunks(2 * second as usize) {

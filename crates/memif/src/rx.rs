@@ -11,20 +11,22 @@ use std::{
 };
 
 use crate::{
-    channel::{self, left, readable},
+    channel::{self, left},
     index::{Consumer, Slots as _},
     link::{Down, Link},
     memory::{Region, read_guarded},
     packet::{Packet, Place, Segment},
     session::{Buffers, Session},
-    signal::Ear,
+    signal::{Ear, Heard},
     stats::{Counters, Statistics},
     sys::{Descriptor, Ring},
 };
 /// After so many bursts the kernel is asked whether the peer is still there, whatever they found: what is in the ring says nothing about that.
 const CHECK: u32 = 1024;
-/// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more.
-const SETTLE: Duration = Duration::from_millis(1);
+/// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more. A timer that is due before
+/// the kernel's next tick (4 ms, 10 ms) would have to be set for each sleep and taken back for each signal: 6 us of a packet's way in a virtual
+/// machine.
+const SETTLE: Duration = Duration::from_millis(10);
 /// And if it does nevertheless, this is how long a packet waits.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// So many bytes of guarded memory are copied for one burst, and at most one packet more.
@@ -194,17 +196,18 @@ impl RxQueue {
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Down> {
         let deadline = channel::deadline(timeout);
         loop {
-            if self.arm()? {
+            // What was raised meanwhile is left: at worst it wakes once in vain, and a system call is between a signal and its packet.
+            if self.wish()? {
                 return Ok(true);
             }
             let rest = left(deadline);
             if rest.is_zero() {
                 return Ok(false);
             }
-            self.session.link.check()?;
-            let mut files = [readable(self.ear.event()), readable(self.session.link.control())];
-            if let Err(error) = channel::wait(&mut files, rest.min(self.longest_sleep())) {
-                return Err(self.failed(&error));
+            match self.ear.wait(rest.min(self.longest_sleep())) {
+                Ok(Heard::Nothing) => {}
+                Ok(Heard::Link) => self.look()?,
+                Err(error) => return Err(self.failed(&error)),
             }
         }
     }
@@ -215,17 +218,22 @@ impl RxQueue {
     /// # Errors
     /// The link is down.
     pub fn arm(&mut self) -> Result<bool, Down> {
-        if !self.ready()? {
-            if self.asleep == Asleep::No {
-                self.consumer.unmask(&self.ring);
-                self.asleep = Asleep::Since(Instant::now());
-            } else {
-                // Signalled for nothing, or not at all. What is signalled from now on was published before: the next look sees it.
-                self.ear.clear();
-            }
+        let armed = self.asleep != Asleep::No;
+        // Signalled, for something or for nothing, or not at all. What is signalled from now on was published before: the next look sees it.
+        if armed && self.ear.clear() == Heard::Link {
+            self.look()?;
+        }
+        self.wish()
+    }
+
+    /// Asks to be signalled unless something is there. True: it is, and the peer is not to signal.
+    fn wish(&mut self) -> Result<bool, Down> {
+        if self.asleep == Asleep::No && !self.ready()? {
+            self.consumer.unmask(&self.ring);
+            self.asleep = Asleep::Since(Instant::now());
         }
         if self.ready()? {
-            self.disarm();
+            self.rouse();
             return Ok(true);
         }
         if let Asleep::Since(then) = self.asleep
@@ -236,12 +244,24 @@ impl RxQueue {
         Ok(false)
     }
 
+    fn rouse(&mut self) {
+        if self.asleep != Asleep::No {
+            self.consumer.mask(&self.ring);
+            self.asleep = Asleep::No;
+        }
+    }
+
+    /// Asks the kernel for the link. What came before its end is received first.
+    fn look(&self) -> Result<(), Down> {
+        let up = self.session.link.check();
+        if self.ready()? { Ok(()) } else { up }
+    }
+
     /// Asks not to be signalled any more: this end polls.
     pub fn disarm(&mut self) {
         if self.asleep != Asleep::No {
-            self.consumer.mask(&self.ring);
+            self.rouse();
             self.ear.clear();
-            self.asleep = Asleep::No;
         }
     }
 
@@ -250,8 +270,8 @@ impl RxQueue {
         if self.asleep == Asleep::Settled { LONGEST_SLEEP } else { SETTLE }
     }
 
-    /// What becomes readable when the peer signals, until the next [`RxQueue::arm`] or [`RxQueue::disarm`]. It is only to be waited on: there is
-    /// nothing to read.
+    /// What becomes readable when the peer signals, until the next [`RxQueue::arm`] or [`RxQueue::disarm`], and when the link is down. It is only
+    /// to be waited on: there is nothing to read.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.ear.as_fd()
     }
