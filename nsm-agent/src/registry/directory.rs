@@ -154,8 +154,26 @@ impl Directory {
     }
 
     /// Remembers that an endpoint has gone whose process may live: it may register again.
-    pub(super) fn may_come_back(&self, name: &str) {
-        self.state().absent.add(name);
+    pub(super) fn may_come_back(&self, gone: &Entry) {
+        self.state().absent.add(gone);
+    }
+
+    /// An endpoint that has gone does not come back: its process has ended.
+    pub(super) fn has_ended(&self, name: &str, process: i64) {
+        self.settled(|state| state.absent.ended(name, process));
+    }
+
+    /// The same: its owner says so.
+    pub(super) fn has_unregistered(&self, name: &str, by: Owner) {
+        self.settled(|state| state.absent.unregistered(name, by));
+    }
+
+    /// Who waits for its return is told.
+    fn settled(&self, was_awaited: impl FnOnce(&mut State) -> bool) {
+        let was_awaited = was_awaited(&mut self.state());
+        if was_awaited {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Whether an endpoint that is not registered may know of its connections still.

@@ -57,6 +57,23 @@ async fn next<K: watch::Watched>(watch: &mut Watch<K>) -> Change<K> {
 }
 
 #[tokio::test]
+async fn who_goes_by_itself_does_not_return() {
+    let dir = TempDir::new().unwrap();
+    let registry = open(&dir).await;
+    let returns = || registry.directory().may_return("e");
+    registry.register_endpoint(endpoint("e"), by(peer(1))).await.unwrap();
+    assert!(registry.unregister_endpoint("e", Owner::Operator).await.unwrap());
+    assert!(returns(), "its process was not asked");
+    for other in [Owner::Operator, peer(2)] {
+        assert!(!registry.unregister_endpoint("e", other).await.unwrap());
+        assert!(returns());
+    }
+    assert!(!registry.unregister_endpoint("e", peer(1)).await.unwrap());
+    assert!(!returns());
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;

@@ -145,6 +145,23 @@ pub(crate) fn beside_an_endpoint_that_hangs() -> anyhow::Result<()> {
     node.nothing_left(&before)
 }
 
+/// Somebody else takes the endpoint's registration away, so that it may come back: what it is owed then ends with its process.
+pub(crate) fn behind_an_endpoint_that_does_not_return() -> anyhow::Result<()> {
+    let node = Node::start("node-1")?;
+    let mut endpoint = Endpoint::of(SERVICE).start(&node)?;
+    let pod = node.pod("client")?;
+    let owed = || Ok(node.run_dir().join("owed").read_dir()?.count());
+    node.cni().add(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+    // It would register again at once.
+    endpoint.program().signal(Signal::SIGSTOP)?;
+    node.nsmctl(&["delete", "nse", endpoint.name()])?;
+    node.cni().del(&pod, IFNAME, &node.conf(SERVICE))?.ok()?;
+    ensure!(owed()? == 1, "it may come back, and would know of the connection");
+    let _pod = endpoint.kill()?;
+    eventually("no debt", BOUND, owed, |count| *count == 0)?;
+    Ok(())
+}
+
 /// The kernel is slow, and the Request that waits for it is over before it is done.
 pub(crate) fn a_wire_that_is_ready_too_late() -> anyhow::Result<()> {
     let mut node = Node::create("node-1")?;

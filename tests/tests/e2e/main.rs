@@ -114,6 +114,7 @@ fn main() -> ExitCode {
         deleting::a_wire_that_is_ready_too_late,
         deleting::while_a_refresh_hangs,
         deleting::beside_an_endpoint_that_hangs,
+        deleting::behind_an_endpoint_that_does_not_return,
         deleting::a_namespace_that_vanishes_is_noticed,
         check::whole_is_well,
         check::a_removed_address_is_found,

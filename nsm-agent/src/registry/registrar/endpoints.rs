@@ -179,6 +179,7 @@ impl Inner {
                 }
                 for name in inner.processes.take(key) {
                     inner.withdraw(&name, Why::ProcessEnded, |entry| entry.process == Some(key)).await;
+                    inner.directory.has_ended(&name, key);
                 }
             };
             self.tasks.spawn(async move { ending.run_until_cancelled(task).await }).abort_handle()
@@ -187,15 +188,19 @@ impl Inner {
 
     pub(super) async fn unregister_endpoint(&self, name: &str, by: Owner) -> Result<bool, Error> {
         let _gate = self.gate(name).await;
-        let Some(old) = self.directory.endpoint(name) else { return Ok(false) };
+        let Some(old) = self.directory.endpoint(name) else {
+            self.directory.has_unregistered(name, by);
+            return Ok(false);
+        };
         if !by.may_change(old.owner) {
             return Err(Error::NotYours { what: "endpoint", name: name.to_owned(), owner: old.owner });
         }
         self.backing.remove_endpoint(&old).await?;
-        self.forget(name);
-        if by != old.owner {
+        if by == old.owner {
+            self.forget(name);
+        } else {
             // Its process was not asked, and lives.
-            self.directory.may_come_back(name);
+            self.await_return(name);
         }
         tracing::info!(endpoint = name, %by, "endpoint unregistered");
         Ok(true)
@@ -207,10 +212,9 @@ impl Inner {
         let found = self.directory.state().stored_endpoint(name).cloned();
         if let Some(entry) = found.filter(|entry| meant(entry)) {
             self.backing.withdrawn(&entry);
-            self.forget(name);
             match why {
-                Why::ProcessEnded => {}
-                Why::NotRenewed => self.directory.may_come_back(name),
+                Why::ProcessEnded => self.forget(name),
+                Why::NotRenewed => self.await_return(name),
             }
             tracing::info!(endpoint = name, %why, "endpoint withdrawn");
         }
@@ -219,6 +223,15 @@ impl Inner {
     pub(super) fn forget(&self, name: &str) {
         if let Some(pid) = self.directory.take_endpoint(name).and_then(|entry| entry.process) {
             self.processes.remove(pid, name);
+        }
+    }
+
+    /// The same of one whose process may live and register it again: until that ends.
+    pub(super) fn await_return(&self, name: &str) {
+        let Some(gone) = self.directory.take_endpoint(name) else { return };
+        self.directory.may_come_back(&gone);
+        if let Some(pid) = gone.process {
+            self.processes.leave(pid, name);
         }
     }
 

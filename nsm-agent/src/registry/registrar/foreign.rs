@@ -81,8 +81,7 @@ impl Registrar {
     pub(in crate::registry) fn drop_endpoint(&self, name: &str) {
         let stored = self.0.directory.state().stored_endpoint(name).is_some();
         if stored {
-            self.0.forget(name);
-            self.0.directory.may_come_back(name);
+            self.0.await_return(name);
             tracing::info!(endpoint = name, "endpoint is registered no more");
         }
     }
