@@ -1,5 +1,6 @@
 //! ICMP echo over datagram sockets, which the kernel matches to their sender.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,13 +14,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::Namespace;
 
 const PAYLOAD: &[u8] = b"nsm-lab: one echo, answered or not";
+/// How long a [`Pinger`] waits for each answer, whatever its pace: a busy machine answers late, but it answers.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Shortest time that a socket waits: zero would be for ever.
+const LEAST: Duration = Duration::from_millis(1);
 
 /// One echo request from the thread's namespace; its round-trip time.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] without an answer, else what the kernel says (no route, unreachable).
 pub fn ping(address: IpAddr, timeout: Duration) -> io::Result<Duration> {
-    Echo::open(address)?.exchange(1, timeout)
+    let mut echo = Echo::open(address)?;
+    let sent = Instant::now();
+    echo.send(1)?;
+    // Only the answer to that one is for this socket.
+    echo.receive(sent + timeout)?.map(|_| sent.elapsed()).ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
 struct Echo {
@@ -39,24 +48,28 @@ impl Echo {
         Ok(Self { socket, request, reply })
     }
 
-    fn exchange(&mut self, sequence: u16, timeout: Duration) -> io::Result<Duration> {
+    fn send(&self, sequence: u16) -> io::Result<()> {
         let [high, low] = sequence.to_be_bytes();
         // Checksum and identifier are the kernel's.
         let mut packet = vec![self.request, 0, 0, 0, 0, 0, high, low];
         packet.extend_from_slice(PAYLOAD);
-        let sent = Instant::now();
-        self.socket.send(&packet)?;
+        self.socket.send(&packet).map(drop)
+    }
+
+    /// The sequence number of an answer, which may have come long ago; none: nothing came until then.
+    fn receive(&mut self, until: Instant) -> io::Result<Option<u16>> {
         let mut answer = [0; 256];
         loop {
-            let left = timeout.checked_sub(sent.elapsed()).filter(|left| !left.is_zero());
-            self.socket.set_read_timeout(Some(left.ok_or(io::ErrorKind::TimedOut)?))?;
-            let length = match self.socket.read(&mut answer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-                other => other?,
-            };
-            let ours = answer[0] == self.reply && answer[6..8] == [high, low] && &answer[8..length.max(8)] == PAYLOAD;
-            if ours {
-                return Ok(sent.elapsed());
+            let left = until.saturating_duration_since(Instant::now());
+            self.socket.set_read_timeout(Some(left.max(LEAST)))?;
+            match self.socket.read(&mut answer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() >= until => return Ok(None),
+                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+                Err(error) => return Err(error),
+                Ok(length) if answer[0] == self.reply && &answer[8..length.max(8)] == PAYLOAD => {
+                    return Ok(Some(u16::from_be_bytes([answer[6], answer[7]])));
+                }
+                Ok(_) => {}
             }
         }
     }
@@ -75,41 +88,90 @@ pub struct Pinger {
 pub struct Pings {
     /// Requests sent.
     pub sent: u32,
-    /// Requests without an answer in time.
+    /// Requests without an answer within two seconds.
     pub lost: u32,
     /// Longest time without an answer.
     pub gap: Duration,
+}
+
+/// What a [`Pinger`] has done so far.
+struct Pinging {
+    echo: Echo,
+    pings: Pings,
+    /// When the last answer came.
+    answered: Instant,
+    /// When those were sent that have no answer yet.
+    waiting: BTreeMap<u16, Instant>,
+}
+
+impl Pinging {
+    fn send(&mut self, sequence: u16) {
+        self.pings.sent += 1;
+        // As long as there is no way to it, it is lost.
+        self.waiting.insert(sequence, Instant::now());
+        let _ = self.echo.send(sequence);
+    }
+
+    /// Takes answers until then.
+    fn listen(&mut self, until: Instant) {
+        loop {
+            match self.echo.receive(until) {
+                Ok(Some(sequence)) => {
+                    if self.waiting.remove(&sequence).is_some() {
+                        self.pings.gap = self.pings.gap.max(self.answered.elapsed());
+                        self.answered = Instant::now();
+                    }
+                }
+                Ok(None) => return,
+                // What the kernel says of an earlier request (no route, unreachable).
+                Err(_) => thread::sleep(LEAST),
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, sent| sent.elapsed() < PATIENCE);
+        self.pings.lost += u32::try_from(before - self.waiting.len()).unwrap_or(u32::MAX);
+    }
+
+    /// The rest of the answers.
+    fn end(mut self) -> Pings {
+        self.give_up();
+        while let Some(oldest) = self.waiting.values().min().copied() {
+            // Each is due at its own time; the first answers come at once, as a rule.
+            self.listen((Instant::now() + 10 * LEAST).min(oldest + PATIENCE));
+            self.give_up();
+        }
+        self.pings.gap = self.pings.gap.max(self.answered.elapsed());
+        self.pings
+    }
 }
 
 impl Pinger {
     /// Pings `address` from `namespace`, one request each `interval`.
     pub fn start(namespace: &Namespace, address: IpAddr, interval: Duration) -> anyhow::Result<Self> {
         // The socket stays in the namespace, so the thread need not.
-        let mut echo = namespace.run(move || Echo::open(address))?.with_context(|| format!("pinging {address}"))?;
+        let echo = namespace.run(move || Echo::open(address))?.with_context(|| format!("pinging {address}"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let sent = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&sent);
+        let mut pinging = Pinging { echo, pings: Pings::default(), answered: Instant::now(), waiting: BTreeMap::new() };
         let thread = thread::spawn(move || {
-            let mut pings = Pings::default();
-            let mut answered = Instant::now();
             let mut sequence = 0_u16;
             while !stopped.load(Ordering::Relaxed) {
                 sequence = sequence.wrapping_add(1);
-                let began = Instant::now();
-                pings.sent += 1;
-                counted.store(pings.sent, Ordering::Relaxed);
-                match echo.exchange(sequence, interval) {
-                    Ok(_) => {
-                        pings.gap = pings.gap.max(answered.elapsed());
-                        answered = Instant::now();
-                    }
-                    Err(_) => pings.lost += 1,
-                }
-                thread::sleep(interval.saturating_sub(began.elapsed()));
+                let next = Instant::now() + interval;
+                pinging.send(sequence);
+                counted.store(pinging.pings.sent, Ordering::Relaxed);
+                pinging.listen(next);
+                pinging.give_up();
             }
-            pings.gap = pings.gap.max(answered.elapsed());
-            pings
+            pinging.end()
         });
         Ok(Self { stop, sent, thread })
     }

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -25,7 +24,7 @@ use self::dra::{
 use self::registration::registration_server::{Registration, RegistrationServer};
 use self::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use crate::machine::Machine;
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, SOON};
 
 /// As it is generated.
 #[allow(
@@ -52,8 +51,6 @@ mod dra {
 mod registration {
     tonic::include_proto!("pluginregistration");
 }
-
-const READY: Duration = Duration::from_secs(20);
 
 /// Of all that is about claims.
 pub const RESOURCE_API: &str = "resource.k8s.io/v1";
@@ -221,7 +218,7 @@ fn serve(machine: &Machine, name: &str, way: Value) -> anyhow::Result<Driver> {
         // There the kubelet sees it at once, and whole.
         let _ = fs::remove_file(&link);
         fs::hard_link(&endpoint, &link).with_context(|| link.display().to_string())?;
-        let told = tokio::time::timeout(READY, registered.wait_for(Option::is_some)).await;
+        let told = tokio::time::timeout(SOON, registered.wait_for(Option::is_some)).await;
         match told.context("the kubelet does not register the driver")??.clone() {
             Some(Err(error)) => anyhow::bail!("the kubelet refuses the driver: {error}"),
             Some(Ok(())) | None => anyhow::Ok(()),

@@ -23,7 +23,7 @@ pub(crate) use programs::{Audience, MACHINES, SERVICE, UPLINK, command};
 /// For etcd and the API server, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
 /// For what the API server does behind an answer: definitions established, rights known.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 /// Objects that are created at the same time.
 const TOGETHER: usize = 32;
 /// For one call.

@@ -175,13 +175,13 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// A shell that finds our programs and, last, the tools.
+/// A shell that finds our programs and the tools before what the system may have of the same name.
 fn shell(words: &str) -> anyhow::Result<Command> {
     let programs = binary("nsmctl")?;
     let programs = programs.parent().context("programs are in a directory")?;
     let tools = fs::canonicalize(nsm_peers::tools::dir()?)?;
     let mut shell = Command::new("/bin/sh");
-    let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin:{}:bin", programs.display(), tools.display());
+    let path = format!("{}:{}:/usr/bin:/bin:/usr/sbin:/sbin:bin", programs.display(), tools.display());
     shell.env_clear().env("PATH", path).arg("-c").arg(words);
     Ok(shell)
 }

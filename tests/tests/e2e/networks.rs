@@ -29,12 +29,24 @@ pub(crate) use services::*;
 pub(crate) use vectors::*;
 pub(crate) use whole::*;
 
-/// Where the plugins of the CNI project are.
+/// Where the plugins of the CNI project are: where they were built for the tests, if they were, else where a distribution has them.
 fn bin_dir() -> anyhow::Result<PathBuf> {
-    let tools = std::env::var_os("NSM_LAB_TOOLS").map(PathBuf::from);
-    let folders = tools.into_iter().chain(["/usr/lib/cni".into(), "/opt/cni/bin".into()]);
     let plugins = ["ptp", "bridge", "host-local", "tuning", "macvlan"];
-    let mut complete = folders.filter(|folder| plugins.iter().all(|plugin| folder.join(plugin).is_file()));
+    let missing = |folder: &PathBuf| plugins.into_iter().filter(|plugin| !folder.join(plugin).is_file()).collect();
+    if let Some(tools) = std::env::var_os("NSM_LAB_TOOLS").map(PathBuf::from) {
+        let missing: Vec<&str> = missing(&tools);
+        ensure!(
+            missing.is_empty(),
+            "NSM_LAB_TOOLS: {} lacks {}: `cargo xtask test lab` builds them",
+            tools.display(),
+            missing.join(", ")
+        );
+        return Ok(tools);
+    }
+    let mut complete = ["/usr/lib/cni", "/opt/cni/bin"].map(PathBuf::from).into_iter().filter(|folder| {
+        let missing: Vec<&str> = missing(folder);
+        missing.is_empty()
+    });
     complete.next().ok_or_else(|| {
         runner::Skip(format!(
             "{} are nowhere: `cargo xtask test lab` builds them, containernetworking-plugins brings them",

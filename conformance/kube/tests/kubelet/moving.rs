@@ -155,11 +155,15 @@ impl Node<'_> {
 }
 
 /// What is found of a subject has these words.
+/// `words` are whole: of "10 pods" "0 pods" is none.
 fn is_told(found: &[[String; 4]], level: &str, subject: &str, words: &[&str]) -> anyhow::Result<()> {
+    let has = |text: &str, word: &str| {
+        text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|before: char| before.is_ascii_alphanumeric()))
+    };
     let is_it = |finding: &&[String; 4]| {
         finding[0] == level
             && finding[1] == format!("moving: {subject}")
-            && words.iter().all(|word| finding[2].contains(word) || finding[3].contains(word))
+            && words.iter().all(|word| has(&finding[2], word) || has(&finding[3], word))
     };
     found.iter().find(is_it).map(drop).with_context(|| format!("no {level} of {subject} with {words:?}: {found:#?}"))
 }

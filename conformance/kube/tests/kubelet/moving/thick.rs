@@ -33,10 +33,12 @@ pub(crate) fn from_the_daemon_and_back(mesh: &mut Mesh) -> anyhow::Result<()> {
     let lived = created.and_then(|()| there_and_back(&node));
     let logs =
         lived.is_err().then(|| node.mesh.kubectl(&["-n", "kube-system", "logs", "-l", "name=multus", "--tail=30"]));
-    let removed = undeploy(&node);
     if lived.is_err() {
         node.open().ok();
+        // Pods that the daemon made do not end without it.
+        node.mesh.kubectl(&["-n", node.namespace, "delete", "pods", "--all", "--timeout=60s"]).ok();
     }
+    let removed = undeploy(&node);
     lived.map_err(|error| error.context(format!("the daemon said {logs:?}")))?;
     removed?;
     before.remain(machine)
@@ -135,9 +137,18 @@ fn keep_off(node: &Node<'_>) -> anyhow::Result<()> {
 
 fn undeploy(node: &Node<'_>) -> anyhow::Result<()> {
     let machine = node.machine()?;
-    node.mesh.kubectl(&["-n", "kube-system", "delete", "--ignore-not-found", "daemonset", SET])?;
-    node.mesh.kubectl(&["delete", "--ignore-not-found", "clusterrolebinding", "multus"])?;
+    let delete = |what: &[&str]| {
+        let command = ["-n", "kube-system", "delete", "--ignore-not-found"];
+        node.mesh.kubectl(&command.iter().chain(what).copied().collect::<Vec<_>>()).map(drop)
+    };
+    delete(&["daemonset", SET])?;
+    delete(&["clusterrolebinding", "multus"])?;
+    delete(&["serviceaccount", "multus"])?;
+    delete(&["configmap", "multus-daemon-config"])?;
+    // Fails where it has gone.
+    node.mesh.kubectl(&["label", "node", machine.name(), "multus-"]).ok();
     patiently("end of Multus's daemon", ROLLED, || Ok(node.mesh.pods("kube-system")?.len()), |count| *count == 0)?;
+    machine.ctr(&["images", "rm", IMAGE])?;
     for file in machine.place().list(CONF_DIR)?.iter().filter(|file| [THEIRS, COPY].contains(&file.as_str())) {
         machine.unconfigure(file)?;
     }

@@ -18,8 +18,8 @@ const ALL: Duration = Duration::from_mins(3);
 const MEMORY: u32 = 96;
 
 pub(crate) fn sixty_four_pods_at_once(mesh: &mut Mesh) -> anyhow::Result<()> {
-    mesh.limit_agents(MEMORY)?;
-    let lived = by_meta_plugin(mesh, 0, "density", &json!({}), |mesh| pods(mesh));
+    let limited = mesh.limit_agents(MEMORY);
+    let lived = limited.and_then(|()| by_meta_plugin(mesh, 0, "density", &json!({}), |mesh| pods(mesh)));
     mesh.deploy()?;
     lived
 }
