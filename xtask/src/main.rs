@@ -26,7 +26,7 @@ cargo xtask VERB
   test --list                 the suites
   lint                        format, clippy, documentation, licences and dependencies
   bench [ARGUMENT…]           release binaries, then conformance/bench with these arguments
-  bench memif [--rounds N]   shared-memory interfaces beside DPDK's: pairs of each, one of each, latency, idle
+  bench memif [--rounds N] [--only rates,waking,idle]  shared-memory interfaces beside DPDK's and an eventfd, with verdicts
   bench kube [NAME…]          the shipped programs and their image, then the figures of a cluster whose names contain NAME
   crds                        writes deploy/crds.yaml from the Rust types of crates/nsm-crds
   manifests                   writes deploy/nsm.yaml and the chart's copies of what is in deploy/

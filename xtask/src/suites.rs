@@ -223,6 +223,14 @@ pub(crate) const TESTS: &[Suite] = &[
         counts: Counts::Whole,
         command: || with_tools(&["run", "-p", "nsm-bench", "--", "--smoke"]),
     },
+    Suite {
+        name: "memif-smoke",
+        after: &["build"],
+        needs: &[],
+        bound: Duration::from_mins(10),
+        counts: Counts::Whole,
+        command: memif_smoke,
+    },
 ];
 
 fn deny() -> Command {
@@ -238,6 +246,14 @@ fn memif() -> Command {
     let both = ["test", "-p", "memif", "-p", "nsm-memif-peers", "--all-features"];
     let tests = ["--test", "asynchronous", "--test", "dpdk", "--no-fail-fast", "--", "--test-threads", "1"];
     cargo(&[&both[..], &tests[..]].concat())
+}
+
+/// The benchmark of shared-memory interfaces, without DPDK.
+fn memif_smoke() -> Command {
+    let mut command =
+        cargo(&["run", "-p", "nsm-memif-peers", "--bin", "nsm-memif-bench", "--", "--smoke", "--memif-gen"]);
+    command.arg(target().join("debug/memif-gen"));
+    command
 }
 
 /// The ring under a model checker. Its flag is for that build alone, so it has a directory of its own.

@@ -36,7 +36,7 @@
 //! [`TxBurst::send`] hands them over together. [`TxBurst::forward`] copies once, from ring to ring.
 //!
 //! Who polls calls `burst` again and again; the peer is asked not to signal. Who waits calls [`RxQueue::wait`], which asks for a signal,
-//! or waits on [`RxQueue::event`] beside other files after [`RxQueue::arm`]. The `tokio` feature has the same as futures.
+//! or waits on [`RxQueue::event`] beside other files after [`RxQueue::arm`]. In between is [`RxQueue::spin`]: who waits polls for a moment first. The `tokio` feature has the same as futures.
 //!
 //! # Guarantees
 //!
@@ -81,6 +81,7 @@ mod rx;
 mod session;
 mod settings;
 mod signal;
+mod spin;
 mod stats;
 mod sys;
 mod text;

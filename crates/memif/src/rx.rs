@@ -18,6 +18,7 @@ use crate::{
     packet::{Packet, Place, Segment},
     session::{Buffers, Session},
     signal::{Ear, Heard},
+    spin::Spin,
     stats::{Counters, Statistics},
     sys::{Descriptor, Ring},
 };
@@ -50,6 +51,7 @@ pub struct RxQueue {
     /// The link is down, and this is where the peer was when that was noticed: what it writes behind is not received.
     end: Option<u16>,
     asleep: Asleep,
+    spin: Spin,
 }
 
 /// The packets of a burst: kept to spare allocations.
@@ -87,6 +89,7 @@ impl RxQueue {
             bursts: 0,
             end: None,
             asleep: Asleep::No,
+            spin: Spin::new(Duration::ZERO),
         };
         queue.offer(0, queue.ring.slots());
         queue.consumer.publish(&queue.ring);
@@ -188,13 +191,30 @@ impl RxQueue {
         taken
     }
 
-    /// Waits until there is something to receive, at most `timeout` long; false when that is over. The peer is asked to signal only
+    /// Waits until there is something to receive, at most `timeout` long (in whole milliseconds); false when that is over. The peer is asked to signal only
     /// while this waits, and until something comes.
     ///
     /// # Errors
     /// The link is down.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Down> {
         let deadline = channel::deadline(timeout);
+        let waited = self.spin.begin();
+        if let Some(waited) = waited {
+            waited.look(deadline, || self.ready())?;
+        }
+        let came = self.sleep(deadline)?;
+        self.spin.end(waited, came);
+        Ok(came)
+    }
+
+    /// Before it sleeps, [`RxQueue::wait`] looks at the ring for as long as this, where packets come as quickly one after another: then they pass
+    /// in a microsecond instead of ten or twenty, without system calls at either end, and this end's processor has nothing else to do
+    /// meanwhile. Where they come more slowly it sleeps at once. Zero, which is never, unless set.
+    pub const fn spin(&mut self, most: Duration) {
+        self.spin = Spin::new(most);
+    }
+
+    fn sleep(&mut self, deadline: Instant) -> Result<bool, Down> {
         loop {
             // What was raised meanwhile is left: at worst it wakes once in vain, and a system call is between a signal and its packet.
             if self.wish()? {

@@ -41,6 +41,9 @@ struct Flags {
     /// How to learn of packets.
     #[arg(long, value_enum, default_value = "wait")]
     receive: Receive,
+    /// Before sleeping look for so long, where packets come as quickly as that.
+    #[arg(long, default_value_t = 0, value_name = "MICROSECONDS")]
+    spin: u32,
     /// Stop after so many seconds.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
@@ -102,7 +105,8 @@ fn main() -> anyhow::Result<()> {
     let stop = Stop::new(flags.seconds.map(Duration::from_secs))?;
     let mut interface = flags.interface.open()?;
     let mut totals = Totals::default();
-    while let Some(connection) = interface.next(|| stop.over())? {
+    while let Some(mut connection) = interface.next(|| stop.over())? {
+        connection.rx.iter_mut().for_each(|rx| rx.spin(Duration::from_micros(flags.spin.into())));
         let down = match &flags.work {
             Work::Send { rate, size, count } => {
                 let sending = Sending { rate: *rate, size: *size as usize, count: count.unwrap_or(u64::MAX) };
