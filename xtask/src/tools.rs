@@ -17,8 +17,16 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.0";
 const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 const PLUGINS: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS_VERSION: &str = "v1.9.1";
-const PLUGINS_WANTED: [&str; 6] =
-    ["main/ptp", "main/bridge", "main/macvlan", "main/loopback", "meta/tuning", "ipam/host-local"];
+const PLUGINS_WANTED: [&str; 8] = [
+    "main/ptp",
+    "main/bridge",
+    "main/macvlan",
+    "main/loopback",
+    "meta/tuning",
+    "meta/portmap",
+    "meta/bandwidth",
+    "ipam/host-local",
+];
 const KUBERNETES: &str = "v1.34.1";
 const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
 /// Its plugin, and its daemon with the plugin that calls it.
@@ -64,7 +72,9 @@ impl Tool {
             Self::Go => "go",
             Self::Cnitool => "cnitool",
             Self::Helm => "helm",
-            Self::ReferencePlugins => "ptp, bridge, macvlan, tuning and host-local of containernetworking/plugins",
+            Self::ReferencePlugins => {
+                "ptp, bridge, macvlan, tuning, portmap, bandwidth and host-local of containernetworking/plugins"
+            }
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeNode => "kubelet, kubectl and Kubernetes' controllers",
