@@ -79,6 +79,7 @@ fn main() -> ExitCode {
         networks::gc_of_one_pod_leaves_networks_their_time,
         networks::a_daemon_keeps_no_pod,
         networks::ports_and_bandwidth,
+        networks::the_plugin_calls_no_api_server,
         networks::status_of_all,
         networks::made_by_multus,
         networks::made_by_multus_and_half_forgotten,

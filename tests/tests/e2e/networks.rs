@@ -1,6 +1,7 @@
 //! The meta-plugin: several networks of a pod by other plugins, without a cluster.
 
 mod agents;
+mod alone;
 mod delegates;
 mod endings;
 mod failures;
@@ -20,6 +21,7 @@ use nsm_lab::{Call, Node, Outcome, Pod, runner};
 use serde_json::{Value, json};
 
 pub(crate) use agents::*;
+pub(crate) use alone::*;
 pub(crate) use delegates::*;
 pub(crate) use endings::*;
 pub(crate) use failures::*;

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
             networks::what_was_made_is_told,
             networks::of_every_pod_are_asked_and_collected,
             networks::a_pod_that_asks_nothing_has_a_status,
+            networks::a_pod_that_is_not_known_starts_when_it_is,
             pods::on_the_hosts_network_are_told_so,
             pods::are_edited_by_nsmctl,
             rights::what_the_file_does_not_grant_is_denied,

@@ -242,3 +242,44 @@ pub(crate) fn a_pod_that_asks_nothing_has_a_status() -> anyhow::Result<()> {
     a.node.cni().call(&call("DEL"))?.ok()?;
     Ok(())
 }
+
+/// An ADD that comes before the agent, or anybody, knows of its pod, by the plugin: nothing is made, and the runtime is to try again.
+pub(crate) fn a_pod_that_is_not_known_starts_when_it_is() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    define(&cluster)?;
+    let a = cluster.started("node-a")?;
+    let plugin = binary("nsm-delegate")?;
+    let (folder, log) = (plugin.parent().context("folder")?, a.node.dir().join("calls"));
+    let extra = json!({ "cniVersion": "1.0.0", "type": "nsm-delegate", "log": log });
+    cluster.create(&definition("default", "extra", &extra))?.map_err(anyhow::Error::msg)?;
+    // The runtime says nothing of annotations.
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "cluster", "type": "nsm-cni", "binDir": folder, "cniDir": a.node.dir().join("cni"),
+        "cniSocket": a.node.cni_socket(), "timeoutSeconds": 4,
+        "delegates": [{ "name": "own", "type": "nsm-delegate", "log": log }],
+    });
+    let sandbox = a.node.pod("sandbox")?;
+    let add = |uid: &str| {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID={uid}");
+        let netns = Some(sandbox.namespace().path().to_owned());
+        let stdin = conf.to_string();
+        a.node.cni().call(&Call { command: "ADD", container: "web", netns, ifname: "eth0", args: &args, stdin })
+    };
+    let refused = |uid: &str, code: i64, words: &str| -> anyhow::Result<()> {
+        let told = with_log(&a.node, add(uid)?.refused(code))?;
+        ensure!(told.contains(words), "{told}");
+        ensure!(!log.exists() && !a.node.dir().join("cni/nsm-cni/web@eth0.json").exists(), "something was begun");
+        Ok(())
+    };
+    refused("early", 11, "pod \"default/web\" is not known to nsm-agent yet")?;
+    let asks: Map<String, Value> = [(NETWORKS.to_owned(), "extra".into())].into_iter().collect();
+    let pod = Asking::annotated(&cluster, &a.node, "default", "web", &asks)?;
+    // Not the one that was meant.
+    refused("early", 100, &pod.uid)?;
+    with_log(&a.node, add(&pod.uid)?.ok())?;
+    let text = std::fs::read_to_string(&log)?;
+    let calls = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let made: Vec<_> = calls.iter().map(|call| (&call["command"], &call["ifname"])).collect();
+    ensure!(made == [(&json!("ADD"), &json!("eth0")), (&json!("ADD"), &json!("net1"))], "{made:?}");
+    Ok(())
+}
