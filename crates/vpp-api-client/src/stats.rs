@@ -128,8 +128,9 @@ impl Stats {
             rx_errors: simple("/if/rx-error", index),
             tx_errors: simple("/if/tx-error", index),
         };
-        // A name stays empty where an interface was and is no more.
-        Ok(names.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(interface).collect())
+        // Where an interface was and is no more VPP writes this instead of its name; where there never was one it is empty.
+        let there = |(_, name): &(usize, &String)| !name.is_empty() && *name != "deleted";
+        Ok(names.iter().enumerate().filter(there).map(interface).collect())
     }
 
     /// Errors that VPP's nodes have counted, without those that never happened.

@@ -39,7 +39,10 @@ impl Client {
             return Err(Error::TooLarge { message: GetApiJson::NAME.into(), most });
         }
         let unfit = |error: DefinitionError| Error::NoRequest(format!("VPP's own definitions: {error}"));
-        Definitions::from_json(&reply.json).map_err(unfit)
+        let mut told = Definitions::from_json(&reply.json).map_err(unfit)?;
+        // Of the messages of its memory and socket layer VPP tells none; these two are of use to others than clients.
+        told.take_missing(&Definitions::ours(), &[ControlPing::NAME, GetApiJson::NAME]);
+        Ok(told)
     }
 
     /// Sends the message of that name and waits for all that comes back: details, parts of a `_get` until VPP has told all, the reply.

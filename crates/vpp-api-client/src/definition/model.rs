@@ -15,6 +15,21 @@ pub struct Definitions {
     pub services: BTreeMap<String, Service>,
 }
 
+impl Definitions {
+    /// Takes requests and their replies from others, where there is none of that name. They have no types of their own.
+    pub(crate) fn take_missing(&mut self, others: &Self, requests: &[&str]) {
+        for request in requests {
+            let Some(service) = others.services.get(*request) else { continue };
+            self.services.entry((*request).into()).or_insert_with(|| service.clone());
+            for name in std::iter::once(*request).chain(service.reply.as_deref()) {
+                if let Some(message) = others.messages.get(name) {
+                    self.messages.entry(name.into()).or_insert_with(|| message.clone());
+                }
+            }
+        }
+    }
+}
+
 /// A type with a name.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

@@ -15,7 +15,7 @@ fn usual() -> File {
     let mut segment = Segment::default();
     segment.scalar("/sys/heartbeat", 77);
     segment.unused();
-    segment.names("/if/names", &["local0", "", "memif0/7"]);
+    segment.names("/if/names", &["local0", "deleted", "memif0/7"]);
     segment.combined("/if/rx", &[&[0, 0, 9, 9, 10, 1000], &[0, 0, 0, 0, 5, 500]]);
     segment.simple("/if/drops", &[&[0, 0, 3], &[0, 0, 4]]);
     segment.simple("/err/memif-input/bad ring", &[&[6], &[0]]);
