@@ -87,6 +87,7 @@ struct CallLabel {
 enum CauseValue {
     Damaged,
     Missing,
+    Older,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -247,6 +248,7 @@ impl Metrics {
         let cause = match cause {
             Cause::Damaged => CauseValue::Damaged,
             Cause::Missing => CauseValue::Missing,
+            Cause::Older => CauseValue::Older,
         };
         self.records_lost_total.get_or_create(&CauseLabel { cause }).inc();
     }

@@ -52,7 +52,9 @@ pub(crate) fn run(call: &Call, meta: &Meta) -> Result<(), Error> {
             eprintln!("nsm-cni: the record of container {}: {why}", call.env.container_id);
             unrecorded(call, meta, Some((Cause::Damaged, Some(held.set_aside()))), patience)
         }
-        Found::Nothing => unrecorded(call, meta, lost::is_missed(call).then_some((Cause::Missing, None)), patience),
+        Found::Nothing => {
+            unrecorded(call, meta, lost::missed(call, store.folder()).map(|cause| (cause, None)), patience)
+        }
     };
     undo::one_of(&[services, networks].into_iter().filter_map(Result::err).collect::<Vec<_>>())?;
     // As the library does: after the work, and silent about a namespace that is gone.

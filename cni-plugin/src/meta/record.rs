@@ -182,6 +182,11 @@ impl Store {
         Self { folder: cni_dir.join(FOLDER) }
     }
 
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Holds an attachment, waiting for whoever works on it until then.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub enum Cause {
     Damaged,
     /// It is not there, though the container has, or had, its first network.
     Missing,
+    /// Nor is one to be expected: the container is older than the folder of records, as the meta-plugin came later, or the folder was removed.
+    Older,
 }
 
 impl LostRecord {

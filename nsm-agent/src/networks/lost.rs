@@ -62,19 +62,37 @@ fn take(folder: &Path, metrics: &Metrics) {
             continue;
         };
         metrics.record_lost(lost.cause);
-        let what = match lost.cause {
-            Cause::Damaged => "cannot be read",
-            Cause::Missing => "is missing",
-        };
-        tracing::error!(
-            container = lost.container_id,
-            ifname = lost.ifname,
-            network = lost.network,
-            kept = lost.kept.as_deref().map(|path| path.display().to_string()),
-            ended = lost.ended.join(", "),
-            "the record of a pod's networks {what}: the others of its networks are for GC"
-        );
+        log(&lost);
     }
+}
+
+fn log(lost: &LostRecord) {
+    let LostRecord { container_id: container, ifname, network, .. } = lost;
+    let kept = lost.kept.as_deref().map(|path| path.display().to_string());
+    let ended = lost.ended.join(", ");
+    let what = match lost.cause {
+        Cause::Damaged => "cannot be read",
+        Cause::Missing => "is missing",
+        // After an installation the rule, and no fault.
+        Cause::Older => {
+            tracing::warn!(
+                container,
+                ifname,
+                network,
+                ended,
+                "a pod has ended that is older than the records of networks: the meta-plugin came later, or their folder was removed"
+            );
+            return;
+        }
+    };
+    tracing::error!(
+        container,
+        ifname,
+        network,
+        kept,
+        ended,
+        "the record of a pod's networks {what}: the others of its networks are for GC"
+    );
 }
 
 #[cfg(test)]
@@ -93,14 +111,16 @@ mod tests {
             ended: Vec::new(),
         };
         std::fs::write(dir.path().join(lost.file_name()), lost.to_json()).unwrap();
-        (lost.cause, lost.container_id) = (Cause::Missing, "b".into());
-        std::fs::write(dir.path().join(lost.file_name()), lost.to_json()).unwrap();
+        for (cause, container) in [(Cause::Missing, "b"), (Cause::Older, "c")] {
+            (lost.cause, lost.container_id) = (cause, container.into());
+            std::fs::write(dir.path().join(lost.file_name()), lost.to_json()).unwrap();
+        }
         std::fs::write(dir.path().join("strange.json"), "{").unwrap();
         std::fs::write(dir.path().join(".being-written.json"), "{").unwrap();
         for _ in 0..2 {
             take(dir.path(), &metrics);
             let text = metrics.text(crate::metrics::Now::default()).unwrap();
-            for cause in ["Damaged", "Missing"] {
+            for cause in ["Damaged", "Missing", "Older"] {
                 let line = format!("nsm_network_records_lost_total{{cause=\"{cause}\"}} 1");
                 assert!(text.contains(&line), "{line}\n{text}");
             }
