@@ -1,6 +1,6 @@
 //! The generator's packets: a number and the time, so that loss and latency can be told where they arrive.
 
-use memif::Mode;
+use memif::{Mode, NotTaken, TxBurst};
 
 use crate::checksum;
 
@@ -41,42 +41,64 @@ pub const fn shortest(mode: Mode) -> usize {
 /// The longest probe: what an IPv4 header can say.
 pub const LONGEST: usize = 65535;
 
-/// A probe of `length` bytes, in which only the mark is still missing. In IP mode it is UDP between the addresses for documentation
-/// (RFC 5737), without a checksum, which IPv4 allows.
-pub fn template(mode: Mode, length: usize) -> Vec<u8> {
-    let mut packet = vec![0; length.clamp(shortest(mode), LONGEST)];
-    match mode {
-        Mode::Ethernet => {
-            packet[..6].copy_from_slice(&DESTINATION);
-            packet[6..12].copy_from_slice(&SOURCE);
-            packet[12..14].copy_from_slice(&ETHERTYPE);
-        }
-        Mode::Ip | Mode::PuntInject => {
-            let size = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
-            let total = size(packet.len());
-            packet[..2].copy_from_slice(&[0x45, 0]);
-            packet[2..4].copy_from_slice(&total);
-            packet[8..10].copy_from_slice(&[64, 17]);
-            packet[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
-            let sum = checksum::finish(checksum::add(0, &packet[..20]));
-            packet[10..12].copy_from_slice(&sum);
-            packet[20..22].copy_from_slice(&PORT);
-            packet[22..24].copy_from_slice(&PORT);
-            let udp = size(packet.len() - 20);
-            packet[24..26].copy_from_slice(&udp);
-        }
-    }
-    packet
+/// Probes of one length, of which only the mark differs: a header, a mark, and zeroes.
+#[derive(Debug, Clone)]
+pub struct Template {
+    header: Vec<u8>,
+    length: usize,
 }
 
-/// Writes the mark into a template.
-#[inline]
-pub fn write(packet: &mut [u8], mode: Mode, mark: Mark) {
-    if let Some(place) = packet.get_mut(offset(mode)..shortest(mode)) {
-        place[..4].copy_from_slice(&MAGIC);
-        place[4..8].copy_from_slice(&mark.stream.to_be_bytes());
-        place[8..16].copy_from_slice(&mark.number.to_be_bytes());
-        place[16..24].copy_from_slice(&mark.sent_ns.to_be_bytes());
+impl Template {
+    /// Of `length` bytes, or as many as a mark needs. In IP mode it is UDP between the addresses for documentation (RFC 5737), without a
+    /// checksum, which IPv4 allows.
+    pub fn new(mode: Mode, length: usize) -> Self {
+        let length = length.clamp(shortest(mode), LONGEST);
+        let mut header = vec![0; offset(mode)];
+        match mode {
+            Mode::Ethernet => {
+                header[..6].copy_from_slice(&DESTINATION);
+                header[6..12].copy_from_slice(&SOURCE);
+                header[12..14].copy_from_slice(&ETHERTYPE);
+            }
+            Mode::Ip | Mode::PuntInject => {
+                let size = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
+                header[..2].copy_from_slice(&[0x45, 0]);
+                header[2..4].copy_from_slice(&size(length));
+                header[8..10].copy_from_slice(&[64, 17]);
+                header[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+                let sum = checksum::finish(checksum::add(0, &header[..20]));
+                header[10..12].copy_from_slice(&sum);
+                header[20..22].copy_from_slice(&PORT);
+                header[22..24].copy_from_slice(&PORT);
+                header[24..26].copy_from_slice(&size(length - 20));
+            }
+        }
+        Self { header, length }
+    }
+
+    /// Writes a probe where it will be read.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    #[inline]
+    pub fn put(&self, burst: &mut TxBurst<'_>, mark: Mark) -> Result<(), NotTaken> {
+        let mut frame = burst.reserve(self.length)?;
+        let marked = self.header.len() + MARK;
+        frame.write(0, &self.header);
+        frame.write(self.header.len(), &mark.bytes());
+        frame.fill(marked, self.length - marked, 0);
+        Ok(())
+    }
+}
+
+impl Mark {
+    fn bytes(self) -> [u8; MARK] {
+        let mut bytes = [0; MARK];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&self.stream.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.number.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.sent_ns.to_be_bytes());
+        bytes
     }
 }
 
@@ -108,18 +130,41 @@ mod tests {
 
     use super::*;
 
+    /// Two ends of an interface with few slots, which are soon used again.
+    fn pair() -> (memif::Connection, memif::Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let address = memif::Address::path(dir.path().join("memif.sock")).unwrap();
+        let listener = memif::Listener::bind(&address).unwrap();
+        let port = listener.add(memif::Server::new(0)).unwrap();
+        let rings = memif::Rings::default().slots(8).unwrap();
+        let soon = std::time::Duration::from_secs(20);
+        let near = memif::Client::new(address).rings(rings).connect(soon).unwrap();
+        (near, port.accept(soon).unwrap().unwrap())
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+
         #[test]
-        fn a_mark_is_read_as_written(
-            ip in any::<bool>(), length in 0..3000_usize, stream in any::<u32>(), number in any::<u64>(), sent_ns in any::<u64>()
+        fn a_probe_is_read_as_written(
+            ip in any::<bool>(), length in 0..5000_usize, stream in any::<u32>(), number in any::<u64>(), sent_ns in any::<u64>()
         ) {
             let mode = if ip { Mode::Ip } else { Mode::Ethernet };
             let mark = Mark { stream, number, sent_ns };
-            let mut packet = template(mode, length);
-            prop_assert_eq!(read(&packet, mode), None);
-            write(&mut packet, mode, mark);
-            prop_assert_eq!(read(&packet, mode), Some(mark));
-            prop_assert_eq!(packet.len(), length.max(shortest(mode)));
+            let (mut near, mut far) = pair();
+            for dirt in [0xff, 0] {
+                let template = Template::new(mode, length);
+                let mut burst = near.tx[0].burst().unwrap();
+                burst.push(&[dirt; 5000]).unwrap();
+                template.put(&mut burst, mark).unwrap();
+                burst.send().unwrap();
+                let packets = far.rx[0].burst(2).unwrap();
+                let packet = packets.iter().nth(1).unwrap().to_vec();
+                prop_assert_eq!(read(&packet, mode), Some(mark));
+                prop_assert_eq!(packet.len(), length.max(shortest(mode)));
+                prop_assert!(packet[shortest(mode)..].iter().all(|byte| *byte == 0));
+            }
         }
 
         #[test]
@@ -130,6 +175,6 @@ mod tests {
 
     #[test]
     fn the_ip_header_has_its_checksum() {
-        assert_eq!(checksum::finish(checksum::add(0, &template(Mode::Ip, 100)[..20])), [0, 0]);
+        assert_eq!(checksum::finish(checksum::add(0, &Template::new(Mode::Ip, 100).header[..20])), [0, 0]);
     }
 }

@@ -1,11 +1,11 @@
 //! What a host at some addresses answers: who has them (ARP, neighbour discovery) and pings.
 //!
 //! Guarantees: whatever the bytes, it answers nothing or one packet, never longer than a received one and 42 bytes; what is not for these
-//! addresses, or is broken, is not answered.
+//! addresses, or is broken, is not answered. What comes back as it came is not copied before the answer is sent.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use memif::Mode;
+use memif::{Mode, NotTaken, TxBurst};
 
 use crate::checksum::{add, finish};
 
@@ -25,6 +25,33 @@ pub struct Host {
     pub addresses: Vec<IpAddr>,
 }
 
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// What is new.
+    head: Vec<u8>,
+    /// What of the packet follows as it is.
+    tail: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Writes it where the peer reads it.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn put(&self, burst: &mut TxBurst<'_>) -> Result<(), NotTaken> {
+        let mut frame = burst.reserve(self.head.len() + self.tail.len())?;
+        frame.write(0, &self.head);
+        frame.write(self.head.len(), self.tail);
+        Ok(())
+    }
+
+    /// Behind something else.
+    fn after(self, before: &[&[u8]]) -> Self {
+        Self { head: [&before.concat(), self.head.as_slice()].concat(), ..self }
+    }
+}
+
 impl Host {
     fn is_v4(&self, address: &[u8]) -> bool {
         <[u8; 4]>::try_from(address).is_ok_and(|address| self.addresses.contains(&Ipv4Addr::from(address).into()))
@@ -35,7 +62,7 @@ impl Host {
     }
 
     /// What it answers.
-    pub fn answer(&self, packet: &[u8], mode: Mode) -> Option<Vec<u8>> {
+    pub fn answer<'a>(&self, packet: &'a [u8], mode: Mode) -> Option<Answer<'a>> {
         if mode != Mode::Ethernet {
             return match packet.first()? >> 4 {
                 4 => self.echo_v4(packet),
@@ -56,19 +83,19 @@ impl Host {
             IPV6 => self.neighbour(body).or_else(|| self.echo_v6(body))?,
             _ => return None,
         };
-        Some([source, &self.mac, kind, &body].concat())
+        Some(body.after(&[source, &self.mac, kind]))
     }
 
-    fn arp(&self, body: &[u8]) -> Option<Vec<u8>> {
+    fn arp<'a>(&self, body: &'a [u8]) -> Option<Answer<'a>> {
         let body = body.get(..28)?;
         let (sender, wanted) = (&body[8..18], &body[24..28]);
         if body[..6] != ARP_FIXED || body[6..8] != [0, 1] || !self.is_v4(wanted) {
             return None;
         }
-        Some([&ARP_FIXED[..], &[0, 2], self.mac.as_slice(), wanted, sender].concat())
+        Some(Answer { head: [&ARP_FIXED[..], &[0, 2], self.mac.as_slice(), wanted].concat(), tail: sender })
     }
 
-    fn echo_v4(&self, body: &[u8]) -> Option<Vec<u8>> {
+    fn echo_v4<'a>(&self, body: &'a [u8]) -> Option<Answer<'a>> {
         let header = usize::from(body.first()? & 0xf) * 4;
         let total = usize::from(u16::from_be_bytes([*body.get(2)?, *body.get(3)?]));
         // Ethernet pads short frames.
@@ -87,18 +114,18 @@ impl Host {
         {
             return None;
         }
-        let mut answer = body.to_vec();
-        answer[8] = 64;
-        answer[12..16].copy_from_slice(destination);
-        answer[16..20].copy_from_slice(source);
-        answer[10..12].fill(0);
-        let sum = finish(add(0, &answer[..header]));
-        answer[10..12].copy_from_slice(&sum);
-        answer[header] = 0;
-        answer[header + 2..header + 4].fill(0);
-        let sum = finish(add(0, &answer[header..]));
-        answer[header + 2..header + 4].copy_from_slice(&sum);
-        Some(answer)
+        let (head, tail) = body.split_at(header + 4);
+        let mut head = head.to_vec();
+        head[8] = 64;
+        head[12..16].copy_from_slice(destination);
+        head[16..20].copy_from_slice(source);
+        head[10..12].fill(0);
+        let sum = finish(add(0, &head[..header]));
+        head[10..12].copy_from_slice(&sum);
+        // An echo reply's type is 0.
+        let sum = finish(add(0, tail));
+        head[header..].copy_from_slice(&[0, 0, sum[0], sum[1]]);
+        Some(Answer { head, tail })
     }
 
     /// The ICMPv6 message of a packet without extension headers, with its addresses.
@@ -107,21 +134,19 @@ impl Host {
         let message = rest.get(..usize::from(u16::from_be_bytes([header[4], header[5]])))?;
         let good = header[0] >> 4 == 6 && header[6] == 58 && message.len() >= 8;
         let (source, destination) = (&header[8..24], &header[24..40]);
-        (good && finish(pseudo(source, destination, message)) == [0, 0]).then_some((source, destination, message))
+        (good && sum_v6(source, destination, [message, &[]]) == [0, 0]).then_some((source, destination, message))
     }
 
-    fn echo_v6(&self, packet: &[u8]) -> Option<Vec<u8>> {
+    fn echo_v6<'a>(&self, packet: &'a [u8]) -> Option<Answer<'a>> {
         let (source, destination, message) = Self::icmp_v6(packet)?;
         if !self.is_v6(destination) || message[..2] != [128, 0] {
             return None;
         }
-        let mut answer = message.to_vec();
-        answer[0] = 129;
-        Some(packet_v6(destination, source, 64, answer))
+        Some(Answer { head: packet_v6(destination, source, 64, &[129, 0, 0, 0], &message[4..]), tail: &message[4..] })
     }
 
     /// A neighbour solicitation (RFC 4861) is answered with an advertisement: solicited, override, with our address.
-    fn neighbour(&self, packet: &[u8]) -> Option<Vec<u8>> {
+    fn neighbour<'a>(&self, packet: &'a [u8]) -> Option<Answer<'a>> {
         let (source, _, message) = Self::icmp_v6(packet)?;
         let target = message.get(8..24)?;
         // A hop limit of less than 255 comes from elsewhere; a source of zeroes looks for duplicates.
@@ -129,21 +154,26 @@ impl Host {
             return None;
         }
         let answer = [&[136, 0, 0, 0, 0x60, 0, 0, 0], target, &[2, 1], &self.mac].concat();
-        Some(packet_v6(target, source, 255, answer))
+        Some(Answer { head: packet_v6(target, source, 255, &answer, &[]), tail: &[] })
     }
 }
 
-fn pseudo(source: &[u8], destination: &[u8], message: &[u8]) -> u32 {
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [source, destination, &length, &[0, 0, 0, 58], message].iter().fold(0, |sum, part| add(sum, part))
+/// Of an ICMPv6 message in two parts, the first of which has an even length.
+fn sum_v6(source: &[u8], destination: &[u8], message: [&[u8]; 2]) -> [u8; 2] {
+    let length = message.iter().map(|part| part.len()).sum::<usize>();
+    let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    let [first, second] = message;
+    finish([source, destination, &length, &[0, 0, 0, 58], first, second].iter().fold(0, |sum, part| add(sum, part)))
 }
 
-fn packet_v6(source: &[u8], destination: &[u8], hops: u8, mut message: Vec<u8>) -> Vec<u8> {
-    message[2..4].fill(0);
-    let sum = finish(pseudo(source, destination, &message));
-    message[2..4].copy_from_slice(&sum);
-    let length = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[0x60, 0, 0, 0], length.as_slice(), &[58, hops], source, destination, &message].concat()
+/// A packet up to the end of its message's first part, with the checksum of both.
+fn packet_v6(source: &[u8], destination: &[u8], hops: u8, first: &[u8], second: &[u8]) -> Vec<u8> {
+    let mut first = first.to_vec();
+    first[2..4].fill(0);
+    let sum = sum_v6(source, destination, [&first, second]);
+    first[2..4].copy_from_slice(&sum);
+    let length = u16::try_from(first.len() + second.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[0x60, 0, 0, 0], length.as_slice(), &[58, hops], source, destination, &first].concat()
 }
 
 #[cfg(test)]

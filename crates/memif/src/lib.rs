@@ -32,8 +32,8 @@
 //! # Receiving and sending
 //!
 //! [`RxQueue::burst`] lends the packets that are there: they stay in shared memory, and their slots go back to the peer when the
-//! [`Burst`] is dropped. [`TxQueue::burst`] lends the free slots: packets are written where the peer will read them, and
-//! [`TxBurst::send`] hands them over together. [`TxBurst::forward`] copies once, from ring to ring.
+//! [`Burst`] is dropped. [`TxQueue::burst`] lends the free slots: packets are written where the peer will read them (a whole one by
+//! [`TxBurst::push`], piece by piece in a [`Frame`]), and [`TxBurst::send`] hands them over together. [`TxBurst::forward`] copies once, from ring to ring.
 //!
 //! Who polls calls `burst` again and again; the peer is asked not to signal. Who waits calls [`RxQueue::wait`], which asks for a signal,
 //! or waits on [`RxQueue::event`] beside other files after [`RxQueue::arm`]. In between is [`RxQueue::spin`]: who waits polls for a moment first. The `tokio` feature has the same as futures.
@@ -65,6 +65,7 @@ mod channel;
 mod client;
 mod connection;
 pub mod control;
+mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
@@ -91,6 +92,7 @@ pub use address::{Address, InvalidAddress, socket_in};
 pub use client::{Client, ConnectError};
 pub use connection::Connection;
 pub use control::Mode;
+pub use frame::Frame;
 pub use handshake::Refusal;
 pub use index::Role;
 pub use layout::TooLarge;
@@ -104,7 +106,7 @@ pub use settings::{InvalidSetting, Limits, Rings, Unsealed};
 pub use stats::{Counters, Statistics};
 pub use sys::{Bytes, BytesMut};
 pub use text::{InvalidSecret, Name, Secret, Text};
-pub use tx::{Frame, NotTaken, TxBurst, TxQueue};
+pub use tx::{NotTaken, TxBurst, TxQueue};
 
 /// The first example that people see has to compile.
 #[cfg(doctest)]

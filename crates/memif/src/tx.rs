@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
+    frame::{Frame, Staged},
     index::{Producer, Slots as _},
     link::{Down, Link},
     memory::{Region, write_guarded},
@@ -14,11 +15,14 @@ use crate::{
     session::{Buffers, Session},
     signal::Bell,
     stats::{Counters, Statistics},
-    sys::{Bytes, BytesMut, Descriptor, Ring},
+    sys::{Descriptor, Ring},
 };
 
 /// After so many bursts the kernel is asked whether the peer is still there: a ring with too little room may stay like that for ever.
 const CHECK: u32 = 1024;
+
+/// So many bytes for guarded memory wait for one `send`, and at most one packet more.
+const MOST_COPIED: usize = 1 << 20;
 
 /// Why a packet was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,14 +60,6 @@ pub struct TxQueue {
     bursts: u32,
     /// The last burst took nothing for want of room.
     starved: bool,
-}
-
-/// A filled slot that the peer has not been told of.
-#[derive(Debug, Clone, Copy)]
-struct Staged {
-    descriptor: Descriptor,
-    /// Where among the copies, if the buffer is guarded.
-    copy: Option<u32>,
 }
 
 impl TxQueue {
@@ -228,23 +224,24 @@ impl TxBurst<'_> {
         Ok(())
     }
 
-    /// Adds a packet of this length, to be written in place. What is not written is whatever was there.
+    /// Adds a packet of this length, to be written in place: see [`Frame`]. What is not written is whatever was there.
     ///
     /// # Errors
     /// Nothing was taken.
     #[inline]
     pub fn reserve(&mut self, length: usize) -> Result<Frame<'_>, NotTaken> {
-        let first = self.queue.staged.len();
-        let reserved = self.stage(first, length);
+        let (first, copied) = (self.queue.staged.len(), self.queue.copies.len());
+        let reserved = if copied > MOST_COPIED { Err(NotTaken::Full) } else { self.stage(first, length) };
         if let Err(why) = reserved {
             self.queue.staged.truncate(first);
+            self.queue.copies.truncate(copied);
             self.refused += u64::from(why == NotTaken::Full);
             return Err(why);
         }
         self.packets += 1;
         self.bytes += length as u64;
         let TxQueue { staged, session, copies, .. } = &mut *self.queue;
-        Ok(Frame { parts: &staged[first..], regions: &session.regions, copies, length })
+        Ok(Frame::new(&staged[first..], &session.regions, &mut copies[copied..], length))
     }
 
     #[inline]
@@ -304,64 +301,5 @@ impl Drop for TxBurst<'_> {
         if self.refused > 0 {
             self.queue.counters.add(Statistics { full: self.refused, ..Statistics::default() });
         }
-    }
-}
-
-/// A packet that is being written in place. It goes with its burst.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    parts: &'a [Staged],
-    regions: &'a [Region],
-    copies: &'a mut [u8],
-    length: usize,
-}
-
-impl Frame<'_> {
-    /// Its length in bytes, never 0.
-    #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "no packet is empty")]
-    pub const fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Writes bytes at a place; tells how many there was room for.
-    #[inline]
-    pub fn write(&mut self, at: usize, bytes: &[u8]) -> usize {
-        self.fill(at, bytes.len(), |buffer, inside, done| buffer.write(inside, &bytes[done..]))
-    }
-
-    /// The same from bytes that others may write meanwhile.
-    #[inline]
-    pub fn copy(&mut self, at: usize, bytes: Bytes<'_>) -> usize {
-        self.fill(at, bytes.len(), |buffer, inside, done| buffer.copy(inside, bytes.part(done, usize::MAX)))
-    }
-
-    /// Has each part written that `len` bytes from `at` on touch. `write` is told where in the part, and how many bytes went before.
-    #[inline]
-    fn fill(&mut self, at: usize, len: usize, write: impl Fn(&mut BytesMut<'_>, usize, usize) -> usize) -> usize {
-        let (mut begin, mut done) = (0, 0);
-        for part in self.parts {
-            let Descriptor { region, length, offset, .. } = part.descriptor;
-            let end = begin + length as usize;
-            let place = at + done;
-            if place < end && done < len {
-                let inside = place - begin;
-                done += match part.copy {
-                    Some(first) => {
-                        let first = first as usize;
-                        let mut copy = BytesMut::from(&mut self.copies[first..first + length as usize]);
-                        write(&mut copy, inside, done)
-                    }
-                    None => self
-                        .regions
-                        .get(usize::from(region))
-                        .and_then(Region::mapping)
-                        .and_then(|mapping| mapping.bytes_mut(offset, length))
-                        .map_or(0, |mut buffer| write(&mut buffer, inside, done)),
-                };
-            }
-            begin = end;
-        }
-        done
     }
 }

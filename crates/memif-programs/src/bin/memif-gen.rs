@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use memif::{Connection, Down, Mode, RxQueue, TxQueue};
 use memif_programs::{
     interface,
-    probe::{self, Mark},
+    probe::{self, Mark, Template},
     samples::Samples,
     stop::Stop,
 };
@@ -283,7 +283,7 @@ impl Ended {
 }
 
 fn generate(tx: &mut TxQueue, mode: Mode, sending: Sending, stop: &Stop, totals: &mut Totals) -> Result<(), Down> {
-    let mut packet = probe::template(mode, sending.size);
+    let template = Template::new(mode, sending.size);
     let stream = std::process::id();
     let began = Instant::now();
     // What found no room has no number: a gap is a loss on the way.
@@ -307,8 +307,7 @@ fn generate(tx: &mut TxQueue, mode: Mode, sending: Sending, stop: &Stop, totals:
         let mut burst = tx.burst()?;
         let sent_ns = probe::now_ns();
         for _ in 0..due.min(BURST as u64).min(sending.count - number) {
-            probe::write(&mut packet, mode, Mark { stream, number, sent_ns });
-            match burst.push(&packet) {
+            match template.put(&mut burst, Mark { stream, number, sent_ns }) {
                 Ok(()) => number += 1,
                 Err(_) if matches!(sending.rate, Rate::Max) => break,
                 Err(_) => full += 1,

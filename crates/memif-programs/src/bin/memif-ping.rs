@@ -71,7 +71,7 @@ fn serve(connection: &mut Connection, host: &Host, stop: &Stop, answered: &mut u
             // A copy: what is judged must be what is answered.
             let length = packet.copy_to(&mut copy);
             if let Some(answer) = host.answer(&copy[..length], mode) {
-                match answers.push(&answer) {
+                match answer.put(&mut answers) {
                     Ok(()) => *answered += 1,
                     // As a full link does.
                     Err(NotTaken::Full | NotTaken::Length { .. } | NotTaken::BadBuffer) => {}

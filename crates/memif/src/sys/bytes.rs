@@ -96,6 +96,18 @@ impl<'a> Bytes<'a> {
         len
     }
 
+    /// The bytes, each read once.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = u8> + use<'a> {
+        let Self { at, len, .. } = *self;
+        let slice = self.slice();
+        (0..len).map(move |place| match slice {
+            Some(slice) => slice[place],
+            // SAFETY: `place` is inside, where atomic operations can read for `'a`.
+            None => unsafe { byte(at.as_ptr().add(place)).load(Ordering::Relaxed) },
+        })
+    }
+
     /// The first `N` bytes, if there are that many.
     #[inline]
     pub fn first<const N: usize>(&self) -> Option<[u8; N]> {
@@ -171,56 +183,78 @@ impl BytesMut<'_> {
         unsafe { Bytes::new(self.at, self.len) }
     }
 
+    /// The bytes from `from` on, at most `len` of them.
+    #[inline]
+    #[must_use]
+    pub fn part(&mut self, from: usize, len: usize) -> BytesMut<'_> {
+        let from = from.min(self.len);
+        // SAFETY: `from` is inside, or at the end, and `self` is borrowed as long.
+        unsafe { BytesMut::new(self.at.add(from), len.min(self.len - from)) }
+    }
+
+    /// Writes the same byte everywhere.
+    #[inline]
+    pub fn fill(&mut self, with: u8) {
+        self.store(0, self.len, |_| with, |_| u64::from_ne_bytes([with; 8]));
+    }
+
     /// Writes as many bytes from `at` on as there is room for; tells how many.
     #[inline]
     pub fn write(&mut self, at: usize, from: &[u8]) -> usize {
-        // SAFETY: nobody writes a borrowed slice, and `fill` gives places that can be read.
-        unsafe { self.fill(at, from.len(), from.as_ptr(), |from| *from, |from| from.cast::<u64>().read_unaligned()) }
+        let start = from.as_ptr();
+        // SAFETY: nobody writes a borrowed slice, and `store` asks for what is inside.
+        self.store(
+            at,
+            from.len(),
+            |done| unsafe { *start.add(done) },
+            |done| unsafe { start.add(done).cast::<u64>().read_unaligned() },
+        )
     }
 
     /// The same from bytes that others may write meanwhile.
     #[inline]
     pub fn copy(&mut self, at: usize, from: Bytes<'_>) -> usize {
-        match from.slice() {
-            Some(slice) => self.write(at, slice),
-            // SAFETY: atomic operations can read and write them, and `fill` gives places inside.
-            None => unsafe {
-                self.fill(at, from.len, from.at.as_ptr(), |from| byte(from).load(Ordering::Relaxed), |from| load(from))
-            },
+        if let Some(slice) = from.slice() {
+            return self.write(at, slice);
         }
+        let start = from.at.as_ptr().cast_const();
+        // SAFETY: atomic operations can read and write them, and `store` asks for what is inside.
+        self.store(
+            at,
+            from.len,
+            |done| unsafe { byte(start.add(done)).load(Ordering::Relaxed) },
+            |done| unsafe { load(start.add(done)) },
+        )
     }
 
-    /// Copies `len` bytes, as far as there is room. `load_byte` is given places with one of them, `load_word` with eight.
-    ///
-    /// # Safety
-    /// `len` bytes from `from` can be read as the two do it.
+    /// Writes `len` bytes from `at` on, as far as there is room. `load_byte` is asked for one of them, `load_word` for eight, by how many went before:
+    /// never for more than `len` in all.
     #[inline]
-    unsafe fn fill(
+    fn store(
         &mut self,
         at: usize,
         len: usize,
-        mut from: *const u8,
-        load_byte: impl Fn(*const u8) -> u8,
-        load_word: impl Fn(*const u8) -> u64,
+        load_byte: impl Fn(usize) -> u8,
+        load_word: impl Fn(usize) -> u64,
     ) -> usize {
         let at = at.min(self.len);
         let len = len.min(self.len - at);
-        // SAFETY: both have `len` bytes from here on, by the caller, of which each step takes one or eight while that many are left; a word
-        // is written where it is aligned.
+        // SAFETY: there are `len` bytes from here on, of which each step takes one or eight while that many are left; a word is written where
+        // it is aligned.
         unsafe {
-            let mut to = self.at.as_ptr().add(at);
-            let end = from.add(len);
-            while from < end && !to.cast::<u64>().is_aligned() {
-                byte(to).store(load_byte(from), Ordering::Relaxed);
-                (from, to) = (from.add(1), to.add(1));
+            let to = self.at.as_ptr().add(at);
+            let mut done = 0;
+            while done < len && !to.add(done).cast::<u64>().is_aligned() {
+                byte(to.add(done)).store(load_byte(done), Ordering::Relaxed);
+                done += 1;
             }
-            while end.offset_from(from) >= 8 {
-                word(to).store(load_word(from), Ordering::Relaxed);
-                (from, to) = (from.add(8), to.add(8));
+            while len - done >= 8 {
+                word(to.add(done)).store(load_word(done), Ordering::Relaxed);
+                done += 8;
             }
-            while from < end {
-                byte(to).store(load_byte(from), Ordering::Relaxed);
-                (from, to) = (from.add(1), to.add(1));
+            while done < len {
+                byte(to.add(done)).store(load_byte(done), Ordering::Relaxed);
+                done += 1;
             }
         }
         len
