@@ -44,9 +44,12 @@ pub(crate) fn bench(args: &[String]) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Shared-memory interfaces beside DPDK's.
+/// Shared-memory interfaces beside DPDK's, which is needed for rates alone.
 fn memif(args: &[String]) -> anyhow::Result<bool> {
-    tool::provide(Tool::Dpdk, true).map_err(|why| anyhow::anyhow!(why))?;
+    let only = args.iter().skip_while(|arg| *arg != "--only").nth(1);
+    if only.is_none_or(|only| only.contains("rates")) {
+        tool::provide(Tool::Dpdk, true).map_err(|why| anyhow::anyhow!(why))?;
+    }
     run(&mut cargo(&["build", "--release", "-p", "memif-programs", "-p", "nsm-memif-peers"]), BUILD)?;
     let mut command = measurement("nsm-memif-bench", args);
     command.arg("--memif-gen").arg(target().join("release/memif-gen"));
