@@ -59,7 +59,10 @@ impl Traces {
         for network in place.list(HOST_LOCAL)? {
             add(&format!("address of {network}"), machine.addresses_of(&network)?);
         }
-        add("networks of", place.list("/var/lib/cni/multus/nsm-cni")?);
+        let mut records = place.list("/var/lib/cni/multus/nsm-cni")?;
+        // Of all networks, for good.
+        records.retain(|name| name != ".gates");
+        add("networks of", records);
         add("record of", place.list("/run/nsm/cni.sock.pods")?);
         add("debt", place.list("/run/nsm/cni.sock.owed")?);
         add("state", place.run(|| files(Path::new("/run/nsm/state")))?);

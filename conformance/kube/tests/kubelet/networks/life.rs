@@ -43,11 +43,10 @@ fn exact(mesh: &Mesh) -> anyhow::Result<()> {
     let given = || machine.addresses_of("net");
     patiently("the pods' addresses, and no others", SOON, given, |given| *given == there)?;
     let records = || machine.place().list("/var/lib/cni/multus/nsm-cni");
-    let whole = |names: &Vec<String>| names.iter().filter(|name| !name.ends_with(".results")).count() == 2;
-    patiently("a record of each pod, and no others", SOON, records, |names| {
-        whole(&names.iter().filter(|name| !name.ends_with("lock")).cloned().collect())
-    })
-    .map(drop)
+    let whole = |names: &Vec<String>| {
+        names.iter().filter(|name| !name.starts_with('.') && !name.ends_with(".results")).count() == 2
+    };
+    patiently("a record of each pod, and no others", SOON, records, whole).map(drop)
 }
 
 fn sandbox_ends(mesh: &Mesh) -> anyhow::Result<()> {
