@@ -19,6 +19,7 @@ mod add;
 mod agent;
 mod check;
 mod del;
+mod failpoint;
 mod files;
 mod gc;
 mod meta;

@@ -8,7 +8,7 @@ use std::{sync::OnceLock, time::Duration};
 /// Longer than a Request whose time is a second may take, its grace included.
 pub const SLOW: Duration = Duration::from_secs(3);
 
-/// Every failpoint, those of ADD, those of a pod's ADD alone, and those of DEL.
+/// Every failpoint, those of ADD, those of a pod's ADD alone, those of DEL, and those of networks of running pods.
 pub const ALL: &[&str] = &[
     "add.start",
     "add.attachment-recorded",
@@ -26,6 +26,10 @@ pub const ALL: &[&str] = &[
     "del.attachment-removed",
     "del.endpoint-closed",
     "del.connection-removed",
+    "attach.recorded",
+    "attach.answered",
+    "detach.recorded",
+    "detach.answered",
 ];
 
 /// Does here what `NSM_FAILPOINT` says about this place.

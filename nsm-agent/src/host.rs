@@ -1,7 +1,8 @@
 //! The one door to the host: for pods that run, the agent has the host's `nsm-cni` called there, as a runtime calls it.
 //!
 //! Guarantees: no other program is started through it, nor one that a name in a peer's hands chose; a call ends at its time, with all that
-//! it started; a bounded number run. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
+//! it started, but what its plugins have started in process groups of their own; a bounded number run, as they live in the agent's
+//! memory limit, and waiting for a place takes nothing of a call's time. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
 //! ends with the start: no thread comes back.
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError, Weak},
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -24,16 +26,21 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::state::blocking;
 
 /// Names under which the plugin is installed.
 const PLUGINS: [&str; 3] = ["nsm-cni", "multus", "multus-shim"];
 /// Most calls at the same time, in all and about pods of one namespace: plugins of a network that hang keep those of others waiting for no
-/// place.
-const AT_ONCE: usize = 8;
+/// place. Each is some programs of 10 to 15 MiB beside the agent, in its memory limit where it is in a container.
+const AT_ONCE: usize = 4;
 const OF_ONE: usize = 2;
+/// Longest wait for a place: two turns of plugins that hang.
+const WAITING: Duration = Duration::from_mins(2);
 /// Longest answer that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -77,8 +84,6 @@ pub struct Call {
     pub environment: Vec<(&'static str, String)>,
     /// Its configuration.
     pub stdin: String,
-    /// The namespace of the pod that it is about; empty: it is about none.
-    pub of: String,
 }
 
 /// Why a call failed.
@@ -87,6 +92,12 @@ pub enum Error {
     /// It could not be made.
     #[error("{0}")]
     NotCalled(String),
+    /// It is not there.
+    #[error("{} is not there", .0.display())]
+    Missing(PathBuf),
+    /// It was not made: all places were taken.
+    #[error("nsm-cni was not called: {AT_ONCE} calls are under way, or {OF_ONE} of that namespace, for {} s: see which network's plugin hangs", WAITING.as_secs())]
+    Full,
     /// It did not end in time.
     #[error("nsm-cni on the host did not answer in time, and was ended")]
     Late,
@@ -111,16 +122,37 @@ impl Door {
         self.host == Host::Away
     }
 
+    /// Waits for a place, for a while: a call's time begins when it has one. `of`: the namespace of the pod that it is about; empty: it is
+    /// about none.
+    ///
+    /// # Errors
+    /// There is none for too long.
+    pub async fn enter(&self, of: &str) -> Result<Entered, Error> {
+        let both = async {
+            let of_namespace = self.share(of).acquire_owned().await?;
+            let of_all = self.places.clone().acquire_owned().await?;
+            Ok((of_namespace, of_all))
+        };
+        let entered = tokio::time::timeout(WAITING, both).await.map_err(|_| Error::Full)?;
+        let ended = |_: AcquireError| Error::NotCalled("the agent is ending".to_owned());
+        Ok(Entered { host: self.host.clone(), _places: entered.map_err(ended)? })
+    }
+}
+
+/// A place at the door.
+#[derive(Debug)]
+pub struct Entered {
+    host: Host,
+    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Entered {
     /// Calls the plugin; answers what it printed.
     ///
     /// # Errors
-    /// It could not be called, failed, or did not end in time.
-    pub async fn call(&self, call: Call, until: Instant) -> Result<String, Error> {
-        let ended = |_| Error::NotCalled("the agent is ending".to_owned());
-        let share = self.share(&call.of);
-        let _share = tokio::time::timeout_at(until, share.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
-        let _place =
-            tokio::time::timeout_at(until, self.places.acquire()).await.map_err(|_| Error::Late)?.map_err(ended)?;
+    /// It could not be called, failed, or did not end within that time.
+    pub async fn call(self, call: Call, time: Duration) -> Result<String, Error> {
+        let until = Instant::now() + time;
         let host = self.host.clone();
         let started = blocking(move || Started::begin(&call, &host)).await?;
         let started = Arc::new(started);
@@ -184,7 +216,10 @@ impl Started {
                 spawn_in(file, command).map_err(|error| entered(path, error))?
             }
         }
-        .map_err(|error| Error::NotCalled(format!("{} cannot be started: {error}", plugin.display())))?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Missing(plugin.clone()),
+            _ => Error::NotCalled(format!("{} cannot be started: {error}", plugin.display())),
+        })?;
         if let Some(mut stdin) = child.stdin.take() {
             let configuration = call.stdin.clone();
             // What it does not read is its own affair.
@@ -257,113 +292,4 @@ fn refused(answer: &str, told: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
-
-    use super::*;
-
-    fn call(dir: &Path, script: &str) -> Call {
-        let plugin = dir.join("nsm-cni");
-        // Written beside, as a file that is open for writing cannot be executed.
-        let aside = dir.join("nsm-cni.new");
-        fs::write(&aside, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&aside, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&aside, &plugin).unwrap();
-        Call { plugin, environment: vec![("CNI_COMMAND", "ADD".into())], stdin: "{}".into(), of: "one".into() }
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(20)
-    }
-
-    #[tokio::test]
-    async fn what_the_plugin_says_is_answered() {
-        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
-        let script = call(dir.path(), "read stdin; echo \"$CNI_COMMAND $stdin ${HOME:-none}\"");
-        assert_eq!(door.call(script, soon()).await, Ok("ADD {} none\n".into()));
-        let script = call(dir.path(), r#"echo '{"code": 11, "msg": "later", "details": "because"}'; exit 1"#);
-        let refused = Error::Refused { code: 11, message: "later; because".into() };
-        assert_eq!(door.call(script, soon()).await, Err(refused));
-        let script = call(dir.path(), "echo trouble >&2; exit 3");
-        let why = door.call(script, soon()).await.unwrap_err().to_string();
-        assert!(why.ends_with("trouble"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn what_does_not_end_is_ended_with_all_that_it_started() {
-        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
-        let script = call(dir.path(), "sleep 1000 & wait");
-        let began = Instant::now();
-        assert_eq!(door.call(script, Instant::now() + Duration::from_millis(200)).await, Err(Error::Late));
-        assert!(began.elapsed() < Duration::from_secs(10));
-    }
-
-    #[tokio::test]
-    async fn one_namespace_keeps_no_other_waiting() {
-        let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
-        let script = "echo begun >> \"$0.begun\"; while [ ! -e \"$0.end\" ]; do sleep 0.01; done";
-        let hangs = call(dir.path(), script);
-        let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..2 * AT_ONCE {
-            let (door, call) = (door.clone(), hangs.clone());
-            calls.spawn(async move { door.call(call, soon()).await });
-        }
-        let begun = || fs::read_to_string(dir.path().join("nsm-cni.begun")).unwrap_or_default().lines().count();
-        while begun() < OF_ONE {
-            tokio::task::yield_now().await;
-        }
-        let other = tempfile::tempdir().unwrap();
-        let other = Call { of: "two".into(), ..call(other.path(), "echo here") };
-        // In no time, while all of the first one's wait.
-        assert_eq!(door.call(other, soon()).await, Ok("here\n".into()));
-        assert_eq!((begun(), calls.try_join_next().is_none()), (OF_ONE, true));
-        let _own = door.share("three");
-        let mut known: Vec<String> = door.shares.lock().unwrap().keys().cloned().collect();
-        known.sort();
-        assert_eq!(known, ["one", "three"], "what nobody uses is forgotten");
-        fs::write(dir.path().join("nsm-cni.end"), "").unwrap();
-        while let Some(done) = calls.join_next().await {
-            assert_eq!(done.unwrap(), Ok(String::new()));
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_else_is_called() {
-        let door = Door::new(Host::Here);
-        for plugin in ["/bin/sh", "nsm-cni", "/tmp/nsm-cni/../sh"] {
-            let call = Call { plugin: plugin.into(), ..Call::default() };
-            let why = door.call(call, soon()).await.unwrap_err().to_string();
-            assert!(why.contains("is not called: expected the path of nsm-cni"), "{why}");
-        }
-        let door = Door::new(Host::In(Path::new("/nowhere/ns/mnt").into()));
-        let call = Call { plugin: "/opt/cni/bin/nsm-cni".into(), ..Call::default() };
-        assert!(door.call(call.clone(), soon()).await.unwrap_err().to_string().contains("hostPID"));
-        let door = Door::new(Host::Away);
-        assert!(door.is_shut());
-        assert!(door.call(call, soon()).await.unwrap_err().to_string().contains("runningPodNetworks"));
-    }
-
-    /// What another mount namespace has under a path is called, and what is there here is not.
-    #[tokio::test]
-    async fn the_hosts_files_are_meant() {
-        let dir = tempfile::tempdir().unwrap();
-        let here = call(dir.path(), "echo here");
-        let script = "mount -t tmpfs none \"$1\" && printf '#!/bin/sh\\necho there\\n' > \"$1/nsm-cni\" && chmod 755 \"$1/nsm-cni\" \
-                      && echo made && exec cat";
-        let mut host = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = [0; 5];
-        host.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-        assert_eq!(&said, b"made\n");
-        let door = Door::new(Host::In(PathBuf::from(format!("/proc/{}/ns/mnt", host.id())).into()));
-        assert_eq!(door.call(here.clone(), soon()).await, Ok("there\n".into()));
-        assert_eq!(Door::new(Host::Here).call(here, soon()).await, Ok("here\n".into()));
-        drop(host.stdin.take());
-        assert!(host.wait().unwrap().success());
-    }
-}
+mod tests;

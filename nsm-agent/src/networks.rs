@@ -270,14 +270,19 @@ impl Networks {
         let record = Settled::read(key, asked).map_err(Status::invalid_argument)?;
         self.plans().remove(&record.key);
         let (pod, told) = (record.pod.clone(), record.told());
-        let earlier = self.settled.select(|one| one.pod == pod && one.key != record.key);
-        self.settled.put(record).await.map_err(|error| Status::internal(error.to_string()))?;
-        for one in earlier {
-            // The sandbox before this one.
-            let _ = self.settled.remove(&one.key).await;
-        }
+        self.put(record).await.map_err(Status::internal)?;
         if let Some(pods) = &self.pods {
             pods.tell(&pod, Reason::AddedInterface, &told);
+        }
+        Ok(())
+    }
+
+    /// Records what a pod has, in the place of what it had in an earlier sandbox.
+    async fn put(&self, record: Settled) -> Result<(), String> {
+        let earlier = self.settled.select(|one| one.pod == record.pod && one.key != record.key);
+        self.settled.put(record).await.map_err(|error| error.to_string())?;
+        for one in earlier {
+            let _ = self.settled.remove(&one.key).await;
         }
         Ok(())
     }
@@ -315,7 +320,7 @@ impl Networks {
         let networks = record.networks.iter().map(settled::as_told).collect();
         let taken = Settled::read(key, SettledRequest { pod, networks, ..SettledRequest::default() });
         let kept = match taken {
-            Ok(settled) => self.settled.put(settled).await.map_err(|error| error.to_string()),
+            Ok(settled) => self.put(settled).await,
             Err(why) => Err(why),
         };
         if let Err(why) = kept {

@@ -79,10 +79,25 @@ impl<'a> Cni<'a> {
         self.start_of(&binary("nsm-cni")?, call)
     }
 
+    /// Runs the plugin until it ends itself at that failpoint.
+    pub fn ended_at(self, failpoint: &str, call: &Call<'_>) -> anyhow::Result<()> {
+        let child = self.start_with(&binary("nsm-cni")?, call, &[("NSM_FAILPOINT", failpoint)])?;
+        let output = child.wait_with_output()?;
+        ensure!(output.status.code().is_none(), "not ended at {failpoint}: {output:?}");
+        Ok(())
+    }
+
     fn start_of(self, program: &Path, call: &Call<'_>) -> anyhow::Result<Child> {
+        self.start_with(program, call, &[])
+    }
+
+    fn start_with(self, program: &Path, call: &Call<'_>, environment: &[(&str, &str)]) -> anyhow::Result<Child> {
         let ours = binary("nsm-cni")?;
         let mut command = bare(program);
-        command.env("CNI_COMMAND", call.command).env("CNI_PATH", ours.parent().unwrap_or(Path::new("/")));
+        command
+            .envs(environment.iter().copied())
+            .env("CNI_COMMAND", call.command)
+            .env("CNI_PATH", ours.parent().unwrap_or(Path::new("/")));
         for (name, value) in [("CNI_CONTAINERID", call.container), ("CNI_IFNAME", call.ifname), ("CNI_ARGS", call.args)]
         {
             if !value.is_empty() {

@@ -1,7 +1,8 @@
 //! One network more, or one less, for a pod that runs: asked by the agent, of the host's plugin.
 //!
 //! Guarantees: the pod's record has the network before it is made and until it is gone, so that the pod's own DEL ends it too; a
-//! failure leaves the pod as it was. Repeated calls change nothing.
+//! failure leaves the pod as it was. Repeated calls change nothing. A call that is killed is repeated from its beginning, or undone by
+//! [`detach`]: what it has begun is on disk first, and so are the default routes that it may take, which go back to whom they were of.
 
 use nsm_cni_types::{Error, code};
 use nsm_npwg::{Attach, Changed, Detach, Meta};
@@ -16,7 +17,7 @@ use super::{
     record::{Found, Held, Progress, Record, Store},
     search, settled,
 };
-use crate::{Call, netns::Netns};
+use crate::{Call, failpoint, netns::Netns};
 
 /// ADD of one network. Tells all that the pod has then.
 pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String, Error> {
@@ -33,7 +34,7 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     let inside = Inside::open(&netns)?;
     if let Some(place) = record.networks.iter().position(is_it) {
         let network = &record.networks[place];
-        let is_made = progress.results.contains_key(&attach.ifname);
+        let is_made = progress.is_made(&attach.ifname);
         if is_made && network.is_made_as(&wanted.network) {
             // Whoever asked for it first has not heard the answer.
             record.networks[place].note = wanted.network.note;
@@ -45,12 +46,15 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
                 format!("interface {} is network {:?} of the pod: nothing was changed", attach.ifname, network.name);
             return Err(Error::new(code::CONFLICT, msg));
         }
-        // Of an attach that did not come to its end, or asked for otherwise since.
-        end(&mut record, &mut progress, place, sandbox, Some(&inside))?;
+        // Of a change that did not come to its end, or asked for otherwise since.
+        end((&held, &mut record, &mut progress), place, sandbox, Some(&inside))?;
     }
 
     inside.refuse_taken([attach.ifname.as_str()])?;
     wanted.network.find_plugins(&search)?;
+    let before = progress.defaults.clone();
+    progress.begin_change(&attach.ifname);
+    held.put_progress(&progress);
     record.networks.push(wanted.network.clone());
     held.put(&record)?;
 
@@ -63,17 +67,23 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
         progress.results.insert(attach.ifname.clone(), result.clone());
         wanted.verify(&result)?;
         let last = record.networks.len() - 1;
-        let wants_none = progress.defaults.clone();
         let asked = |place: usize| match wanted.default_route.as_deref() {
             Some(gateways) => Some(gateways).filter(|_| place == last),
-            None => wants_none.wants_none(&record.networks[place].ifname),
+            None => before.wants_none(&record.networks[place].ifname),
         };
         let claims: Vec<Claim<'_>> =
             (0..=last).map(|place| Claim { network: &record.networks[place], default_route: asked(place) }).collect();
-        progress.defaults.settle(&inside, &claims, &mut progress.results)
+        progress.defaults.may_take(&attach.ifname, &inside, &record.networks, &progress.results)?;
+        held.put_progress(&progress);
+        let mut settled = before.clone();
+        settled.settle(&inside, &claims, &mut progress.results)?;
+        failpoint::hit("attach.routes-settled");
+        progress.defaults = settled;
+        Ok(())
     });
     match made {
         Ok(()) => {
+            progress.end_change(&attach.ifname);
             held.put_progress(&progress);
             Ok(changed(&record, &progress))
         }
@@ -85,8 +95,10 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
                     progress.results.remove(&attach.ifname);
                     let Progress { defaults, results, .. } = &mut progress;
                     defaults.give_back(&attach.ifname, &inside, &record.networks, results)?;
-                    held.put(&record)?;
+                    progress.defaults = before;
+                    progress.end_change(&attach.ifname);
                     held.put_progress(&progress);
+                    held.put(&record)?;
                 }
                 Err(left) => eprintln!("nsm-cni: not undone, DEL will try again: {left}"),
             }
@@ -133,28 +145,33 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String
     // Without its namespace there are no routes.
     let netns = Netns::open(&call.env).ok().filter(|netns| record.is_of(netns));
     let inside = netns.map(|netns| Inside::open(&netns)).transpose()?;
-    end(&mut record, &mut progress, place, sandbox, inside.as_ref())?;
-    held.put(&record)?;
-    held.put_progress(&progress);
+    end((&held, &mut record, &mut progress), place, sandbox, inside.as_ref())?;
     Ok(changed(&record, &progress))
 }
 
 /// Ends the network at that place, which leaves the record; default routes that it took go back to the others.
 fn end(
-    record: &mut Record,
-    progress: &mut Progress,
+    (held, record, progress): (&Held, &mut Record, &mut Progress),
     place: usize,
     sandbox: Sandbox<'_>,
     inside: Option<&Inside>,
 ) -> Result<(), Error> {
     let ifname = record.networks[place].ifname.clone();
+    progress.begin_change(&ifname);
+    held.put_progress(progress);
     record.networks[place].del(sandbox, progress.results.get(&ifname))?;
     devinfo::remove(&record.networks[place], sandbox.container_id);
     record.networks.remove(place);
     progress.results.remove(&ifname);
-    let Some(inside) = inside else { return Ok(()) };
-    let Progress { defaults, results, .. } = progress;
-    defaults.give_back(&ifname, inside, &record.networks, results)
+    if let Some(inside) = inside {
+        let Progress { defaults, results, .. } = &mut *progress;
+        defaults.give_back(&ifname, inside, &record.networks, results)?;
+    }
+    failpoint::hit("detach.ended");
+    progress.end_change(&ifname);
+    // The record last: what it names and has no result is ended once more.
+    held.put_progress(progress);
+    held.put(record)
 }
 
 /// The record of a pod that has all its networks.

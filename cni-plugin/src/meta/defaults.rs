@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use nsm_cni_types::Error;
-use nsm_netlink::{Family, Hop, IfIndex};
+use nsm_netlink::{DefaultRoute, Family, Hop, IfIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -44,6 +44,17 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    pub(crate) fn of(ifname: Option<String>, route: &DefaultRoute, hop: Hop) -> Self {
+        Self {
+            ifname,
+            family: route.family,
+            link: hop.index.get(),
+            gateway: hop.gateway,
+            onlink: hop.onlink,
+            metric: route.metric,
+        }
+    }
+
     pub(crate) fn hop(&self) -> Option<Hop> {
         let index = IfIndex::new(self.link)?;
         Some(Hop { index, gateway: self.gateway, onlink: self.onlink })
@@ -66,7 +77,7 @@ impl Defaults {
         let before: Vec<Value> =
             claims.iter().map(|claim| results.get(&claim.network.ifname).cloned().unwrap_or_default()).collect();
         let mut after = before.clone();
-        self.taken.extend(inside.settle_default_routes(claims, &mut after)?);
+        self.take(inside.settle_default_routes(claims, &mut after)?);
         for (claim, (before, after)) in claims.iter().zip(before.into_iter().zip(after)) {
             let ifname = &claim.network.ifname;
             if let Some(gateways) = claim.default_route {
@@ -78,6 +89,30 @@ impl Defaults {
             }
         }
         Ok(())
+    }
+
+    /// Notes all that [`Self::settle`] may take for the network of this interface, so that it is given back also where whoever settles is
+    /// killed on the way.
+    pub(crate) fn may_take(
+        &mut self,
+        ifname: &str,
+        inside: &Inside,
+        networks: &[Network],
+        results: &Map<String, Value>,
+    ) -> Result<(), Error> {
+        let mut there = inside.defaults_of(networks, results)?;
+        there.retain(|taken| taken.ifname.as_deref() != Some(ifname));
+        self.take(there);
+        Ok(())
+    }
+
+    fn take(&mut self, all: Vec<Taken>) {
+        for taken in all {
+            // What was given back by somebody who was killed then is known still.
+            if !self.taken.contains(&taken) {
+                self.taken.push(taken);
+            }
+        }
     }
 
     /// Gives back what the network of this interface took, to the `others`; it is gone.

@@ -88,15 +88,29 @@ impl Inside {
         let is_there = |route: &DefaultRoute, hop: &Hop| {
             still.iter().any(|now| now.family == route.family && now.metric == route.metric && now.hops.contains(hop))
         };
-        let taken = removed.into_iter().filter(|(route, hop)| !is_there(route, hop)).map(|(route, hop)| Taken {
-            ifname: place(&hop).map(|place| claims[place].network.ifname.clone()),
-            family: route.family,
-            link: hop.index.get(),
-            gateway: hop.gateway,
-            onlink: hop.onlink,
-            metric: route.metric,
-        });
-        Ok(taken.collect())
+        let taken = removed.into_iter().filter(|(route, hop)| !is_there(route, hop));
+        let of = |hop: &Hop| place(hop).map(|place| claims[place].network.ifname.clone());
+        Ok(taken.map(|(route, hop)| Taken::of(of(&hop), route, hop)).collect())
+    }
+
+    /// The default routes that there are, each with the network that it is of.
+    pub(crate) fn defaults_of(
+        &self,
+        networks: &[Network],
+        results: &serde_json::Map<String, Value>,
+    ) -> Result<Vec<Taken>, Error> {
+        let mut owners = Vec::new();
+        for network in networks {
+            let result = results.get(&network.ifname).unwrap_or(&Value::Null);
+            owners.push((&network.ifname, self.indices(&network.ifname, result)?));
+        }
+        let of = |hop: &Hop| {
+            owners.iter().find(|(_, of_it)| of_it.contains(&hop.index)).map(|(ifname, _)| (*ifname).clone())
+        };
+        let all = NetnsSocket::open(&self.0).and_then(|mut socket| socket.default_routes());
+        let all = all.map_err(|error| failed_at("its default routes", &error))?;
+        let hops = all.iter().flat_map(|route| route.hops.iter().map(move |hop| (route, *hop)));
+        Ok(hops.map(|(route, hop)| Taken::of(of(&hop), route, hop)).collect())
     }
 
     /// Whether one of the networks has a default route of that family.

@@ -74,6 +74,9 @@ pub(crate) struct Progress {
     /// Interfaces whose networks are ended, of a record that still names them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<String>,
+    /// Interfaces whose networks a change of the running pod makes or ends, and has not yet come to its end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changing: Vec<String>,
 }
 
 /// What is known of an attachment.
@@ -148,6 +151,23 @@ impl Progress {
     /// Of a record, with nothing made.
     pub(crate) fn of(record: &Record) -> Self {
         Self { boot: record.boot.clone(), ..Self::default() }
+    }
+
+    /// A change of this interface's network begins.
+    pub(crate) fn begin_change(&mut self, ifname: &str) {
+        if !self.changing.iter().any(|one| one == ifname) {
+            self.changing.push(ifname.to_owned());
+        }
+    }
+
+    /// It has come to its end.
+    pub(crate) fn end_change(&mut self, ifname: &str) {
+        self.changing.retain(|one| one != ifname);
+    }
+
+    /// Whether this interface's network has been made, and nobody has begun to change that.
+    pub(crate) fn is_made(&self, ifname: &str) -> bool {
+        self.results.contains_key(ifname) && !self.changing.iter().any(|one| one == ifname)
     }
 
     /// The same, of a record whose end has begun.

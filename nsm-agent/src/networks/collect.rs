@@ -5,18 +5,12 @@
 //! raced. The command is ours alone ([`super::running`]).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-
-use nsm_cni_types::{Command, Stdin, pods::MetaCall};
-use nsm_npwg::Meta;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::{
     files,
@@ -24,6 +18,10 @@ use crate::{
     sandboxes::{Sandbox, Sandboxes},
     state::blocking,
 };
+use nsm_cni_types::{Command, Stdin, code, pods::MetaCall};
+use nsm_npwg::Meta;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Pause between two looks for what is left.
 const PAUSE: Duration = Duration::from_mins(10);
@@ -64,9 +62,15 @@ impl Collector {
             self.follow(&mut calls).await;
             tokio::select! {
                 moved = changes.changed() => if moved.is_err() { return },
-                _ = tick.tick() => for call in calls.values() {
-                    self.collect(call).await;
-                },
+                _ = tick.tick() => {
+                    let mut others = BTreeSet::new();
+                    for (cni_dir, call) in &calls {
+                        if !self.collect(call).await {
+                            others.insert(cni_dir.clone());
+                        }
+                    }
+                    self.forget(&mut calls, others).await;
+                }
             }
         }
     }
@@ -91,19 +95,46 @@ impl Collector {
         calls.extend(blocking(work).await);
     }
 
-    async fn collect(&self, call: &MetaCall) {
-        if self.door.is_shut() {
+    /// Forgets folders whose plugin is another meta-plugin by now, or gone, unless a sandbox is there that it made.
+    async fn forget(&self, calls: &mut Calls, others: BTreeSet<PathBuf>) {
+        if others.is_empty() {
             return;
         }
-        let Ok(mut stdin) = serde_json::from_str::<Value>(&call.configuration) else { return };
+        let (sandboxes, folder) = (self.sandboxes.clone(), self.folder.clone());
+        let work = move || -> Vec<PathBuf> {
+            let Ok(all) = sandboxes.all() else { return Vec::new() };
+            let now = newest(all);
+            let of_nobody = others.into_iter().filter(|cni_dir| !now.contains_key(cni_dir));
+            of_nobody.filter(|cni_dir| remove(&folder, cni_dir).is_ok()).collect()
+        };
+        for cni_dir in blocking(work).await {
+            tracing::info!(cni_dir = %cni_dir.display(), "the meta-plugin there is none of ours any more: what it leaves is its own");
+            calls.remove(&cni_dir);
+        }
+    }
+
+    /// Whether the plugin is ours still.
+    async fn collect(&self, call: &MetaCall) -> bool {
+        if self.door.is_shut() {
+            return true;
+        }
+        let Ok(mut stdin) = serde_json::from_str::<Value>(&call.configuration) else { return true };
         // Since when there is GC.
         stdin["cniVersion"] = "1.1.0".into();
         let environment = vec![("CNI_COMMAND", "NSM_COLLECT".to_owned()), ("CNI_PATH", call.cni_path.clone())];
-        let call =
-            host::Call { plugin: call.plugin.clone(), environment, stdin: stdin.to_string(), ..host::Call::default() };
-        if let Err(error) = self.door.call(call, Instant::now() + LONGEST).await {
-            tracing::warn!(%error, "what is left of networks of pods that ended without DEL cannot be freed yet");
-        }
+        let call = host::Call { plugin: call.plugin.clone(), environment, stdin: stdin.to_string() };
+        let collected = async { self.door.enter("").await?.call(call, LONGEST).await };
+        let Err(error) = collected.await else { return true };
+        let is_ours = match &error {
+            host::Error::Missing(_) => false,
+            // As plugins answer commands that they do not know.
+            host::Error::Refused { code, message } => {
+                *code != u64::from(code::INVALID_ENVIRONMENT) || !message.contains("CNI_COMMAND")
+            }
+            host::Error::NotCalled(_) | host::Error::Full | host::Error::Late => true,
+        };
+        tracing::warn!(%error, "what is left of networks of pods that ended without DEL cannot be freed yet");
+        is_ours
     }
 }
 
@@ -140,9 +171,18 @@ fn read(folder: &Path) -> Calls {
 /// Keeps one. Blocking.
 fn write(folder: &Path, cni_dir: &Path, call: &MetaCall) -> io::Result<()> {
     files::own_folder(folder.to_owned())?;
-    let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, cni_dir.as_os_str().as_encoded_bytes());
     let kept = serde_json::to_vec(&Kept { cni_dir: cni_dir.to_owned(), call: call.clone() })?;
-    files::replace_durably(folder, &format!("{}.json", name.simple()), 0o600, &mut kept.as_slice())
+    files::replace_durably(folder, &file_name(cni_dir), 0o600, &mut kept.as_slice())
+}
+
+/// Keeps one no more. Blocking.
+fn remove(folder: &Path, cni_dir: &Path) -> io::Result<()> {
+    std::fs::remove_file(folder.join(file_name(cni_dir)))
+}
+
+fn file_name(cni_dir: &Path) -> String {
+    let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, cni_dir.as_os_str().as_encoded_bytes());
+    format!("{}.json", name.simple())
 }
 
 #[cfg(test)]
@@ -180,5 +220,7 @@ mod tests {
         std::fs::write(dir.path().join("damaged.json"), "{").unwrap();
         assert_eq!(read(dir.path()), calls);
         assert_eq!(read(&dir.path().join("none")), Calls::new());
+        remove(dir.path(), one).unwrap();
+        assert!(read(dir.path()).keys().eq([two]));
     }
 }

@@ -2,26 +2,27 @@
 //!
 //! Guarantees: at most one task works for a pod; what is as wanted is not touched, and neither is what no annotation gave. The plugin
 //! works under the lock and on the record of the pod's own ADD, so that its DEL ends what came later too, and nothing is given to a pod
-//! whose ADD is under way or whose DEL has come. An annotation that cannot be read changes nothing. What failed is tried again, with
+//! whose ADD is under way or whose DEL has come. What is about to be changed is recorded before it is, so that an agent that is killed
+//! leaves nothing that the next one does not know; one that is stopped lets a call that runs come to its end. An annotation that cannot be read changes nothing. What failed is tried again, with
 //! pauses that grow, and told on the pod.
 
 mod calls;
 mod difference;
+mod planned;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use nsm_cni_types::pods::MetaCall;
-use nsm_npwg::{ATTACH, Annotations, Attach, DETACH, Detach, Selection};
-use serde_json::json;
+use nsm_npwg::{Annotations, Selection};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::difference::{Difference, difference};
-use super::{Networks, Refusal, Settled, newest, read, settled::Note};
+use super::{Networks, Settled, newest};
 use crate::{
     host::Door,
     kubernetes::jitter,
@@ -137,8 +138,8 @@ impl Running {
         for place in places {
             if self.wanted(&place).is_some() && self.state().running.insert(place.key.clone()) {
                 let running = self.clone();
-                let work = async move { running.work(place).await };
-                self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
+                // It ends by itself at a stop: a call of the plugin that is under way comes to its end.
+                self.tasks.spawn(async move { running.work(place).await });
             }
         }
     }
@@ -175,11 +176,13 @@ impl Running {
     async fn work(self: Arc<Self>, place: Place) {
         let _busy = Busy { running: self.clone(), key: place.key.clone() };
         let mut pause = PAUSES.0;
-        while let Some(asked) = self.wanted(&place) {
+        while let Some(asked) = self.wanted(&place).filter(|_| !self.stop.is_cancelled()) {
             let began = Instant::now();
             match self.once(&place, &asked).await {
                 Outcome::Done => {}
-                Outcome::After(time) => tokio::time::sleep(time).await,
+                Outcome::After(time) => {
+                    let _ = self.stop.run_until_cancelled(tokio::time::sleep(time)).await;
+                }
                 Outcome::Failed => {
                     pause = pause.max(least_pause(began.elapsed()));
                     let mut moves = self.pods.moves();
@@ -187,10 +190,11 @@ impl Running {
                         while self.pods.selects(&place.pod).as_ref() == Some(&asked) && moves.changed().await.is_ok() {}
                     };
                     // An edit is followed at once.
-                    if tokio::time::timeout(jitter(pause), edited).await.is_ok() {
-                        pause = PAUSES.0;
-                    } else {
-                        pause = (pause * 2).min(PAUSES.1);
+                    let edited = tokio::time::timeout(jitter(pause), edited);
+                    match self.stop.run_until_cancelled(edited).await {
+                        Some(Ok(())) => pause = PAUSES.0,
+                        Some(Err(_)) => pause = (pause * 2).min(PAUSES.1),
+                        None => return,
                     }
                 }
             }
@@ -223,6 +227,9 @@ impl Running {
         let Difference { detach, attach } = difference(&made, &selections);
         let mut failed = false;
         for ifname in detach {
+            if self.stop.is_cancelled() {
+                return Outcome::Done;
+            }
             if let Err(error) = self.detach(place, &ifname).await {
                 failed = true;
                 self.tell(place, Reason::NetworkRefused, &format!("interface {ifname} is not detached yet: {error}"));
@@ -230,7 +237,11 @@ impl Running {
         }
         // What was detached leaves its name to others.
         let settled = self.networks.settled.get(&place.key);
-        for (selection, planned) in self.planned(place, asked, settled.as_deref(), attach).await {
+        let planned = self.planned(place, asked, settled.as_deref(), attach);
+        for (selection, planned) in self.stop.run_until_cancelled(planned).await.unwrap_or_default() {
+            if self.stop.is_cancelled() {
+                return Outcome::Done;
+            }
             let (reason, why) = match planned {
                 Err(refusal) => (refusal.reason(), refusal.to_string()),
                 Ok(attach) => match self.attach(place, selection.clone(), attach).await {
@@ -257,97 +268,6 @@ impl Running {
             None => (age.min(self.networks.since.elapsed()), ASKED),
         };
         longest.checked_sub(since).filter(|left| !left.is_zero()).map(|left| left.min(ASKED))
-    }
-
-    /// The networks to attach, planned, with names that are free.
-    async fn planned(
-        &self,
-        place: &Place,
-        asked: &Annotations,
-        settled: Option<&Settled>,
-        selections: Vec<Selection>,
-    ) -> Vec<(Selection, Result<Attach, Refusal>)> {
-        let until = Instant::now() + ATTACHING / 2;
-        let all_alike = |selections: Vec<Selection>, refusal: &Refusal| {
-            selections.into_iter().map(|selection| (selection, Err(refusal.clone()))).collect()
-        };
-        let meta = match read(&place.call.configuration) {
-            Ok(meta) => meta,
-            Err(error) => return all_alike(selections, &Refusal::NotNow(error.to_string())),
-        };
-        let Some(settled) = settled else {
-            // Names as its ADD would have given them.
-            let planned = self.networks.plan_for(&meta, &place.key.ifname, Some(&place.pod), asked, until).await;
-            return match planned {
-                Ok(planned) => {
-                    let before = planned.len().saturating_sub(selections.len());
-                    let planned = planned.iter().skip(before).map(|one| Ok(Attach::from(one)));
-                    selections.into_iter().zip(planned).collect()
-                }
-                Err(refusal) => all_alike(selections, &refusal),
-            };
-        };
-        let mut taken: BTreeSet<String> = [place.key.ifname.clone()].into();
-        for made in &settled.networks {
-            taken.insert(made.ifname.clone());
-            taken.extend(made.entries.iter().map(|entry| entry.interface.clone()));
-        }
-        let names = nsm_npwg::names_for(&selections, &taken);
-        let with_name = selections.iter().zip(&names).filter_map(|(selection, name)| {
-            let interface = Some(name.clone()?);
-            Some(Selection { interface, ..selection.clone() })
-        });
-        let to_plan: Vec<Selection> = with_name.collect();
-        let used = settled.devices().cloned().collect();
-        let planned = self.networks.plan_added(&meta, &place.pod, used, &to_plan, until).await;
-        let mut planned = planned.into_iter().map(|planned| planned.map(|planned| Attach::from(&planned)));
-        let with = |(selection, name): (Selection, Option<String>)| {
-            let planned = if name.is_some() { planned.next() } else { None };
-            let planned = planned.unwrap_or_else(|| {
-                let taken = selection.interface.as_deref().unwrap_or_default();
-                Err(Refusal::NotNow(format!("interface {taken:?} is the pod's already: name another one")))
-            });
-            (selection, planned)
-        };
-        selections.into_iter().zip(names).map(with).collect()
-    }
-
-    async fn attach(&self, place: &Place, selection: Selection, attach: Attach) -> Result<(), String> {
-        let device = attach.resource_name.clone().zip(attach.device_id.clone());
-        let note = Note::of(Some(selection), device).to_text();
-        let (ifname, attach) = (attach.ifname.clone(), Attach { note, ..attach });
-        let began = Instant::now();
-        let answer = self.call("NSM_ATTACH", place, ATTACH, json!(attach)).await.map_err(|error| error.to_string())?;
-        let settled = self.record(place, &answer).await?;
-        let made = settled.networks.iter().find(|one| one.ifname == ifname);
-        let made = made.ok_or_else(|| format!("nsm-cni answered without interface {ifname}"))?;
-        let told = format!("Add {}", made.told());
-        let duration_ms = crate::cni::milliseconds(began.elapsed());
-        tracing::info!(
-            pod = place.pod.name,
-            namespace = place.pod.namespace,
-            ifname = made.ifname,
-            network = made.name,
-            duration_ms,
-            "network attached"
-        );
-        self.tell(place, Reason::AddedInterface, &told);
-        Ok(())
-    }
-
-    async fn detach(&self, place: &Place, ifname: &str) -> Result<(), String> {
-        let detach = json!(Detach { ifname: ifname.to_owned() });
-        let answer = self.call("NSM_DETACH", place, DETACH, detach).await.map_err(|error| error.to_string())?;
-        tracing::info!(pod = place.pod.name, namespace = place.pod.namespace, ifname, "network detached");
-        self.record(place, &answer).await.map(drop)
-    }
-
-    /// Records a pod's networks as the plugin tells them after a change.
-    async fn record(&self, place: &Place, answer: &str) -> Result<Settled, String> {
-        let changed = serde_json::from_str(answer).map_err(|error| format!("nsm-cni answered no networks: {error}"))?;
-        let settled = Settled::after(place.key.clone(), place.pod.clone(), &changed)?;
-        self.networks.settled.put(settled.clone()).await.map_err(|error| error.to_string())?;
-        Ok(settled)
     }
 
     fn tell(&self, place: &Place, reason: Reason, message: &str) {

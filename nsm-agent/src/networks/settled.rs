@@ -2,7 +2,7 @@
 
 use nsm_cni_types::{Answer, Version, pods::MadeNetwork};
 use nsm_npwg::{
-    Changed, Selection,
+    Attach, Changed, Selection,
     status::{self, Entry},
 };
 use nsm_proto::cni::{SettledNetwork, SettledRequest};
@@ -28,6 +28,18 @@ pub struct Settled {
     pub networks: Vec<Made>,
 }
 
+/// How far a network has come. What is to be changed is recorded before it is: whoever is killed on the way finds it again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// The pod has it.
+    #[default]
+    Made,
+    /// It is being attached: the pod may have it, or a part.
+    Coming,
+    /// It is being detached: the pod may have it still, or a part.
+    Leaving,
+}
+
 /// One network of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Made {
@@ -45,6 +57,9 @@ pub struct Made {
     /// The resource and the id of the device that it is made of.
     #[serde(default)]
     pub device: Option<Device>,
+    /// How far it has come.
+    #[serde(default)]
+    pub stage: Stage,
 }
 
 /// What of a network only its plan knows. The plugin keeps it in its record, so that it is known to an agent that did not make the plan.
@@ -79,7 +94,13 @@ impl Made {
     ) -> Result<Self, String> {
         let answer = Answer::parse(result, Version::NEWEST).map_err(|error| format!("network {name:?}: {error}"))?;
         let entries = status::entries(&name, &ifname, default, info, &answer);
-        Ok(Self { name, ifname, default, entries, asked: None, device: None })
+        Ok(Self { name, ifname, default, entries, asked: None, device: None, stage: Stage::Made })
+    }
+
+    /// One that is about to be attached.
+    pub(super) fn coming(attach: &Attach, asked: Selection, device: Option<Device>) -> Self {
+        let (name, ifname) = (attach.name.clone(), attach.ifname.clone());
+        Self { name, ifname, default: false, entries: Vec::new(), asked: Some(asked), device, stage: Stage::Coming }
     }
 
     /// As an event tells it.
@@ -97,9 +118,43 @@ impl Settled {
         Self::of(key, pod, asked.networks)
     }
 
-    /// What the plugin tells of a pod's networks after a change.
-    pub(super) fn after(key: AttachmentKey, pod: Pod, changed: &Changed) -> Result<Self, String> {
-        Self::of(key, pod, changed.networks.iter().map(as_told).collect())
+    /// What the plugin tells of a pod's networks after it has changed the one of that interface; what was not ended of another's change is
+    /// to be ended still.
+    pub(super) fn after(&self, ifname: &str, changed: &Changed) -> Result<Self, String> {
+        let told = changed.networks.iter().map(as_told).collect();
+        let mut after = Self::of(self.key.clone(), self.pod.clone(), told)?;
+        for begun in self.networks.iter().filter(|one| one.stage != Stage::Made && one.ifname != ifname) {
+            match after.networks.iter_mut().find(|one| one.ifname == begun.ifname) {
+                Some(found) => found.stage = begun.stage,
+                None => after.networks.push(begun.clone()),
+            }
+        }
+        Ok(after)
+    }
+
+    /// Nothing is known yet.
+    pub(super) fn nothing(key: AttachmentKey, pod: Pod) -> Self {
+        Self { key, pod, networks: Vec::new() }
+    }
+
+    /// The same with a network that is about to be attached.
+    pub(super) fn with(mut self, coming: Made) -> Self {
+        self.networks.retain(|one| one.ifname != coming.ifname);
+        self.networks.push(coming);
+        self
+    }
+
+    /// The same with a network that is about to be detached.
+    pub(super) fn without(mut self, ifname: &str) -> Self {
+        for one in self.networks.iter_mut().filter(|one| one.ifname == ifname) {
+            one.stage = Stage::Leaving;
+        }
+        self
+    }
+
+    /// Whether the plugin has told what the pod has.
+    pub fn is_told(&self) -> bool {
+        self.networks.iter().any(|one| one.stage != Stage::Coming)
     }
 
     fn of(key: AttachmentKey, pod: Pod, networks: Vec<SettledNetwork>) -> Result<Self, String> {
@@ -108,11 +163,6 @@ impl Settled {
         }
         let networks = networks.into_iter().map(read_one).collect::<Result<_, _>>()?;
         Ok(Self { key, pod, networks })
-    }
-
-    /// What the networks are made of.
-    pub(super) fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.networks.iter().filter_map(|network| network.device.as_ref())
     }
 
     /// All entries, in order.

@@ -259,7 +259,7 @@ impl Writer {
 
     /// What the meta-plugin has made for a pod.
     fn networks(&self, found: &Found) -> Option<Vec<Value>> {
-        let settled = self.of.settled.find(|one| found.is(&one.pod))?;
+        let settled = self.of.settled.find(|one| found.is(&one.pod) && one.is_told())?;
         Some(settled.entries().map(|entry| json!(entry)).collect())
     }
 

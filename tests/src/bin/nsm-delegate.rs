@@ -3,13 +3,15 @@
 //! | key | value |
 //! |---|---|
 //! | `log` | file that gets a line of JSON for each call: command, container, netns, ifname, args, conf, pid |
-//! | `says` | by command: `{"error": {"code", "msg"}}`, `{"hang": true}`, or the result of ADD |
+//! | `says` | by command: `{"error": {"code", "msg"}}`, `{"hang": true}`, `{"after": FILE}` (once that is there, as without a word), or the result of ADD |
 //!
 //! Without a word for ADD it answers `prevResult`, else an interface that it does not make.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -52,13 +54,17 @@ fn run() -> anyhow::Result<ExitCode> {
             std::thread::park();
         }
     }
+    let after = says["after"].as_str().map(Path::new);
+    while after.is_some_and(|file| !file.exists()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     if command == "ADD" {
         let made = json!({
             "cniVersion": conf["cniVersion"],
             "interfaces": [{"name": variable("CNI_IFNAME"), "mac": "02:00:00:00:00:77", "sandbox": variable("CNI_NETNS")}],
         });
         let before = conf.get("prevResult").cloned();
-        println!("{}", if says.is_object() { says.clone() } else { before.unwrap_or(made) });
+        println!("{}", if says.is_object() && after.is_none() { says.clone() } else { before.unwrap_or(made) });
     }
     Ok(ExitCode::SUCCESS)
 }

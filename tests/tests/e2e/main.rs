@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         networks::planned_by_the_agent,
         networks::a_network_more_and_less,
         networks::one_that_fails_changes_nothing,
+        networks::a_kill_between_its_steps_loses_no_route,
         networks::the_first_networks_default_stays,
         networks::a_default_moves_and_a_sibling_keeps_its_own,
         networks::a_default_where_the_first_has_none,

@@ -5,6 +5,7 @@ mod admission;
 mod asking;
 mod away;
 mod caller;
+mod changes;
 mod definitions;
 mod endpoints;
 mod excluded;
@@ -63,6 +64,9 @@ fn main() -> ExitCode {
             networks::of_every_pod_are_asked_and_collected,
             networks::a_pod_that_asks_nothing_has_a_status,
             networks::a_pod_that_is_not_known_starts_when_it_is,
+            changes::killed_at_every_step,
+            changes::killed_in_the_middle_of_a_call,
+            changes::a_stop_waits_for_a_call,
             pods::on_the_hosts_network_are_told_so,
             pods::are_edited_by_nsmctl,
             rights::what_the_file_does_not_grant_is_denied,

@@ -108,3 +108,56 @@ pub(crate) fn one_that_fails_changes_nothing() -> anyhow::Result<()> {
     sandbox.del()?.ok()?;
     nothing_left(&node, &[&pod])
 }
+
+/// The plugin is killed between its steps: pings, default routes and results are as before once the call is repeated, or undone.
+pub(crate) fn a_kill_between_its_steps_loses_no_route() -> anyhow::Result<()> {
+    let node = Node::create("node-1")?;
+    let pod = node.pod("client")?;
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("ptp", &[ptp(&node)])]}))?;
+    let added = sandbox.add()?.ok()?;
+    let defaults = || -> anyhow::Result<Vec<String>> {
+        let mut socket = nsm_netlink::NetnsSocket::open(&nsm_netlink::Netns::open(pod.namespace().path())?)?;
+        let hops = socket.default_routes()?.into_iter().flat_map(|route| route.hops);
+        Ok(hops.map(|hop| hop.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()).collect())
+    };
+    ensure!(defaults()? == ["10.77.0.1"], "{:?}", defaults()?);
+    let mut extra = bridge(&node);
+    extra["isDefaultGateway"] = false.into();
+    extra["isGateway"] = true.into();
+    let extra = list("bridge", &[extra]);
+    let mut attaching = sandbox.conf.clone();
+    attaching["attach"] = json!({
+        "name": "team/bridge", "configuration": extra, "ifname": "net1", "defaultRoute": ["10.77.1.1"],
+    });
+    let mut detaching = sandbox.conf.clone();
+    detaching["detach"] = json!({"ifname": "net1"});
+    let attach = sandbox.call_with("NSM_ATTACH", &attaching);
+    let detach = sandbox.call_with("NSM_DETACH", &detaching);
+    for repeated in [true, false] {
+        node.cni().ended_at("attach.routes-settled", &attach)?;
+        ensure!(defaults()? == ["10.77.1.1"] && held(&node, "bridge").len() == 1, "{:?}", defaults()?);
+        if repeated {
+            let got = node.cni().call(&attach)?.ok()?;
+            ensure!(got.json["networks"].as_array().is_some_and(|all| all.len() == 2), "{}", got.json);
+            ensure!(defaults()? == ["10.77.1.1"] && held(&node, "bridge").len() == 1, "{:?}", defaults()?);
+            pod.ping(IpAddr::from([10, 77, 1, 1]))?;
+        }
+        let left = node.cni().call(&detach)?.ok()?;
+        ensure!(defaults()? == ["10.77.0.1"] && links(&pod)? == ["eth0"], "{:?}", defaults()?);
+        let routes = left.json["networks"][0]["result"]["routes"].to_string();
+        ensure!(routes.contains("0.0.0.0/0") && held(&node, "bridge").is_empty(), "{}", left.json);
+        sandbox.check(&added.json)?.ok()?;
+    }
+    // The same of one less: it is ended, and nobody has written it down.
+    node.cni().call(&attach)?.ok()?;
+    node.cni().ended_at("detach.ended", &detach)?;
+    ensure!(defaults()? == ["10.77.0.1"] && links(&pod)? == ["eth0"], "{:?}", defaults()?);
+    node.cni().call(&attach)?.ok().context("what is gone is made anew")?;
+    ensure!(defaults()? == ["10.77.1.1"] && links(&pod)? == ["eth0", "net1"], "{:?}", defaults()?);
+    node.cni().ended_at("detach.ended", &detach)?;
+    node.cni().call(&detach)?.ok()?;
+    ensure!(defaults()? == ["10.77.0.1"], "{:?}", defaults()?);
+    sandbox.check(&added.json)?.ok()?;
+    sandbox.del()?.ok()?;
+    nothing_left(&node, &[&pod])
+}
