@@ -185,7 +185,7 @@ pub(crate) const TESTS: &[Suite] = &[
         needs: &[Tool::Vpp],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
-        command: || cargo(&["test", "-p", "vpp-api-client", "--test", "vpp", "--features", "vpp"]),
+        command: vpp,
     },
     Suite {
         name: "image",
@@ -254,6 +254,12 @@ fn memif_smoke() -> Command {
         cargo(&["run", "-p", "nsm-memif-peers", "--bin", "nsm-memif-bench", "--", "--smoke", "--memif-gen"]);
     command.arg(target().join("debug/memif-gen"));
     command
+}
+
+/// The API and memif against a VPP.
+fn vpp() -> Command {
+    let both = ["test", "-p", "vpp-api-client", "-p", "nsm-memif-peers", "--features", "vpp-api-client/vpp"];
+    cargo(&[&both[..], &["--test", "vpp", "--no-fail-fast"]].concat())
 }
 
 /// The ring under a model checker. Its flag is for that build alone, so it has a directory of its own.

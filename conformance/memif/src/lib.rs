@@ -1,10 +1,12 @@
-//! DPDK's test program with its memif driver (`net_memif`), as another process.
+//! DPDK's test program with its memif driver (`net_memif`), as another process; and the packets that any peer sends back.
 //!
 //! Guarantees: it ends with its owner. It uses no hugepages, no PCI devices and a name of its own, so several run side by side.
 //!
 //! It forwards only between `start` and `stop`: DPDK 22.11 unmaps a peer's memory while its forwarding thread may be reading it, so a test that
 //! disconnects stops it first.
 #![forbid(unsafe_code)]
+
+pub mod traffic;
 
 use std::{
     io::{Read, Write as _},

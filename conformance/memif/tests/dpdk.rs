@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memif::{Address, Client, ConnectError, Connection, Limits, Listener, Refusal, Rings, Secret, Server, Unsealed};
-use nsm_memif_peers::{Testpmd, device};
+use memif::{Address, Client, ConnectError, Limits, Listener, Refusal, Rings, Secret, Server, Unsealed};
+use nsm_memif_peers::{
+    Testpmd, device,
+    traffic::{SOON, echoed, packet, warm},
+};
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Each test has a processor that polls: one after another.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -29,44 +30,6 @@ fn client(address: &Address, forward: &str, more: &str) -> Testpmd {
     Testpmd::start(&device("client", address.as_path().unwrap(), more), forward, &["--single-file-segments"]).unwrap()
 }
 
-fn packet(number: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from((number * 31 + at * 7) % 251).unwrap()).collect()
-}
-
-/// Sends these and takes as many back.
-fn echoed(connection: &mut Connection, packets: &[Vec<u8>]) {
-    let (mut sent, mut received) = (0, 0);
-    let began = Instant::now();
-    while received < packets.len() {
-        assert!(began.elapsed() < SOON, "{received} of {} came back, {sent} were sent", packets.len());
-        let mut burst = connection.tx[0].burst().unwrap();
-        // No more than fits the ring that they come back by.
-        while sent < packets.len() && sent - received < 200 && burst.push(&packets[sent]).is_ok() {
-            sent += 1;
-        }
-        burst.send().unwrap();
-        connection.rx[0].wait(Duration::from_millis(10)).unwrap();
-        for packet in connection.rx[0].burst(256).unwrap().iter() {
-            assert_eq!(packet.to_vec(), packets[received], "packet {received}");
-            received += 1;
-        }
-    }
-    assert_eq!(connection.rx[0].counters().read().invalid, 0);
-}
-
-/// DPDK takes packets before it can send them back: only then is it tested.
-fn warm(connection: &mut Connection) {
-    let began = Instant::now();
-    while connection.rx[0].burst(256).unwrap().is_empty() {
-        assert!(began.elapsed() < SOON, "nothing comes back");
-        let _ = connection.tx[0].send(&[0xff; 60]).unwrap();
-        connection.rx[0].wait(Duration::from_millis(20)).unwrap();
-    }
-    while connection.rx[0].wait(Duration::from_millis(200)).unwrap() {
-        drop(connection.rx[0].burst(256).unwrap());
-    }
-}
-
 #[test]
 fn what_a_client_sends_comes_back_as_it_was() {
     let (_alone, _dir, address) = place();
@@ -74,8 +37,8 @@ fn what_a_client_sends_comes_back_as_it_was() {
     let mut connection = Client::new(address).id(7).secret(Secret::new("abc").unwrap()).connect(SOON).unwrap();
     assert!(connection.peer.program.to_string().contains("DPDK"), "{}", connection.peer.program);
     dpdk.forward().unwrap();
-    warm(&mut connection);
-    echoed(&mut connection, &(0..5000).map(|number| packet(number, 60 + number % 1400)).collect::<Vec<_>>());
+    warm(&mut connection).unwrap();
+    echoed(&mut connection, &(0..5000).map(|number| packet(number, 60 + number % 1400)).collect::<Vec<_>>()).unwrap();
     dpdk.stop().unwrap();
 }
 
@@ -86,8 +49,8 @@ fn chains_are_understood_both_ways() {
     let rings = Rings::default().buffer_size(512).unwrap();
     let mut connection = Client::new(address).rings(rings).connect(SOON).unwrap();
     dpdk.forward().unwrap();
-    warm(&mut connection);
-    echoed(&mut connection, &(0..500).map(|number| packet(number, 400 + number * 3)).collect::<Vec<_>>());
+    warm(&mut connection).unwrap();
+    echoed(&mut connection, &(0..500).map(|number| packet(number, 400 + number * 3)).collect::<Vec<_>>()).unwrap();
     dpdk.stop().unwrap();
 }
 
@@ -122,8 +85,8 @@ fn a_client_of_ours_comes_and_goes() {
             }
         };
         dpdk.forward().unwrap();
-        warm(&mut connection);
-        echoed(&mut connection, &[packet(round, 300), packet(round + 1, 90)]);
+        warm(&mut connection).unwrap();
+        echoed(&mut connection, &[packet(round, 300), packet(round + 1, 90)]).unwrap();
         dpdk.stop().unwrap();
     }
 }
@@ -216,8 +179,8 @@ fn we_send_into_their_memory() {
         let mut dpdk = client(&address, "io", more);
         let mut connection = port.accept(SOON).unwrap().expect("DPDK connects");
         dpdk.forward().unwrap();
-        warm(&mut connection);
-        echoed(&mut connection, &(0..1000).map(|number| packet(number, 60 + number)).collect::<Vec<_>>());
+        warm(&mut connection).unwrap();
+        echoed(&mut connection, &(0..1000).map(|number| packet(number, 60 + number)).collect::<Vec<_>>()).unwrap();
         dpdk.stop().unwrap();
     }
 }

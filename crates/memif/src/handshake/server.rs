@@ -64,6 +64,8 @@ enum State<F> {
 #[derive(Debug)]
 pub(crate) struct Server<F> {
     state: State<F>,
+    /// The interface that the client was admitted to; also once it has been refused.
+    id: Option<u32>,
 }
 
 /// The first word is the server's.
@@ -81,15 +83,12 @@ pub(crate) fn hello(program: Name, limits: Limits) -> Message {
 
 impl<F> Server<F> {
     pub(crate) const fn new() -> Self {
-        Self { state: State::Init }
+        Self { state: State::Init, id: None }
     }
 
-    /// The interface that the client asked for, once it has.
-    pub(crate) fn id(&self) -> Option<u32> {
-        match &self.state {
-            State::Announcing(announced) => Some(announced.identity.id),
-            State::Init | State::Done => None,
-        }
+    /// The interface that the client was admitted to, once it was.
+    pub(crate) const fn id(&self) -> Option<u32> {
+        self.id
     }
 
     /// Takes a message of the client.
@@ -114,6 +113,7 @@ impl<F> Server<F> {
                     return Err(Refusal::Version(init.version).into());
                 }
                 let (identity, limits) = interfaces.admit(&init)?;
+                self.id = Some(identity.id);
                 self.state = State::Announcing(Box::new(Announced {
                     identity,
                     limits,

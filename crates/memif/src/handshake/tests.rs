@@ -111,7 +111,11 @@ fn refusal(messages: Vec<(Message, bool)>, limits: Limits) -> String {
     for (place, (message, file)) in messages.into_iter().enumerate() {
         match server.receive(message, file.then_some(()), &One(limits)) {
             Ok(_) => assert!(place < last, "the last one was taken"),
-            Err(server::Failed::Refusal(refusal)) if place == last => return refusal.to_string(),
+            Err(server::Failed::Refusal(refusal)) if place == last => {
+                // Who was admitted is known also afterwards.
+                assert_eq!(server.id(), (place > 0).then_some(7));
+                return refusal.to_string();
+            }
             Err(other) => panic!("message {place}: {other:?}"),
         }
     }
