@@ -114,6 +114,17 @@ impl Failure {
         }
     }
 
+    /// Whether an agent that knows the call for attachments only refuses it for want of one.
+    pub(crate) fn is_about_no_attachment(&self) -> bool {
+        match self {
+            // Its words since there is the call: the code alone is that of other mistakes too.
+            Self::Answered(status) => {
+                status.code() == Code::InvalidArgument && status.message() == "the call names no attachment"
+            }
+            Self::Away(_) | Self::Late(_) => false,
+        }
+    }
+
     /// As the runtime shall see it, with what to do.
     pub(crate) fn error(self, path: &Path, timeout: Duration) -> Error {
         let path = path.display();

@@ -117,7 +117,7 @@ fn of_multus(meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -
 
 /// GC of each network's plugins.
 fn of_plugins(call: &Call, meta: &Meta, store: &Store, valid: &[Attachment], until: Instant) -> Vec<Error> {
-    let Everybodys { networks: everybodys, mut errors, unknown } = everybodys(call, meta, until);
+    let Everybodys { networks: everybodys, mut errors, unknown, .. } = everybodys(call, meta, until);
     if let Some(why) = unknown {
         eprintln!(
             "nsm-cni: GC leaves networks alone that are called by name, unless a pod of this host has them: {why}"

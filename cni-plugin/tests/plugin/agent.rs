@@ -25,6 +25,8 @@ pub(crate) struct Script {
     pub(crate) no_address: bool,
     /// CHECK and STATUS with this.
     pub(crate) finding: Option<String>,
+    /// It plans networks, of pods alone.
+    pub(crate) plans_pods: bool,
 }
 
 /// What the agent was asked.
@@ -139,7 +141,11 @@ impl Cni for Service {
     }
 
     async fn plan(&self, _: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
-        Err(Status::unimplemented("no plan"))
+        Err(if self.script.plans_pods {
+            Status::invalid_argument("the call names no attachment")
+        } else {
+            Status::unimplemented("no plan")
+        })
     }
 
     async fn settled(&self, _: Request<SettledRequest>) -> Result<Response<SettledResponse>, Status> {

@@ -235,6 +235,21 @@ fn findings_fail_check_and_status() {
     assert_eq!(call("STATUS", &place.conf("1.1.0", json!({}))).json["code"], 50);
 }
 
+/// Networks that every pod gets are asked of an agent that plans those of each pod, and is older than that question: ADD is served.
+#[test]
+fn an_older_agent_leaves_the_node_ready() {
+    let place = Place::new();
+    let conf = json!({
+        "cniVersion": "1.1.0", "name": "n", "type": "nsm-cni", "clusterNetwork": "an-object", "cniSocket": place.socket(),
+        "confDir": place.socket().with_extension("none"), "timeoutSeconds": 1, "agentWaitSeconds": 0,
+    });
+    assert_eq!(call("STATUS", &conf).json["code"], 50, "nobody is there");
+    for (plans_pods, code) in [(true, Value::Null), (false, json!(50))] {
+        let _agent = Agent::start(&place.socket(), Script { plans_pods, ..Script::default() });
+        assert_eq!(call("STATUS", &conf).json["code"], code, "plans_pods: {plans_pods}");
+    }
+}
+
 #[test]
 fn gc_tells_absent_from_empty() {
     let place = Place::new();
