@@ -1,7 +1,7 @@
 //! How long calls of vpp-api-client take, beside an echo of the same sizes over a plain socket, interleaved with it:
 //! `cargo run --release -p vpp-api-bench`, on a quiet machine.
 //!
-//! The other side is a fake VPP on a thread of its own, or with `--socket` a real one.
+//! The other side is a fake VPP on a thread of its own; with `--vpp` a VPP of its own, which has to be in `PATH`; with `--socket` one that runs.
 
 mod echo;
 mod measure;
@@ -12,16 +12,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use nsm_vpp::Vpp;
 use vpp_api_client::fake::{Asked, Deed, Fake, Nature};
 use vpp_api_client::message::Message;
-use vpp_api_client::messages::{SwInterfaceDetails, SwInterfaceDump};
-use vpp_api_client::{Client, InterfaceIndex, Options};
+use vpp_api_client::messages::{CreateLoopbackInstance, ShowVersion, SwInterfaceDetails, SwInterfaceDump};
+use vpp_api_client::{Client, InterfaceIndex, MacAddress, Options};
 
 #[derive(Parser)]
 struct Arguments {
-    /// API socket of a real VPP, instead of a fake one.
-    #[arg(long)]
+    /// API socket of a VPP that runs, instead of a fake one.
+    #[arg(long, conflicts_with = "vpp")]
     socket: Option<PathBuf>,
+    /// A VPP that is started for this, in a folder and a network namespace of its own; needs root.
+    #[arg(long)]
+    vpp: bool,
     /// Calls and echoes, each.
     #[arg(long, default_value_t = 20_000)]
     calls: u32,
@@ -31,7 +35,7 @@ struct Arguments {
     /// Threads of the client's runtime; 0: the one that calls.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Interfaces of the fake VPP.
+    /// Interfaces of the fake VPP, or loopbacks of the one that is started.
     #[arg(long, default_value_t = 1000)]
     interfaces: u32,
 }
@@ -39,9 +43,11 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let folder = tempfile::tempdir()?;
-    let socket = match &arguments.socket {
-        Some(socket) => socket.clone(),
-        None => start_fake(&folder.path().join("api.sock"), arguments.interfaces)?,
+    let vpp = arguments.vpp.then(Vpp::start).transpose()?;
+    let socket = match (&arguments.socket, &vpp) {
+        (Some(socket), _) => socket.clone(),
+        (None, Some(vpp)) => vpp.api_socket(),
+        (None, None) => start_fake(&folder.path().join("api.sock"), arguments.interfaces)?,
     };
     let echo = echo::start(&folder.path().join("echo.sock"))?;
     let mut runtime = match arguments.threads {
@@ -59,6 +65,16 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure_all(arguments: Arguments, socket: PathBuf, mut echo: echo::Echo) -> anyhow::Result<()> {
     let vpp = Client::connect(socket, Options::new("bench").timeout(Duration::from_secs(30))).await?;
+    if arguments.vpp || arguments.socket.is_some() {
+        let version = vpp.call(&ShowVersion).await?.version;
+        println!("VPP {version}, {} processors", std::thread::available_parallelism()?);
+    }
+    if arguments.vpp {
+        let any = CreateLoopbackInstance { mac_address: MacAddress::default(), is_specified: false, user_instance: 0 };
+        for _ in 0..arguments.interfaces {
+            vpp.call(&any).await?;
+        }
+    }
     let (raw, calls) = measure::latencies(&vpp, &mut echo, arguments.calls).await?;
     println!("                      p50 us    p99 us");
     println!("raw echo            {:>8.1}  {:>8.1}", raw.p50, raw.p99);
