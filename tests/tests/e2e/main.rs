@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         networks::what_is_ended_is_not_ended_again,
         networks::del_waits_for_what_plugins_started,
         networks::what_a_reboot_left_is_freed,
+        networks::another_plugin_is_not_called_for_ever,
         networks::lost_records_are_counted_and_found,
         networks::gc_counts_in_what_is_made,
         networks::gc_of_one_network_holds_up_no_other,

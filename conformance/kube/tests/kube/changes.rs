@@ -213,6 +213,19 @@ pub(crate) fn killed_in_the_middle_of_a_call() -> anyhow::Result<()> {
     setting.call("DEL")
 }
 
+/// Killed alone, as where it is no container: the plugin comes to its end without it, and what it made is found.
+pub(crate) fn killed_while_the_plugin_goes_on() -> anyhow::Result<()> {
+    let mut setting = Setting::make(|node| recorder(node, &json!({ "ADD": { "after": node.dir().join("go") } })))?;
+    setting.edit(Some(A))?;
+    setting.called("ADD")?;
+    setting.member.node.kill_agent()?;
+    setting.edit(Some("b"))?;
+    setting.start("")?;
+    fs::write(setting.member.node.dir().join("go"), "")?;
+    with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/b net1"]))?;
+    setting.call("DEL")
+}
+
 /// An orderly end waits for the plugin that works, and the next agent knows what it made.
 pub(crate) fn a_stop_waits_for_a_call() -> anyhow::Result<()> {
     let mut setting = Setting::make(|node| recorder(node, &json!({ "ADD": { "after": node.dir().join("go") } })))?;

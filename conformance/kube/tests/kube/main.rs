@@ -66,6 +66,7 @@ fn main() -> ExitCode {
             networks::a_pod_that_is_not_known_starts_when_it_is,
             changes::killed_at_every_step,
             changes::killed_in_the_middle_of_a_call,
+            changes::killed_while_the_plugin_goes_on,
             changes::a_stop_waits_for_a_call,
             pods::on_the_hosts_network_are_told_so,
             pods::are_edited_by_nsmctl,

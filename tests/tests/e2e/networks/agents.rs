@@ -1,6 +1,8 @@
 //! What the agent sees and does about networks that ended without a word, and about records that are lost.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -69,6 +71,31 @@ pub(crate) fn what_a_reboot_left_is_freed() -> anyhow::Result<()> {
         |text: &String| text.lines().any(|line| line == "nsm_network_records_lost_total{cause=\"Missing\"} 0");
     eventually("no loss that is counted", SOON, || http(&node, "/metrics"), unchanged)?;
     Ok(())
+}
+
+/// Back at another meta-plugin, which does not know the command, the folder of the one before is let alone.
+pub(crate) fn another_plugin_is_not_called_for_ever() -> anyhow::Result<()> {
+    let mut node = Node::start("node-1")?;
+    let pod = node.pod("client")?;
+    let sandbox = Sandbox::of(&node, &pod, &json!({"delegates": [list("seen", &[recorder(&node)])]}))?;
+    sandbox.add()?.ok()?;
+    let folder = node.state_dir().join("meta-plugin");
+    let kept = || -> anyhow::Result<Vec<PathBuf>> {
+        Ok(fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?)
+    };
+    let known = eventually("how it was called", SOON, || Ok(kept().unwrap_or_default()), |kept| kept.len() == 1)?;
+    sandbox.del()?.ok()?;
+    drop(sandbox);
+    node.kill_agent()?;
+    let other = node.dir().join("multus");
+    fs::write(&other, "#!/bin/sh\necho '{\"code\": 4, \"msg\": \"unknown CNI_COMMAND: NSM_COLLECT\"}'\nexit 1\n")?;
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755))?;
+    let mut call: Value = serde_json::from_slice(&fs::read(&known[0])?)?;
+    ensure!(call["call"]["plugin"].is_string(), "{call}");
+    call["call"]["plugin"] = json!(other);
+    fs::write(&known[0], call.to_string())?;
+    node.start_agent()?;
+    eventually("nothing to call", SOON, kept, Vec::is_empty).map(drop)
 }
 
 /// Lost records are logged and counted, also those that were found while the agent was away, and GC finds what was of them.
