@@ -54,6 +54,8 @@ mod registration {
 
 /// Of all that is about claims.
 pub const RESOURCE_API: &str = "resource.k8s.io/v1";
+/// What Kubernetes needs for claims that the scheduler makes for containers' `resources.limits`.
+pub(crate) const EXTENDED_RESOURCES: &str = "DRAExtendedResource";
 
 /// A running driver.
 #[derive(Debug)]
@@ -166,7 +168,8 @@ impl Registration for Plugin {
 }
 
 impl Mesh {
-    /// Serves claims on a machine with these devices of one pool: names and attributes. Its class is called as it is.
+    /// Serves claims on a machine with these devices of one pool: names and attributes. Its class is called as it is, and so is the
+    /// extended resource that any of them serves, with `/device`.
     pub fn serve_claims(&self, at: usize, driver: &str, devices: &[(&str, Value)]) -> anyhow::Result<Driver> {
         let machine = self.machine(at)?;
         let way = self.kubeconfig_for_machines("admin-token");
@@ -174,7 +177,7 @@ impl Mesh {
         let is_ours = format!("device.driver == {driver:?}");
         self.kubectl_apply(&json!({
             "apiVersion": RESOURCE_API, "kind": "DeviceClass", "metadata": { "name": driver },
-            "spec": { "selectors": [{ "cel": { "expression": is_ours } }] },
+            "spec": { "selectors": [{ "cel": { "expression": is_ours } }], "extendedResourceName": format!("{driver}/device") },
         }))?;
         let device = |(name, attributes): &(&str, Value)| json!({ "name": name, "attributes": attributes });
         self.kubectl_apply(&json!({

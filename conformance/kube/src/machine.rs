@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::agent::Agent;
 use crate::cgroups;
+use crate::claims::EXTENDED_RESOURCES;
 use crate::cluster::{Cluster, SERVICE, UPLINK};
 use crate::place::Place;
 use crate::runtime::{self, BIN_DIR, Release, Runtime};
@@ -178,6 +179,7 @@ impl Machine {
         json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "cgroupDriver": "cgroupfs",
+            "featureGates": { EXTENDED_RESOURCES: true },
             // Two kubelets with one root would take each other's pods for orphans.
             "cgroupRoot": format!("/{}/{}", self.group, self.name),
             "failCgroupV1": false,

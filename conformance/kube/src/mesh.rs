@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use nsm_lab::{Namespace, Program, eventually_at};
 use serde_json::{Value, json};
 
+use crate::claims::EXTENDED_RESOURCES;
 use crate::cluster::{Audience, Cluster, command};
 use crate::images;
 use crate::machine::Machine;
@@ -54,12 +55,14 @@ impl Mesh {
             format!("--cert-dir={}", file("manager")),
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),
+            format!("--feature-gates={EXTENDED_RESOURCES}=true"),
         ]);
         let mut scheduler = command(&nsm_peers::tools::tool("kube-scheduler")?);
         scheduler.args([
             format!("--kubeconfig={}", file("scheduler.conf")),
             format!("--cert-dir={}", file("scheduler")),
             "--leader-elect=false".to_owned(),
+            format!("--feature-gates={EXTENDED_RESOURCES}=true"),
         ]);
         let start = |name: &str, command: &mut Command| {
             Program::start(name, command, cluster.namespace(), &cluster.file(&format!("{name}.log")))

@@ -9,6 +9,8 @@ use std::process::Command;
 use nsm_lab::{Namespace, Program};
 use serde_json::{Value, json};
 
+use crate::claims::EXTENDED_RESOURCES;
+
 /// Of an API server without machines.
 const PORT: u16 = 6443;
 
@@ -140,7 +142,7 @@ pub(super) fn start_apiserver(dir: &Path, namespace: &Namespace, audience: Audie
             // Nobody makes accounts for the pods of the tests.
             "--disable-admission-plugins=ServiceAccount",
         ]),
-        Audience::Machines => command.args([
+        Audience::Machines => command.arg(format!("--feature-gates={EXTENDED_RESOURCES}=true")).args([
             "--bind-address=0.0.0.0",
             &format!("--advertise-address={UPLINK}"),
             "--authorization-mode=Node,RBAC",

@@ -25,6 +25,11 @@ pub(crate) fn each_network_has_a_device_of_a_claim(mesh: &mut Mesh) -> anyhow::R
             json!({ "kind": text("vf"), "k8s.cni.cncf.io/resourceName": text(RESOURCE),
                 "resource.kubernetes.io/pciBusID": text("0000:09:00.2") }),
         ),
+        (
+            "vf-c",
+            json!({ "kind": text("vf"), "k8s.cni.cncf.io/resourceName": text(RESOURCE),
+                "k8s.cni.cncf.io/deviceID": text("0000:09:00.3") }),
+        ),
         ("gpu", json!({ "kind": text("gpu"), "resource.kubernetes.io/pciBusID": text("0000:0a:00.0") })),
     ];
     let driver = mesh.serve_claims(0, DRIVER, &devices)?;
@@ -42,6 +47,14 @@ fn with_claim(machine: &Machine, name: &str, kind: &str) -> Value {
     spec["nodeSelector"] = json!({ "kubernetes.io/hostname": machine.name() });
     spec["resourceClaims"] = json!([{ "name": "device", "resourceClaimTemplateName": kind }]);
     spec["containers"][0]["resources"] = json!({ "claims": [{ "name": "device" }] });
+    pod
+}
+
+/// A pod for which the scheduler makes a claim: its container has an extended resource, which any device of the driver serves.
+fn with_resource(machine: &Machine, name: &str) -> Value {
+    let mut pod = with_claim(machine, name, "vf");
+    pod["spec"]["resourceClaims"] = json!([]);
+    pod["spec"]["containers"][0]["resources"] = json!({ "limits": { format!("{DRIVER}/device"): "1" } });
     pod
 }
 
@@ -63,14 +76,19 @@ fn pods(mesh: &Mesh, driver: &Driver) -> anyhow::Result<()> {
         mesh.create(&with_claim(machine, name, "vf"))?;
         mesh.running(NAMESPACE, name)?;
     }
-    ensure!(driver.prepared().len() == 2, "{:?}", driver.prepared());
+    // The first that is free.
+    mesh.create(&with_resource(machine, "third"))?;
+    mesh.running(NAMESPACE, "third")?;
+    let claim = mesh.pod(NAMESPACE, "third")?["status"]["extendedResourceClaimStatus"].clone();
+    ensure!(claim["resourceClaimName"].is_string(), "no claim of the scheduler's: {claim}");
+    ensure!(driver.prepared().len() == 3, "{:?}", driver.prepared());
     mesh.create(&with_claim(machine, "other", "gpu"))?;
     // Pod, claim, request, device, and what would serve.
     let words =
         ["claims/vf", "\"claims/other\"", "other-device-", "\"one\"", "\"gpu\"", DRIVER, "resourceName", RESOURCE];
     let told = |events: &Vec<String>| events.iter().any(|event| words.iter().all(|word| event.contains(word)));
     patiently("an event that names what is missing", SOON, || mesh.events(NAMESPACE, "other"), told)?;
-    let names = ["first", "second", "other"];
+    let names = ["first", "second", "third", "other"];
     mesh.delete(NAMESPACE, &names)?;
     mesh.gone(NAMESPACE, &names)?;
     let calls = recorder::calls(machine)?;
@@ -85,6 +103,9 @@ fn pods(mesh: &Mesh, driver: &Driver) -> anyhow::Result<()> {
         Ok(all)
     };
     let [added, deleted] = [given("ADD net1")?, given("DEL net1")?];
-    ensure!(added == ["0000:09:00.1", "0000:09:00.2"] && added == deleted, "added {added:?}, deleted {deleted:?}");
+    ensure!(
+        added == ["0000:09:00.1", "0000:09:00.2", "0000:09:00.3"] && added == deleted,
+        "added {added:?}, deleted {deleted:?}"
+    );
     Ok(())
 }
