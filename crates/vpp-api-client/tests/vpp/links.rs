@@ -1,10 +1,10 @@
 //! Interfaces to somebody: memif, tap, af_packet.
 
 use vpp_api_client::messages::{
-    AfPacketCreateV3, AfPacketDelete, AfPacketDump, AfPacketMode, IfStatusFlags, MemifCreateV2, MemifDelete, MemifDump,
-    MemifMode, MemifRole, MemifSocketFilenameAddDelV2, MemifSocketFilenameDump, RxMode, SwInterfaceRxPlacementDump,
-    SwInterfaceSetRxMode, SwInterfaceTapV2Dump, SwInterfaceTxPlacementGet, TapCreateV3, TapDeleteV2, TapFlags,
-    WantInterfaceEvents,
+    AfPacketCreateV3, AfPacketDelete, AfPacketDump, AfPacketMode, IfStatusFlags, Ip4Prefix, Ip6Prefix, MemifCreateV2,
+    MemifDelete, MemifDump, MemifMode, MemifRole, MemifSocketFilenameAddDelV2, MemifSocketFilenameDump, RxMode,
+    SwInterfaceRxPlacementDump, SwInterfaceSetRxMode, SwInterfaceTapV2Dump, SwInterfaceTxPlacementGet, TapCreateV3,
+    TapDeleteV2, TapFlags, WantInterfaceEvents,
 };
 use vpp_api_client::{Client, Error, InterfaceIndex, Retval};
 
@@ -98,6 +98,10 @@ async fn a_tap_has_a_side_of_the_host() {
         host_if_name: "of-vpp".into(),
         host_mtu_set: true,
         host_mtu_size: 1400,
+        host_ip4_prefix_set: true,
+        host_ip4_prefix: Ip4Prefix { address: [10, 5, 0, 2].into(), len: 24 },
+        host_ip6_prefix_set: true,
+        host_ip6_prefix: Ip6Prefix { address: "fd05::2".parse().unwrap(), len: 64 },
         tap_flags: TapFlags::TUN,
         tag: "mine".into(),
         ..Default::default()
@@ -108,9 +112,18 @@ async fn a_tap_has_a_side_of_the_host() {
         return eprintln!("without /dev/vhost-net only the refusal of a tap was tested");
     }
     let sw_if_index = made.unwrap().sw_if_index;
-    assert!(vpp.ip("link show of-vpp").unwrap().contains("mtu 1400"));
+    let shown = vpp.ip("address show of-vpp").unwrap();
+    for part in ["mtu 1400", "10.5.0.2/24", "fd05::2/64"] {
+        assert!(shown.contains(part), "{shown}");
+    }
     let found = client.dump(&SwInterfaceTapV2Dump::default()).await.unwrap();
     assert_eq!((found.len(), found[0].host_if_name.as_str()), (1, "of-vpp"));
+    assert_eq!((&found[0].host_ip4_prefix, &found[0].host_ip6_prefix), (&tap.host_ip4_prefix, &tap.host_ip6_prefix));
+    assert!(found[0].tap_flags.contains(TapFlags::TUN));
+    let twice = TapCreateV3 { id: found[0].id, host_if_name: "another".into(), ..tap.clone() };
+    assert_eq!(refused(client.call(&twice).await), Retval::InvalidInterface);
+    let nowhere = TapCreateV3 { host_namespace_set: true, host_namespace: "nowhere".into(), ..twice };
+    assert_eq!(refused(client.call(&TapCreateV3 { id: u32::MAX, ..nowhere }).await), Retval::SyscallError2);
     client.call(&TapDeleteV2 { sw_if_index }).await.unwrap();
     assert!(vpp.ip("link show of-vpp").is_err());
 }
