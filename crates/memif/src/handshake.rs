@@ -161,8 +161,8 @@ pub enum Refusal {
     /// A peer that says nothing.
     #[error("no message in time")]
     Silent,
-    /// A process that connects too often at once.
-    #[error("too many connections of one process are being made at once")]
+    /// A process, or a user, that connects too often at once.
+    #[error("too many connections of one process or user are being made at once")]
     Crowded,
     /// The interface is going away.
     #[error("the interface is being removed")]

@@ -97,7 +97,9 @@ pub use handshake::Refusal;
 pub use index::Role;
 pub use layout::TooLarge;
 pub use link::{Down, Link};
-pub use listener::{HANDSHAKE, IdTaken, ListenError, Listener, MOST_AT_ONCE, MOST_OF_ONE, Port, Refused, Server};
+pub use listener::{
+    HANDSHAKE, IdTaken, ListenError, Listener, MOST_AT_ONCE, MOST_OF_ONE, MOST_OF_USER, Port, Refused, Server,
+};
 pub use packet::Packet;
 pub use peer::{Credentials, Peer};
 pub use reconnect::{Backoff, Reconnect};

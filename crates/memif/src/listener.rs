@@ -1,7 +1,7 @@
 //! Listening, in the server's role: one socket, many interfaces.
 //!
 //! Guarantees: peers do not wait for each other, and none of them keeps a place for longer than [`HANDSHAKE`]; a process has at most
-//! [`MOST_OF_ONE`] of the places. An interface has one connection at a time; the next is taken once the link of the last is down,
+//! [`MOST_OF_ONE`] of the places, and a user, with all processes together, at most [`MOST_OF_USER`]. An interface has one connection at a time; the next is taken once the link of the last is down,
 //! whatever is done with its queues. Nothing of a peer is mapped before it has told the secret.
 
 mod door;
@@ -41,6 +41,8 @@ pub const HANDSHAKE: Duration = Duration::from_secs(3);
 pub const MOST_AT_ONCE: usize = 16;
 /// Most of them of one process.
 pub const MOST_OF_ONE: usize = 4;
+/// Most of them of one user. Where a process is not seen, as in another PID namespace, this alone counts.
+pub const MOST_OF_USER: usize = 12;
 /// Most refusals that are kept to be asked for.
 const MOST_REFUSED: usize = 64;
 

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::net::{SocketFlags, accept_with};
 
-use super::{HANDSHAKE, MOST_AT_ONCE, MOST_OF_ONE, Refused, Shared, Visit};
+use super::{HANDSHAKE, MOST_AT_ONCE, MOST_OF_ONE, MOST_OF_USER, Refused, Shared, Visit};
 use crate::{
     channel::{self, left, readable, wait},
     connection::Connection,
@@ -78,14 +78,23 @@ fn welcome(socket: &OwnedFd, shared: &Shared, visitors: &mut Vec<Visitor>) -> In
         };
         let credentials = sys::credentials(&control).ok();
         let visitor = Visitor { control, handshake: Handshake::new(), credentials, deadline: now + HANDSHAKE };
-        let same = visitors.iter().filter(|other| other.who() == visitor.who()).count();
-        if same >= MOST_OF_ONE {
+        if is_crowded(visitors.iter().map(|inside| inside.credentials), visitor.credentials) {
             visitor.refuse(shared, Refusal::Crowded);
         } else if channel::send(&visitor.control, &greeting(shared), None).is_ok() {
             visitors.push(visitor);
         }
     }
     now
+}
+
+/// Whether those inside leave no place to another of the same process, or of the same user. Who is not known shares with the others of whom
+/// nothing is known.
+fn is_crowded(inside: impl Iterator<Item = Option<Credentials>> + Clone, who: Option<Credentials>) -> bool {
+    let user = |of: &Option<Credentials>| of.map(|of| of.user);
+    let process = who.and_then(|who| who.process);
+    let of_user = inside.clone().filter(|other| user(other) == user(&who)).count();
+    let of_process = inside.filter(|other| other.and_then(|other| other.process) == process).count();
+    of_user >= MOST_OF_USER || (process.is_some() && of_process >= MOST_OF_ONE)
 }
 
 /// HELLO speaks for all interfaces of the socket: the most that any of them allows.
@@ -102,12 +111,6 @@ fn greeting(shared: &Shared) -> Message {
 }
 
 impl Visitor {
-    /// Whose place it takes: its process, or its user where that is not seen.
-    fn who(&self) -> Option<(bool, u32)> {
-        let Credentials { process, user, .. } = self.credentials?;
-        Some(process.map_or((false, user), |process| (true, process)))
-    }
-
     fn turn(&mut self, shared: &Shared) -> Turn {
         match self.hear(shared) {
             Ok(turn) => turn,
@@ -180,6 +183,21 @@ mod tests {
 
     use super::*;
     use crate::listener::event;
+
+    #[test]
+    fn places_are_per_process_and_per_user() {
+        let who = |process: u32, user| Some(Credentials { process: (process > 0).then_some(process), user, group: 0 });
+        let forked: Vec<_> = (0..16).map(|number| who(1 + number / 4, 1000)).collect();
+        let crowded = |count: usize, another| is_crowded(forked[..count].iter().copied(), another);
+        assert!(!crowded(3, who(1, 1000)) && crowded(4, who(1, 1000)));
+        assert!(!crowded(11, who(9, 1000)) && crowded(12, who(9, 1000)) && crowded(12, who(0, 1000)));
+        assert!(!crowded(12, who(9, 0)), "another user has a place");
+        let unseen = [who(0, 0); MOST_OF_USER];
+        for (count, expected) in [(MOST_OF_ONE, false), (MOST_OF_USER, true)] {
+            assert_eq!(is_crowded(unseen[..count].iter().copied(), who(0, 0)), expected);
+            assert!(!is_crowded(unseen[..count].iter().copied(), None));
+        }
+    }
 
     #[test]
     fn a_crowd_at_the_door_leaves_turns_to_those_inside() {
