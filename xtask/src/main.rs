@@ -21,7 +21,7 @@ cargo xtask VERB
 
   demo [--keep]               builds, then shows one service, two endpoints and four pods, in namespaces of its own;
                               --keep leaves them standing until it is ended
-  test [--no-install] [SUITE…]  every check and test, or the suites whose names contain SUITE; installs what is missing
+  test [--no-install] [SUITE…]  every check and test, or the suites called SUITE or with that in their names; installs what is missing
                               with the system's package manager, or with --no-install only says what that is
   test --list                 the suites
   lint                        format, clippy, documentation, licences and dependencies

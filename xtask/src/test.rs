@@ -60,7 +60,10 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<bool> {
             filter => filters.push(filter),
         }
     }
-    let is_asked = |suite: &&Suite| filters.is_empty() || filters.iter().any(|filter| suite.name.contains(filter));
+    // Who says a whole name means that suite, and not those as well that begin like it.
+    let is_name = |word: &str| all.iter().any(|suite| suite.name == word);
+    let matches = |name: &str, word: &str| if is_name(word) { name == word } else { name.contains(word) };
+    let is_asked = |suite: &&Suite| filters.is_empty() || filters.iter().any(|word| matches(suite.name, word));
     let asked: Vec<&Suite> = all.iter().copied().filter(is_asked).collect();
     if asked.is_empty() {
         let names: Vec<&str> = all.iter().map(|suite| suite.name).collect();

@@ -32,6 +32,7 @@ const CONTAINERD_2: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"]
 /// Its plugin, and its daemon with the plugin that calls it.
 const MULTUS: [&str; 3] = ["multus", "multus-daemon", "multus-shim"];
 const KUBE_NODE: [&str; 4] = ["kubelet", "kubectl", "kube-controller-manager", "kube-scheduler"];
+const MIRI: &str = "rustup toolchain install nightly --component miri,rust-src";
 /// Debian's packages: the program, and the drivers.
 const DPDK: [&str; 2] = ["dpdk-dev", "librte-meta-net"];
 const DPDK_THERE: &str =
@@ -42,6 +43,8 @@ const DPDK_THERE: &str =
 pub(crate) enum Tool {
     Rustfmt,
     Clippy,
+    /// An interpreter that sees undefined behaviour, of a nightly compiler.
+    Miri,
     CargoDeny,
     Go,
     Cnitool,
@@ -68,6 +71,7 @@ impl Tool {
         match self {
             Self::Rustfmt => "rustfmt",
             Self::Clippy => "clippy",
+            Self::Miri => "Miri of a nightly compiler",
             Self::CargoDeny => "cargo-deny",
             Self::Go => "go",
             Self::Cnitool => "cnitool",
@@ -93,6 +97,7 @@ impl Tool {
         match self {
             Self::Rustfmt => answers("cargo", &["fmt", "--version"]),
             Self::Clippy => answers("cargo", &["clippy", "--version"]),
+            Self::Miri => answers("rustup", &["run", "nightly", "cargo", "miri", "--version"]),
             Self::CargoDeny => tools().join("cargo-deny").is_file() || answers("cargo-deny", &["--version"]),
             Self::Go => go().is_ok(),
             Self::Cnitool => tools().join("cnitool").is_file(),
@@ -109,7 +114,8 @@ impl Tool {
             Self::Busybox => answers("/bin/busybox", &["true"]),
             Self::Dpdk => answers("sh", &["-c", DPDK_THERE]),
             Self::Pip => answers("python3", &["-m", "pip", "--version"]),
-            Self::VppPapi => vpp_papi().join("vpp_papi").is_dir(),
+            // What pip writes last, with the version.
+            Self::VppPapi => vpp_papi().join(format!("{}.dist-info", VPP_PAPI.replace("==", "-"))).is_dir(),
             // To ask it would start it.
             Self::Vpp => in_path("vpp"),
         }
@@ -120,6 +126,7 @@ impl Tool {
         match self {
             Self::Rustfmt => "rustup component add rustfmt".into(),
             Self::Clippy => "rustup component add clippy".into(),
+            Self::Miri => format!("nothing: {MIRI}"),
             Self::CargoDeny => format!("cargo install cargo-deny {CARGO_DENY} into {}", tools().display()),
             Self::Go => package_manager().map_or("https://go.dev/dl".into(), |manager| manager.words(manager.go)),
             Self::Etcd => package_manager().map_or("https://etcd.io".into(), |manager| manager.words(manager.etcd)),
@@ -139,7 +146,7 @@ impl Tool {
             Self::Pip => package_manager().map_or("https://pip.pypa.io".into(), |manager| manager.words(manager.pip)),
             Self::Vpp => "nothing: it is in no registry; install VPP from https://fd.io".into(),
             Self::VppPapi => format!("pip install {VPP_PAPI} into {}", vpp_papi().display()),
-            Self::Dpdk => format!("apt-get install -y {}", DPDK.join(" ")),
+            Self::Dpdk => format!("apt-get install -y --no-install-recommends {}", DPDK.join(" ")),
             Self::Helm => format!("go install {HELM} into {} (some minutes)", tools().display()),
             Self::Cnitool => format!("go install {CNITOOL} into {}", tools().display()),
             Self::ReferencePlugins => format!("go install {PLUGINS}/…@{PLUGINS_VERSION} into {}", tools().display()),
@@ -151,6 +158,8 @@ impl Tool {
             Self::Rustfmt | Self::Clippy => {
                 run(Command::new("rustup").args(["component", "add", self.name()]).current_dir(root()), INSTALL)
             }
+            // A second compiler is for people to have, or not.
+            Self::Miri => bail!(MIRI),
             Self::CargoDeny => {
                 let mut command = Command::new("cargo");
                 command.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]);
@@ -267,7 +276,7 @@ const MANAGERS: [Manager; 5] = [
     Manager {
         program: "apt-get",
         refresh: &["update"],
-        install: &["install", "-y"],
+        install: &["install", "-y", "--no-install-recommends"],
         go: "golang-go",
         etcd: "etcd-server",
         containerd: "containerd",

@@ -9,8 +9,9 @@
 pub mod traffic;
 
 use std::{
+    fs,
     io::{Read, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -41,6 +42,8 @@ pub struct Testpmd {
     said: Arc<Mutex<String>>,
     complains: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+    /// What it leaves behind when it is killed, if it may write there.
+    traces: PathBuf,
 }
 
 /// Which of its two processors forwards; the other is told what to do.
@@ -108,7 +111,8 @@ impl Testpmd {
             // Here EAL says why it does not start.
             hear(child.stderr.take().context("no stderr")?, Arc::clone(&complains)),
         ];
-        let mut testpmd = Self { child, stdin, said, complains, readers };
+        let traces = Path::new("/var/run/dpdk").join(&prefix);
+        let mut testpmd = Self { child, stdin, said, complains, readers, traces };
         testpmd.await_words("testpmd>", 0)?;
         Ok(testpmd)
     }
@@ -186,6 +190,7 @@ impl Drop for Testpmd {
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
+        let _ = fs::remove_dir_all(&self.traces);
     }
 }
 

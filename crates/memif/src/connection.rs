@@ -131,10 +131,11 @@ fn adopt(announcement: Announcement<OwnedFd>, regions: &[Region]) -> Result<(Rin
         COOKIE => {}
         cookie => return Err(Refusal::Cookie { direction, index, cookie }),
     }
-    if !is_eventfd(event.as_fd()) {
-        return Err(Refusal::NoEventfd { direction, index });
+    match is_eventfd(event.as_fd()) {
+        Ok(true) => Ok((ring, event)),
+        Ok(false) => Err(Refusal::NoEventfd { direction, index }),
+        Err(error) => Err(Refusal::Malformed(format!("no look at the eventfd, is /proc mounted? {error}"))),
     }
-    Ok((ring, event))
 }
 
 /// Marks the rings of a client's new memory.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::{
+    fs::{MemfdFlags, ftruncate, memfd_create},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+};
 
 use crate::{
     control::{Init, MESSAGE_SIZE, Message},
@@ -65,12 +68,15 @@ pub fn memory(data: &[u8]) {
 
 fn rings(data: &[u8], role: Role) -> Option<()> {
     let mapping = Arc::new(Mapping::private(MEMORY.into()).ok()?);
-    // Nothing is said over it, and Miri knows no other kind.
-    let (control, _peer) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).ok()?;
+    let (control, _peer) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
     let region = Region::Mapped { mapping: Arc::clone(&mapping), size: MEMORY.into() };
+    // Half of what is said to be there, as of a file that became shorter.
+    let file = memfd_create("fuzz", MemfdFlags::CLOEXEC).ok()?;
+    ftruncate(&file, u64::from(MEMORY) / 2).ok()?;
+    let guarded = Region::Guarded { file: file.into(), size: MEMORY.into() };
     let event = || eventfd_for_ring().ok();
     let ear = Ear::new(event()?, &control).ok()?;
-    let session = Arc::new(Session { role, link: Link::new(control), regions: vec![region] });
+    let session = Arc::new(Session { role, link: Link::new(control), regions: vec![region, guarded] });
     let second = u32::try_from(ring_bytes(LOG2)).ok()?;
     let buffers = match role {
         Role::Server => Buffers::Peers,
@@ -95,9 +101,15 @@ fn rings(data: &[u8], role: Role) -> Option<()> {
                 assert_eq!(packet.to_vec().len(), packet.len());
             }
         }
+        let copied = rx.copied();
+        assert!(copied <= 1 << 21, "{copied} bytes are kept of guarded memory");
         if let Ok(mut burst) = tx.burst() {
             let _ = burst.push(&[7; 100]);
             let _ = burst.push(&[8; 20]);
+            if let Ok(mut frame) = burst.reserve(300) {
+                assert_eq!(frame.fill(1, 400, 9), 299);
+                assert_eq!(frame.parts().map(|part| part.len()).sum::<usize>(), 300);
+            }
             let _ = burst.send();
         }
         let _ = rx.arm();

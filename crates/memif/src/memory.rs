@@ -100,10 +100,14 @@ pub(crate) fn write_guarded(file: &File, offset: u32, from: &[u8]) -> io::Result
 }
 
 /// Whether a file is an eventfd, asked of the kernel alone.
-pub(crate) fn is_eventfd(file: impl AsFd) -> bool {
+///
+/// # Errors
+/// There is no /proc to ask.
+pub(crate) fn is_eventfd(file: impl AsFd) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    std::fs::read_link(link).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
+    let target = std::fs::read_link(&link).map_err(|error| io::Error::other(format!("{link}: {error}")))?;
+    Ok(target.as_os_str() == "anon_inode:[eventfd]")
 }
 
 #[cfg(test)]
@@ -180,9 +184,9 @@ mod tests {
         let short = Region::accept(0, 4097, file, Unsealed::Trusted).unwrap_err().to_string();
         assert_eq!(short, "region 0: 4097 bytes announced: expected at most the file's 4096");
         let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        assert!(is_eventfd(&event));
+        assert!(is_eventfd(&event).unwrap());
         let error = Region::accept(0, 1, event, Unsealed::Trusted).unwrap_err().to_string();
         assert_eq!(error, "region 0: expected a memory file (memfd)");
-        assert!(!is_eventfd(memory(MemfdFlags::empty(), 1)));
+        assert!(!is_eventfd(memory(MemfdFlags::empty(), 1)).unwrap());
     }
 }

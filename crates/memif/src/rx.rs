@@ -322,6 +322,11 @@ impl RxQueue {
         self.ring.slots()
     }
 
+    /// How many bytes of memory are kept for copies.
+    pub(crate) const fn copied(&self) -> usize {
+        self.found.copies.capacity()
+    }
+
     /// The index of the slot that is received next.
     pub(crate) const fn next(&self) -> u16 {
         self.consumer.next()

@@ -25,8 +25,6 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
-
     /// Buffers of any length, mapped or guarded, with a gap between each two.
     #[test]
     fn a_frame_is_one_piece_and_nothing_else_is_touched(
