@@ -284,7 +284,7 @@ fn memif_miri() -> Command {
     command.args(["address", "control", "frame", "handshake", "index", "layout", "settings", "spin", "sys", "text"]);
     // Proptest asks where it is. Miri's emulation of weak memory fails where words are written over bytes; orders are the model checker's.
     command.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation");
-    command.env("PROPTEST_CASES", "8").current_dir(root());
+    command.env("PROPTEST_CASES", "4").current_dir(root());
     command.env("CARGO_TARGET_DIR", target().join("memif-miri"));
     command
 }
