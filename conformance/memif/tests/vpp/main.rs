@@ -1,6 +1,7 @@
 //! VPP's memif and ours, in both roles each. Suite `vpp`, which is skipped where none is installed: each test starts its own, in a folder and a
 //! network namespace of its own.
 
+mod asynchronous;
 mod ethernet;
 mod ip;
 mod life;

@@ -1,10 +1,12 @@
 //! Whether its definitions are ours, and whether any of its own serve.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use vpp_api_client::definition::Definitions;
 use vpp_api_client::message::Message;
-use vpp_api_client::messages::{ControlPing, MemifDump, ShowVersion, SwInterfaceDump};
-use vpp_api_client::{Client, Error, Options};
+use vpp_api_client::messages::{ControlPing, IpPathMtuGet, MemifDump, ShowVersion, SwInterfaceDump};
+use vpp_api_client::{Client, Error, Options, Retval};
 
 use super::{loopback, start};
 
@@ -68,6 +70,35 @@ async fn any_message_goes_by_its_own_definitions() {
         assert!(matches!(deadly, Error::NotSent { .. }), "{deadly}");
     }
     client.ping().await.unwrap();
+}
+
+/// More than VPP tells at once: it looks for a millisecond at a time.
+#[tokio::test]
+async fn what_has_a_cursor_is_told_in_parts() {
+    const COUNT: usize = 20_000;
+    let (_vpp, client) = start().await;
+    let sw_if_index = loopback(&client).await;
+    super::up(&client, sw_if_index).await;
+    // Without a way to the addresses VPP does not come to an end with them.
+    super::address(&client, sw_if_index, "10.0.0.1/8").await;
+    let told = Arc::new(client.definitions().await.unwrap());
+    let mut all = tokio::task::JoinSet::new();
+    for worker in 0..10 {
+        let (client, told) = (client.clone(), Arc::clone(&told));
+        all.spawn(async move {
+            for number in (worker..COUNT).step_by(10) {
+                let mtu = json!({ "nh": format!("10.1.{}.{}", number / 256, number % 256), "path_mtu": 1300 });
+                client.call_by_name(&told, "ip_path_mtu_update", &json!({ "pmtu": mtu })).await.unwrap();
+            }
+        });
+    }
+    all.join_all().await;
+    let (first, reply) = client.part(&IpPathMtuGet::default()).await.unwrap();
+    println!("{} of {COUNT} at once", first.len());
+    assert_eq!((reply.retval, first.is_empty()), (Retval::Eagain, false));
+    assert_eq!(client.collect(&IpPathMtuGet::default()).await.unwrap().len(), COUNT);
+    let by_name = client.call_by_name(&told, IpPathMtuGet::NAME, &json!({})).await.unwrap();
+    assert_eq!(by_name.details.len(), COUNT);
 }
 
 /// All that VPP and its plugins have, whatever it is: what they find, or that they refuse to look without more fields.
