@@ -120,6 +120,7 @@ pub struct AddRing {
 
 /// A message of the control channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Message {
     /// The server took a message; the client may send the next.
     Ack,
@@ -157,6 +158,7 @@ pub enum Message {
 
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Malformed {
     /// A message of another size.
     #[error("message of {0} bytes: expected {MESSAGE_SIZE}")]

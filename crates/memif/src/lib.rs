@@ -57,6 +57,9 @@
 //! Linux; 64-bit targets; version 2.0 of the protocol. A client has one region and its own buffers.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("memif needs Linux with 64-bit pointers: memfd, eventfd and regions of 4 GiB");
+
 mod address;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
@@ -98,7 +101,7 @@ pub use index::Role;
 pub use layout::TooLarge;
 pub use link::{Down, Link};
 pub use listener::{
-    HANDSHAKE, IdTaken, ListenError, Listener, MOST_AT_ONCE, MOST_OF_ONE, MOST_OF_USER, Port, Refused, Server,
+    AddError, HANDSHAKE, ListenError, Listener, MOST_AT_ONCE, MOST_OF_ONE, MOST_OF_USER, Port, Refused, Server,
 };
 pub use packet::Packet;
 pub use peer::{Credentials, Peer};

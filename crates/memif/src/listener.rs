@@ -108,10 +108,22 @@ pub struct Refused {
     pub why: Refusal,
 }
 
-/// An interface id that is taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("interface id {0} exists behind this socket: expected another, or the old one to be dropped first")]
-pub struct IdTaken(u32);
+/// Why an interface cannot be offered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// Its id is taken.
+    #[error("interface id {0} exists behind this socket: expected another, or the old one to be dropped first")]
+    IdTaken(u32),
+    /// There is no descriptor for it.
+    #[error("interface id {id}: no descriptor for what tells that a client has come: {source}")]
+    Descriptor {
+        /// Of the interface.
+        id: u32,
+        /// Why. It is printed with this error.
+        source: io::Error,
+    },
+}
 
 /// A socket that clients connect to. A thread of its own talks to them; dropping the listener ends it. Connections stay.
 #[derive(Debug)]
@@ -215,13 +227,13 @@ impl Listener {
     ///
     /// # Errors
     /// Its id is taken, or there are no descriptors left.
-    pub fn add(&self, server: Server) -> Result<Port, IdTaken> {
+    pub fn add(&self, server: Server) -> Result<Port, AddError> {
         let id = server.identity.id;
         let mut ports = self.shared.ports();
-        let arrived = match event() {
-            Ok(arrived) if !ports.contains_key(&id) => Arc::new(arrived),
-            Ok(_) | Err(_) => return Err(IdTaken(id)),
-        };
+        if ports.contains_key(&id) {
+            return Err(AddError::IdTaken(id));
+        }
+        let arrived = Arc::new(event().map_err(|source| AddError::Descriptor { id, source })?);
         ports.insert(id, Slot { server, link: None, waiting: None, arrived: Arc::clone(&arrived) });
         drop(ports);
         if !self.shared.opened.swap(true, Ordering::AcqRel) {

@@ -26,6 +26,7 @@ const MOST_COPIED: usize = 1 << 20;
 
 /// Why a packet was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotTaken {
     /// Not enough free slots: send what there is, and try again when the peer has consumed some.
     #[error("the ring is full")]

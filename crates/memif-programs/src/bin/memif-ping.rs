@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::bail;
 use clap::Parser;
-use memif::{Connection, NotTaken};
+use memif::Connection;
 use memif_programs::{interface, respond::Host, stop::Stop};
 
 /// How long to wait for packets before looking whether to stop.
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let stop = Stop::new(flags.seconds.map(Duration::from_secs))?;
     let host = Host { mac: flags.mac, addresses: flags.addresses };
     let mut interface = flags.interface.open()?;
-    let mut answered = 0;
+    let mut answered = 0_u64;
     while let Some(mut connection) = interface.next(|| stop.over())? {
         let down = serve(&mut connection, &host, &stop, &mut answered);
         if let Err(down) = down {
@@ -71,11 +71,8 @@ fn serve(connection: &mut Connection, host: &Host, stop: &Stop, answered: &mut u
             // A copy: what is judged must be what is answered.
             let length = packet.copy_to(&mut copy);
             if let Some(answer) = host.answer(&copy[..length], mode) {
-                match answer.put(&mut answers) {
-                    Ok(()) => *answered += 1,
-                    // As a full link does.
-                    Err(NotTaken::Full | NotTaken::Length { .. } | NotTaken::BadBuffer) => {}
-                }
+                // What does not fit is lost, as on a full link.
+                *answered += u64::from(answer.put(&mut answers).is_ok());
             }
         }
         answers.send()?;

@@ -1,23 +1,32 @@
 //! The listening socket, and the file that it may be.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::net::{
-    AddressFamily, SocketType, bind as bind_socket, connect, listen,
-    sockopt::{socket_acceptconn, socket_domain, socket_type},
+use rustix::{
+    fs::{FlockOperation, flock},
+    net::{
+        AddressFamily, SocketType, bind as bind_socket, connect, listen,
+        sockopt::{socket_acceptconn, socket_domain, socket_type},
+    },
 };
 
 use crate::address::{Address, socket, socket_in};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 64;
+/// How long to wait for others who bind in the same directory, and how often to look. Anybody who may read it can keep us waiting, so it has an end.
+const TURN: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Why nobody can connect.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +87,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(super) fn bind(address: &Address, netns: Option<&OwnedFd>) -> Result<(OwnedFd, Option<SocketFile>), ListenError> {
     let failed = |source: io::Error| ListenError::Bind { address: address.clone(), source };
     let socket_address = address.to_socket_address().map_err(failed)?;
+    // Until it listens, it is like one that was left behind; and of two who find one of those, the second would remove the first one's.
+    let _turn = address.as_path().and_then(turn);
     let fresh = || netns.map_or_else(socket, socket_in).map_err(failed);
     let listening = fresh()?;
     match bind_socket(&listening, &socket_address) {
@@ -106,6 +117,20 @@ pub(super) fn bind(address: &Address, netns: Option<&OwnedFd>) -> Result<(OwnedF
     Ok((listening, file))
 }
 
+/// One after another: the directory, locked for as long as this lives. It is best effort, as locks between strangers are.
+fn turn(path: &Path) -> Option<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(parent).ok()?;
+    let began = Instant::now();
+    while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if began.elapsed() > TURN {
+            return None;
+        }
+        thread::sleep(LOOK);
+    }
+    Some(directory)
+}
+
 /// Whether clients can connect to it.
 pub(super) fn judge(socket: &OwnedFd) -> Result<(), ListenError> {
     let good = socket_domain(socket) == Ok(AddressFamily::UNIX)
@@ -113,4 +138,29 @@ pub(super) fn judge(socket: &OwnedFd) -> Result<(), ListenError> {
         && socket_acceptconn(socket) == Ok(true);
     rustix::io::ioctl_fionbio(socket, true).map_err(|_| ListenError::WrongSocket)?;
     if good { Ok(()) } else { Err(ListenError::WrongSocket) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_who_find_a_stale_file_one_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        for turn in 0..20 {
+            let path = dir.path().join(format!("memif{turn}.sock"));
+            let address = Address::path(&path).unwrap();
+            let stale = socket().unwrap();
+            bind_socket(&stale, &address.to_socket_address().unwrap()).unwrap();
+            drop(stale);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(|| bind(&address, None))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert_eq!(bound.iter().filter(|one| one.is_ok()).count(), 1, "{bound:?}");
+            let others = bound.iter().filter(|one| matches!(one, Err(ListenError::InUse { .. })));
+            assert_eq!(others.count(), 3, "{bound:?}");
+            connect(socket().unwrap(), &address.to_socket_address().unwrap()).unwrap();
+        }
+    }
 }
