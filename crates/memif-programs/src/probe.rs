@@ -41,10 +41,14 @@ pub const fn shortest(mode: Mode) -> usize {
 /// The longest probe: what an IPv4 header can say.
 pub const LONGEST: usize = 65535;
 
+/// So much of a probe is put together before it is written: memory that is shared is written by whole words where places are aligned.
+const HEAD: usize = 64;
+
 /// Probes of one length, of which only the mark differs: a header, a mark, and zeroes.
 #[derive(Debug, Clone)]
 pub struct Template {
-    header: Vec<u8>,
+    head: [u8; HEAD],
+    mark: usize,
     length: usize,
 }
 
@@ -53,27 +57,27 @@ impl Template {
     /// checksum, which IPv4 allows.
     pub fn new(mode: Mode, length: usize) -> Self {
         let length = length.clamp(shortest(mode), LONGEST);
-        let mut header = vec![0; offset(mode)];
+        let mut head = [0; HEAD];
         match mode {
             Mode::Ethernet => {
-                header[..6].copy_from_slice(&DESTINATION);
-                header[6..12].copy_from_slice(&SOURCE);
-                header[12..14].copy_from_slice(&ETHERTYPE);
+                head[..6].copy_from_slice(&DESTINATION);
+                head[6..12].copy_from_slice(&SOURCE);
+                head[12..14].copy_from_slice(&ETHERTYPE);
             }
             Mode::Ip | Mode::PuntInject => {
                 let size = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
-                header[..2].copy_from_slice(&[0x45, 0]);
-                header[2..4].copy_from_slice(&size(length));
-                header[8..10].copy_from_slice(&[64, 17]);
-                header[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
-                let sum = checksum::finish(checksum::add(0, &header[..20]));
-                header[10..12].copy_from_slice(&sum);
-                header[20..22].copy_from_slice(&PORT);
-                header[22..24].copy_from_slice(&PORT);
-                header[24..26].copy_from_slice(&size(length - 20));
+                head[..2].copy_from_slice(&[0x45, 0]);
+                head[2..4].copy_from_slice(&size(length));
+                head[8..10].copy_from_slice(&[64, 17]);
+                head[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+                let sum = checksum::finish(checksum::add(0, &head[..20]));
+                head[10..12].copy_from_slice(&sum);
+                head[20..22].copy_from_slice(&PORT);
+                head[22..24].copy_from_slice(&PORT);
+                head[24..26].copy_from_slice(&size(length - 20));
             }
         }
-        Self { header, length }
+        Self { head, mark: offset(mode), length }
     }
 
     /// Writes a probe where it will be read.
@@ -83,10 +87,10 @@ impl Template {
     #[inline]
     pub fn put(&self, burst: &mut TxBurst<'_>, mark: Mark) -> Result<(), NotTaken> {
         let mut frame = burst.reserve(self.length)?;
-        let marked = self.header.len() + MARK;
-        frame.write(0, &self.header);
-        frame.write(self.header.len(), &mark.bytes());
-        frame.fill(marked, self.length - marked, 0);
+        let mut head = self.head;
+        head[self.mark..self.mark + MARK].copy_from_slice(&mark.bytes());
+        frame.write(0, &head[..self.length.min(HEAD)]);
+        frame.fill(HEAD, self.length.saturating_sub(HEAD), 0);
         Ok(())
     }
 }
@@ -175,6 +179,6 @@ mod tests {
 
     #[test]
     fn the_ip_header_has_its_checksum() {
-        assert_eq!(checksum::finish(checksum::add(0, &Template::new(Mode::Ip, 100).header[..20])), [0, 0]);
+        assert_eq!(checksum::finish(checksum::add(0, &Template::new(Mode::Ip, 100).head[..20])), [0, 0]);
     }
 }
