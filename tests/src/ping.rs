@@ -181,6 +181,14 @@ impl Pinger {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Stops and counts when at least so many requests were sent: what is quick is still looked at for a while.
+    pub fn stop_behind(self, least: u32) -> Pings {
+        while self.sent() < least && !self.thread.is_finished() {
+            thread::sleep(LEAST);
+        }
+        self.stop()
+    }
+
     /// Stops and counts.
     pub fn stop(self) -> Pings {
         self.stop.store(true, Ordering::Relaxed);
