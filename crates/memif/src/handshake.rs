@@ -167,6 +167,9 @@ pub enum Refusal {
     /// The interface is going away.
     #[error("the interface is being removed")]
     Removed,
+    /// The listener is going away.
+    #[error("the server is closing its socket")]
+    Closing,
 }
 
 impl Refusal {

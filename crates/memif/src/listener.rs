@@ -125,7 +125,8 @@ pub enum AddError {
     },
 }
 
-/// A socket that clients connect to. A thread of its own talks to them; dropping the listener ends it. Connections stay.
+/// A socket that clients connect to. A thread of its own talks to them; dropping the listener ends it, and waits for that: as long as clients
+/// in the middle of a handshake need for their next word, at most some tenths of a second. Connections stay.
 #[derive(Debug)]
 pub struct Listener {
     shared: Arc<Shared>,

@@ -131,7 +131,7 @@ impl Limits {
     /// How many slots a ring may have: a power of two, 2 to 16384.
     ///
     /// A client should settle for that. VPP's (26.06) lays out as few slots, announces as many as it was told to make (`ring_size`, 1024), and is
-    /// refused; it may even crash. Allow VPP's clients as many as they are told to make.
+    /// refused.
     ///
     /// # Errors
     /// Another number.

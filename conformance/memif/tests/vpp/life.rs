@@ -87,6 +87,49 @@ fn vpp_finds_the_next_server_of_ours() {
     }
 }
 
+/// VPP 26.06 ends when it is hung up on while it has something to say, so our listener lets it speak first.
+#[test]
+fn vpp_survives_servers_of_ours_that_close_in_the_middle() {
+    let rig = Rig::start();
+    let index = rig.memif("memif.sock", slave());
+    let mut met = 0;
+    for round in 0..100_u32 {
+        let listener = Listener::bind(&rig.address("memif.sock")).unwrap();
+        let port = listener.add(Server::new(7)).unwrap();
+        // VPP tries at once.
+        for flags in [IfStatusFlags::empty(), IfStatusFlags::ADMIN_UP] {
+            rig.call(&SwInterfaceSetFlags { sw_if_index: index, flags });
+        }
+        let connection = port.accept(Duration::from_micros(u64::from(round) * 10)).unwrap();
+        met += u32::from(connection.is_some());
+        drop(listener);
+    }
+    println!("{met} of 100 handshakes came to an end");
+    let listener = Listener::bind(&rig.address("memif.sock")).unwrap();
+    let port = listener.add(Server::new(7)).unwrap();
+    assert!(port.accept(SOON).unwrap().is_some(), "{}", rig.vpp.said());
+}
+
+#[test]
+fn vpp_survives_clients_of_ours_that_give_up() {
+    let rig = Rig::start();
+    let index = rig.echo("memif.sock", master());
+    let client = Client::new(rig.address("memif.sock")).id(7);
+    for round in 0..100 {
+        drop(client.connect(Duration::from_micros(round * 10)));
+    }
+    let began = Instant::now();
+    let mut connection = loop {
+        match client.connect(SOON) {
+            Ok(connection) => break connection,
+            Err(ConnectError::Refused { .. }) if began.elapsed() < SOON => {}
+            Err(other) => panic!("{other}: {}", rig.vpp.said()),
+        }
+    };
+    rig.await_link(index, true);
+    warm(&mut connection).unwrap();
+}
+
 /// VPP keeps the connection of an interface that is set down, and drops what comes.
 #[test]
 fn an_interface_that_is_down_has_a_link() {

@@ -25,6 +25,8 @@ use crate::{
 
 /// How long no connection is accepted after the kernel could not give one: descriptors may be scarce.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long clients in the middle of a handshake are listened to when the listener closes. They answer in microseconds.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// A client that has not told all.
 struct Visitor {
@@ -63,6 +65,27 @@ pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
         if accepting {
             paused_until = welcome(socket, shared, &mut visitors);
         }
+    }
+    farewell(shared, visitors);
+}
+
+/// Lets each client say what it is about to say, and refuses that: VPP (26.06) does not survive when a connection ends to which it has something to
+/// say.
+fn farewell(shared: &Shared, mut visitors: Vec<Visitor>) {
+    let end = Instant::now() + FAREWELL;
+    while !visitors.is_empty() && !left(end).is_zero() {
+        let mut files: Vec<_> = visitors.iter().map(|visitor| readable(&visitor.control)).collect();
+        if wait(&mut files, left(end)).is_err() {
+            return;
+        }
+        visitors.retain(|visitor| match channel::receive(&visitor.control) {
+            Ok(None) => true,
+            Ok(Some(_)) => {
+                visitor.refuse(shared, Refusal::Closing);
+                false
+            }
+            Err(_) => false,
+        });
     }
 }
 
@@ -179,7 +202,7 @@ impl Visitor {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket_with};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket_with, socketpair};
 
     use super::*;
     use crate::listener::event;
@@ -197,6 +220,32 @@ mod tests {
             assert_eq!(is_crowded(unseen[..count].iter().copied(), who(0, 0)), expected);
             assert!(!is_crowded(unseen[..count].iter().copied(), None));
         }
+    }
+
+    #[test]
+    fn nobody_is_hung_up_on_before_the_next_word() {
+        let shared = Shared::new(event().unwrap());
+        let visitor = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (control, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+            let deadline = Instant::now() + HANDSHAKE;
+            (Visitor { control, handshake: Handshake::new(), credentials: None, deadline }, far)
+        };
+        let ((speaks, far), (silent, deaf)) = (visitor(), visitor());
+        let speaking = std::thread::spawn(move || {
+            let one = &mut [readable(&far)];
+            assert!(wait(one, Duration::from_millis(20)).is_ok() && channel::receive(&far).unwrap().is_none());
+            channel::send(&far, &Message::Ack, None).unwrap();
+            wait(&mut [readable(&far)], HANDSHAKE).unwrap();
+            channel::receive(&far).unwrap().unwrap().message
+        });
+        let began = Instant::now();
+        farewell(&shared, vec![speaks, silent]);
+        assert!(began.elapsed() >= FAREWELL, "the other one might have said something");
+        let reason = Refusal::Closing.text();
+        assert_eq!(speaking.join().unwrap(), Message::Disconnect { code: 0, reason });
+        assert!(matches!(channel::receive(&deaf), Err(channel::Error::Closed)));
+        assert_eq!(shared.refused().iter().map(|of| of.why.clone()).collect::<Vec<_>>(), [Refusal::Closing]);
     }
 
     #[test]
