@@ -1,6 +1,10 @@
-//! The end of a link, seen by who polls, whatever is in the ring.
+//! The end of a link, seen by who polls and by who waits, whatever is in the ring.
+
+use std::time::Duration;
 
 use memif::{Down, Limits, NotTaken, RxQueue};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
     hostile::{BUFFERS, serving},
@@ -90,4 +94,31 @@ fn too_little_room_for_ever_is_noticed() {
         Err(down) => Some(down),
     });
     assert_eq!(down, Some(Down::Closed));
+}
+
+/// Whether a queue's event is readable now.
+fn is_told(rx: &RxQueue) -> bool {
+    let now = Duration::ZERO.try_into().unwrap();
+    poll(&mut [PollFd::new(&rx.event(), PollFlags::IN)], Some(&now)).unwrap() == 1
+}
+
+#[test]
+fn who_waits_has_what_came_before_the_end_and_then_hears_of_it() {
+    for waits in [true, false] {
+        let (_dir, address, _listener, port) = serving(Limits::default());
+        let client = RawClient::dial(&address);
+        client.up(0, None);
+        let mut far = port.accept(SOON).unwrap().unwrap();
+        let rx = &mut far.rx[0];
+        assert!(!rx.arm().unwrap() && !is_told(rx));
+        // Nobody rings the bell for it.
+        client.descriptor(0, 0, (0, 0, 3, BUFFERS));
+        client.set_index(HEAD, 1);
+        drop(client);
+        assert!(is_told(rx), "the end of a link is an event of its queues");
+        assert!(if waits { rx.wait(SOON).unwrap() } else { rx.arm().unwrap() });
+        assert_eq!(rx.burst(8).unwrap().len(), 1);
+        let end = if waits { rx.wait(SOON) } else { rx.arm().and_then(|_| rx.arm()) };
+        assert_eq!(end.unwrap_err(), Down::Closed);
+    }
 }
