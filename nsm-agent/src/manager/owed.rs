@@ -2,8 +2,9 @@
 //!
 //! Guarantees: what is owed is on disk before the wire it belongs to is touched, and survives the agent. It is delivered at
 //! once where the endpoint can be reached, again when it registers, and given up when the connection has expired at the
-//! endpoint anyway, or the endpoint's process has ended or taken its registration back. An endpoint is never told to close a connection that has been made
-//! again meanwhile. One peer's connections owe a bounded number of Closes: beyond that the oldest are left to expire.
+//! endpoint anyway, or the endpoint's process has ended or taken its registration back. An endpoint is never told to close a
+//! connection that has been made again meanwhile. One peer's connections owe a bounded number of Closes: beyond that the oldest
+//! are left to expire.
 
 mod deliver;
 

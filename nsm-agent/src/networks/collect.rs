@@ -12,16 +12,17 @@ use std::{
     time::Duration,
 };
 
+use nsm_cni_types::{Command, Stdin, code, pods::MetaCall};
+use nsm_npwg::Meta;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::{
     files,
     host::{self, Door},
     sandboxes::{Sandbox, Sandboxes},
     state::blocking,
 };
-use nsm_cni_types::{Command, Stdin, code, pods::MetaCall};
-use nsm_npwg::Meta;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Pause between two looks for what is left.
 const PAUSE: Duration = Duration::from_mins(10);
