@@ -235,7 +235,10 @@ fn field_doc(field: &Field) -> String {
         None => {}
     }
     if let Some((low, high)) = field.range {
-        doc += &format!(". {low} to {high}, others are not sent");
+        doc += &match field.base {
+            Base::String => format!(". Up to {high} bytes, more are not sent"),
+            _ => format!(". {low} to {high}, others are not sent"),
+        };
     }
     if field.secret {
         doc += ". `Debug` does not show it";
@@ -271,8 +274,14 @@ fn puts(fields: &[Field]) -> String {
             .expect(ALL);
             continue;
         }
-        if let Some((low, high)) = field.range {
-            write!(out, "crate::wire::within(self.{own}, {low}, {high}){inside}").expect(ALL);
+        match (field.range, &field.base) {
+            (Some((_, most)), Base::String) => {
+                write!(out, "crate::wire::no_longer(&self.{own}, {most}){inside}").expect(ALL);
+            }
+            (Some((low, high)), _) => {
+                write!(out, "crate::wire::within(self.{own}, {low}, {high}){inside}").expect(ALL);
+            }
+            (None, _) => {}
         }
         match (&field.base, &field.shape) {
             (Base::String, Shape::Fixed(room)) => {

@@ -12,7 +12,7 @@ mod error;
 mod primitive;
 mod text;
 
-pub use text::{put_fixed_string, put_string, take_fixed_string, take_string};
+pub use text::{no_longer, put_fixed_string, put_string, take_fixed_string, take_string};
 
 /// Something with a place in a message.
 pub trait Wire: Sized {

@@ -158,7 +158,7 @@ pub struct Field {
     pub shape: Shape,
     /// What a request has unless it says otherwise.
     pub default: Option<Preset>,
-    /// The values that make sense, where VPP does not check.
+    /// The values that make sense, where VPP does not check; of a string, how many bytes.
     pub range: Option<(u64, u64)>,
     /// A key or the like: not for logs.
     pub secret: bool,

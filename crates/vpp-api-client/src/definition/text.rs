@@ -4,7 +4,7 @@
 //! enum memif_mode u32                 flags, alias, struct, union alike
 //!   MEMIF_MODE_API_IP 1               `open` behind the width: numbers without a name mean something, too; `kills` behind a value: VPP does not survive it; `later`: newer than the CRC
 //! call memif_delete f9e6675e          `dump`: ends with a ping; `get`: has a cursor
-//!   sw_if_index interface_index = ~0  default; `in 0..=9`: range; `secret`: not shown; `// words`: documentation
+//!   sw_if_index interface_index = ~0  default; `in 0..=9`: range, of a string its length; `secret`: not shown; `// words`: documentation
 //! each NAME CRC                       what comes any number of times
 //! returns NAME CRC                    what comes last
 //! event NAME CRC                      what comes later

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use super::known::{self, kind};
 use super::unfit;
 use crate::definition::{Base, Definitions, Enum, Field, Preset, Shape, Standing, Type, is_count};
-use crate::wire::{EncodeError, EncodeProblem, Wire, put_fixed_string, put_string, within};
+use crate::wire::{EncodeError, EncodeProblem, Wire, no_longer, put_fixed_string, put_string, within};
 
 pub(super) fn fields(
     definitions: &Definitions,
@@ -45,10 +45,11 @@ fn one_field(
     }
     let from = out.len();
     shaped(definitions, &field.base, &field.shape, value, out)?;
-    if let (Some((low, high)), Ok(number)) = (field.range, as_number(&out[from..])) {
-        within(number, low, high)?;
+    match (field.range, &field.base) {
+        (Some((_, most)), Base::String) => no_longer(value.as_str().unwrap_or_default(), most),
+        (Some((low, high)), _) => as_number(&out[from..]).map_or(Ok(()), |number| within(number, low, high)),
+        (None, _) => Ok(()),
     }
-    Ok(())
 }
 
 fn unfit_secret(field: &Field) -> EncodeError {

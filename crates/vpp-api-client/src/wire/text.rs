@@ -16,6 +16,15 @@ pub fn put_fixed_string(text: &str, room: usize, out: &mut Vec<u8>) -> Result<()
     Ok(())
 }
 
+/// For a string of which VPP takes less than its room is.
+///
+/// # Errors
+/// It is longer.
+pub fn no_longer(text: &str, most: u64) -> Result<(), EncodeError> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if text.len() > most { Err(EncodeProblem::Long { length: text.len(), most }.into()) } else { Ok(()) }
+}
+
 /// Reads a string up to its first NUL, or its room's end.
 ///
 /// # Errors

@@ -37,6 +37,7 @@ impl Random {
         let mut all = Map::new();
         for field in fields.iter().filter(|field| !is_count(fields, &field.name)) {
             let value = match field.range {
+                Some((_, most)) if field.base == Base::String => self.text(most),
                 Some((low, high)) => json!(low + self.below(high - low + 1)),
                 None => self.shaped(definitions, &field.base, &field.shape),
             };

@@ -1,6 +1,7 @@
 //! Against a VPP. Suite `vpp`, which is skipped where none is installed: each test starts its own, in a folder and a network namespace of its own.
 
 mod agreement;
+mod deadly;
 mod interfaces;
 mod l2;
 mod links;
