@@ -12,7 +12,7 @@ use super::{
     devinfo,
     inside::{Claim, Inside},
     network::{Network, Sandbox},
-    patience::Patience,
+    patience::{Patience, share},
     plan,
     record::{Found, Held, Progress, Record, Store},
     search, settled,
@@ -61,10 +61,11 @@ pub(crate) fn attach(call: &Call, meta: &Meta, attach: &Attach) -> Result<String
     if let Some(device) = &wanted.device {
         devinfo::offer(device, &wanted.network, sandbox.container_id);
     }
-    let gate = store.making(&wanted.network.list.name, patience.lock);
+    let gate = store.making(&wanted.network.list.name, share(patience.work, 2));
     let made = gate.and_then(|_gate| wanted.network.add(sandbox)).and_then(|result| {
         // DEL gets it, whatever comes after.
         progress.results.insert(attach.ifname.clone(), result.clone());
+        held.put_progress(&progress);
         wanted.verify(&result)?;
         let last = record.networks.len() - 1;
         let asked = |place: usize| match wanted.default_route.as_deref() {

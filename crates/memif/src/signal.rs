@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::channel::timespec;
 use rustix::{
     event::{EventfdFlags, epoll, eventfd},
     fs::{OFlags, fcntl_setfl},
 };
+
+use crate::channel::timespec;
 
 /// A client's eventfd.
 pub(crate) fn eventfd_for_ring() -> io::Result<OwnedFd> {

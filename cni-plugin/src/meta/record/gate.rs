@@ -2,7 +2,8 @@
 //!
 //! Guarantees: no plugin is told a list of attachments that lacks what is made of its network meanwhile: who makes something has
 //! recorded it, then passes the network's door; who collects shuts the door, then reads the records. It lets those that are inside come
-//! out, for a while: what it waits for in vain is in its list. Networks of other names are not held up. The locks end with their holders.
+//! out, for a while: what it waits for in vain is in its list. Networks of other names are not held up. The locks end with their holders:
+//! for what the plugins of a killed call have started, and what ends a moment after them, nobody waits.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,7 +18,7 @@ use super::{
     Store,
     lock::{self, With},
 };
-use crate::files;
+use crate::{files, meta::patience::share};
 
 /// The file whose places are locked, in the folder of the records.
 const NAME: &str = ".gates";
@@ -56,7 +57,8 @@ impl Store {
     pub(crate) fn collecting(&self, network: &str, until: Instant) -> Result<Gate, Error> {
         let door = self.through(network, With::Nobody, until)?;
         let inside = self.places().map_err(|error| self.broken(&error))?;
-        let patience = until.min(Instant::now() + INSIDE);
+        // Half of the time at least is for what it is about.
+        let patience = share(until, 2).min(Instant::now() + INSIDE);
         match lock::own(&inside, place(network) + 1, With::Nobody, patience) {
             Ok(is_alone) => {
                 if !is_alone {
@@ -86,7 +88,7 @@ impl Store {
     }
 
     fn broken(&self, error: &io::Error) -> Error {
-        let msg = format!("{}: no lock: {error}: set cniDir to a folder of root's", self.folder.display());
+        let msg = format!("{}: no lock: {error}: set cniDir to a local folder of root's", self.folder.display());
         Error::new(code::IO, msg)
     }
 }

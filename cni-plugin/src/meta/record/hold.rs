@@ -1,15 +1,16 @@
 //! The lock of an attachment: a file that is there while somebody works on it.
 //!
 //! Guarantees: at most one living call has it. What the plugins of a call have started has it too, so that of a call that was killed
-//! nobody else works on the attachment before the last of them has ended, or for [`LEFT`]: one that is still there then (a daemon) keeps nobody
-//! waiting any longer, which is told. After an orderly end the file is gone.
+//! nobody else works on the attachment before the last of them has ended, or for [`LEFT`]: one that is still there then (a daemon) keeps
+//! nobody waiting any longer, which is told. After an orderly end the file is gone. Both kinds of locks are of one file: on a local file
+//! system they do not see each other.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -60,6 +61,8 @@ impl Hold {
     }
 
     fn of(path: &Path, own: File, inherited: File) -> io::Result<Self> {
+        // It may be an old file: whoever finds what this call leaves looks at its age.
+        own.set_modified(SystemTime::now())?;
         fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(Self { path: path.to_owned(), _own: own, _inherited: inherited })
     }

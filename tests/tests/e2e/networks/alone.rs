@@ -88,7 +88,7 @@ pub(crate) fn the_plugin_calls_no_api_server() -> anyhow::Result<()> {
     let netns = pod.namespace().path();
     let own = [node.dir().join("cni"), node.cni_socket().with_extension("sock.pods"), conf_dir];
     // Itself as a program, its threads' namespaces, the machine, and devices' descriptions by the network plumbing group's specification.
-    let machine = ["/proc/", "/etc/ld.so", "/lib/", "/usr/lib/", "/var/run/k8s.cni.cncf.io/"];
+    let machine = ["/proc/", "/etc/ld.so", "/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/var/run/k8s.cni.cncf.io/"];
     for (command, calls) in [("ADD", of_add), ("CHECK", of_check), ("DEL", of_del)] {
         let opened = named(&calls, &["open", "openat", "openat2"], true);
         ensure!(opened.iter().any(|path| path.contains("client@eth0")), "{command}: no record was opened: {opened:?}");
