@@ -197,7 +197,10 @@ impl Programs {
         let socket = dir.path().join("memif.sock");
         let sink = Gen::start(self, &socket, processors()?[0], &["--role", "server", "sink"])?;
         there(&socket)?;
-        let client = memif::Client::new(memif::Address::path(&socket)?).connect(SOON)?;
+        // A socket is there a moment before somebody listens.
+        let client = memif::Client::new(memif::Address::path(&socket)?);
+        let client = memif::Reconnect::new(client, memif::Backoff::default()).connect(SOON);
+        let client = client.context("the sink answers nobody")?;
         let (before, began) = (sink.took()?, Instant::now());
         thread::sleep(self.each);
         let took = sink.took()?.saturating_sub(before);
