@@ -1,5 +1,7 @@
 //! Connecting, in the client's role.
 
+mod error;
+
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -8,6 +10,8 @@ use std::{
 };
 
 use rustix::net::connect;
+
+pub use error::ConnectError;
 
 use crate::{
     address::{Address, socket, socket_in},
@@ -18,7 +22,7 @@ use crate::{
         Refusal,
         client::{Attachment, Client as Handshake, Failed, Step},
     },
-    layout::{Layout, TooLarge},
+    layout::Layout,
     memory::Region,
     peer::Peer,
     settings::{Identity, Rings},
@@ -29,66 +33,6 @@ use crate::{
 
 /// How long to wait before a full queue of a server is tried again.
 const BUSY: Duration = Duration::from_millis(5);
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// Nobody listens there, or this process may not connect.
-    #[error(
-        "memif socket {address}: {source}; does the server run, and in this network namespace if the name is abstract?"
-    )]
-    Connect {
-        /// Where.
-        address: Address,
-        /// What the kernel says. It is printed with this error.
-        source: io::Error,
-    },
-    /// The server refuses.
-    #[error("memif socket {address}: the server refuses interface id {id}: {reason} (code {code})")]
-    Refused {
-        /// Where.
-        address: Address,
-        /// Which interface was asked for.
-        id: u32,
-        /// 0 in all servers that are known.
-        code: u32,
-        /// Why, in the server's words.
-        reason: String,
-    },
-    /// The server has hung up without a word. VPP does so for another version.
-    #[error("memif socket {address}: closed by the server where {awaited} was expected")]
-    Closed {
-        /// Where.
-        address: Address,
-        /// What would have been next.
-        awaited: &'static str,
-    },
-    /// The server is silent.
-    #[error("memif socket {address}: no {awaited} within {timeout:?}")]
-    Timeout {
-        /// Where.
-        address: Address,
-        /// What would have been next.
-        awaited: &'static str,
-        /// How long was waited in all.
-        timeout: Duration,
-    },
-    /// The server breaks the protocol. It was told so.
-    #[error("memif socket {address}: {refusal}")]
-    Protocol {
-        /// Where.
-        address: Address,
-        /// How.
-        refusal: Refusal,
-    },
-    /// More than fits one region.
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// No memory or no descriptors.
-    #[error("memory and eventfds of a memif: {0}")]
-    Memory(io::Error),
-}
 
 /// What to connect to, and how. It can be used again and again: each connection has new memory.
 #[derive(Debug)]
@@ -159,7 +103,7 @@ impl Client {
     pub fn connect(&self, timeout: Duration) -> Result<Connection, ConnectError> {
         let deadline = channel::deadline(timeout);
         let control =
-            self.dial(deadline).map_err(|source| ConnectError::Connect { address: self.address.clone(), source })?;
+            self.dial(deadline).map_err(|cause| ConnectError::Connect { address: self.address.clone(), cause })?;
         let mut handshake = Handshake::new(self.identity.clone(), self.rings);
         let mut memory: Option<(Layout, Region, OwnedFd, Vec<OwnedFd>)> = None;
         loop {

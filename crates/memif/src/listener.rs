@@ -116,12 +116,12 @@ pub enum AddError {
     #[error("interface id {0} exists behind this socket: expected another, or the old one to be dropped first")]
     IdTaken(u32),
     /// There is no descriptor for it.
-    #[error("interface id {id}: no descriptor for what tells that a client has come: {source}")]
+    #[error("interface id {id}: no descriptor for what tells that a client has come: {cause}")]
     Descriptor {
         /// Of the interface.
         id: u32,
-        /// Why. It is printed with this error.
-        source: io::Error,
+        /// Why.
+        cause: io::Error,
     },
 }
 
@@ -195,7 +195,7 @@ impl Listener {
     /// The address is taken, or cannot be.
     pub fn bind(address: &Address) -> Result<Self, ListenError> {
         let (socket, file) = door::bind(address, None)?;
-        Self::start(socket, file).map_err(|source| ListenError::Thread { source })
+        Self::start(socket, file).map_err(|cause| ListenError::Thread { cause })
     }
 
     /// The same inside another network namespace, to which an abstract name then belongs.
@@ -204,7 +204,7 @@ impl Listener {
     /// As [`Listener::bind`], and if this process may not enter the namespace.
     pub fn bind_in(address: &Address, netns: &OwnedFd) -> Result<Self, ListenError> {
         let (socket, file) = door::bind(address, Some(netns))?;
-        Self::start(socket, file).map_err(|source| ListenError::Thread { source })
+        Self::start(socket, file).map_err(|cause| ListenError::Thread { cause })
     }
 
     /// Takes a socket that listens already (`SOCK_SEQPACKET`), for instance from a service manager.
@@ -213,7 +213,7 @@ impl Listener {
     /// It is another kind of file, or does not listen.
     pub fn from_socket(socket: OwnedFd) -> Result<Self, ListenError> {
         door::judge(&socket)?;
-        Self::start(socket, None).map_err(|source| ListenError::Thread { source })
+        Self::start(socket, None).map_err(|cause| ListenError::Thread { cause })
     }
 
     fn start(socket: OwnedFd, file: Option<door::SocketFile>) -> io::Result<Self> {
@@ -234,7 +234,7 @@ impl Listener {
         if ports.contains_key(&id) {
             return Err(AddError::IdTaken(id));
         }
-        let arrived = Arc::new(event().map_err(|source| AddError::Descriptor { id, source })?);
+        let arrived = Arc::new(event().map_err(|cause| AddError::Descriptor { id, cause })?);
         ports.insert(id, Slot { server, link: None, waiting: None, arrived: Arc::clone(&arrived) });
         drop(ports);
         if !self.shared.opened.swap(true, Ordering::AcqRel) {

@@ -59,9 +59,17 @@ pub struct Secret([u8; 24]);
 
 /// A secret that does not fit its field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a secret of {length} bytes: expected 1 to {most} bytes without NUL", most = Secret::MOST)]
-pub struct InvalidSecret {
-    length: usize,
+#[non_exhaustive]
+pub enum InvalidSecret {
+    /// Too few bytes, or too many.
+    #[error("a secret of {length} bytes: expected 1 to {most}", most = Secret::MOST)]
+    Length {
+        /// How many there are.
+        length: usize,
+    },
+    /// A NUL, which would end it.
+    #[error("a secret with a NUL in it: expected 1 to {most} bytes without NUL", most = Secret::MOST)]
+    Nul,
 }
 
 impl Secret {
@@ -74,8 +82,11 @@ impl Secret {
     /// Another length, or a NUL in it.
     pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, InvalidSecret> {
         let secret = secret.as_ref();
-        if secret.is_empty() || secret.len() > Self::MOST || secret.contains(&0) {
-            return Err(InvalidSecret { length: secret.len() });
+        if !(1..=Self::MOST).contains(&secret.len()) {
+            return Err(InvalidSecret::Length { length: secret.len() });
+        }
+        if secret.contains(&0) {
+            return Err(InvalidSecret::Nul);
         }
         let mut field = [0; 24];
         field[..secret.len()].copy_from_slice(secret);
@@ -127,7 +138,9 @@ mod tests {
 
     #[test]
     fn secrets_are_bounded_and_not_printed() {
-        assert!(Secret::new("").is_err() && Secret::new("a\0b").is_err() && Secret::new([b'x'; 24]).is_err());
+        assert_eq!(Secret::new(""), Err(InvalidSecret::Length { length: 0 }));
+        assert_eq!(Secret::new([b'x'; 24]), Err(InvalidSecret::Length { length: 24 }));
+        assert_eq!(Secret::new("a\0b"), Err(InvalidSecret::Nul));
         let secret = Secret::new("abc").unwrap();
         assert_eq!(format!("{secret:?}"), "a secret");
         assert_eq!(secret, Secret::new("abc").unwrap());

@@ -32,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Another process answers there.
-    #[error("memif socket {address} is in use by another process: expected a free address")]
+    /// Somebody answers there: another process, or this one.
+    #[error("memif socket {address} is in use by a listener: expected a free address")]
     InUse {
         /// Where.
         address: Address,
@@ -46,22 +46,28 @@ pub enum ListenError {
         /// Where.
         address: Address,
     },
+    /// The directory of the file is missing.
+    #[error("memif socket {address}: its directory does not exist: create the directory first")]
+    NoDirectory {
+        /// Where.
+        address: Address,
+    },
     /// The kernel says no.
-    #[error("memif socket {address}: {source}")]
+    #[error("memif socket {address}: {cause}")]
     Bind {
         /// Where.
         address: Address,
-        /// Why. It is printed with this error.
-        source: io::Error,
+        /// Why.
+        cause: io::Error,
     },
     /// A descriptor that clients cannot connect to.
     #[error("the given socket: expected one of AF_UNIX and SOCK_SEQPACKET that listens")]
     WrongSocket,
     /// No thread or no descriptor.
-    #[error("starting the listener: {source}")]
+    #[error("starting the listener: {cause}")]
     Thread {
-        /// Why. It is printed with this error.
-        source: io::Error,
+        /// Why.
+        cause: io::Error,
     },
 }
 
@@ -85,7 +91,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 pub(super) fn bind(address: &Address, netns: Option<&OwnedFd>) -> Result<(OwnedFd, Option<SocketFile>), ListenError> {
-    let failed = |source: io::Error| ListenError::Bind { address: address.clone(), source };
+    let failed = |cause: io::Error| ListenError::Bind { address: address.clone(), cause };
     let socket_address = address.to_socket_address().map_err(failed)?;
     // Until it listens, it is like one that was left behind; and of two who find one of those, the second would remove the first one's.
     let _turn = address.as_path().and_then(turn);
@@ -106,6 +112,7 @@ pub(super) fn bind(address: &Address, netns: Option<&OwnedFd>) -> Result<(OwnedF
             fs::remove_file(path).map_err(failed)?;
             bind_socket(&listening, &socket_address).map_err(|error| failed(error.into()))?;
         }
+        Err(rustix::io::Errno::NOENT) => return Err(ListenError::NoDirectory { address: address.clone() }),
         bound => bound.map_err(|error| failed(error.into()))?,
     }
     let file = address

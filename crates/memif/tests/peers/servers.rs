@@ -111,6 +111,30 @@ fn a_file_that_was_left_behind_is_replaced_and_others_are_not() {
 }
 
 #[test]
+fn who_cannot_bind_or_connect_is_told_what_to_do_about_it() {
+    let (dir, address) = place();
+    let says = |address: &Address, expected: &str| {
+        let error = Client::new(address.clone()).connect(SOON).unwrap_err();
+        let said = error.to_string();
+        assert!(said.ends_with(expected), "{said}");
+        // What a chain of causes would print a second time.
+        assert!(std::error::Error::source(&error).is_none(), "{said}");
+    };
+    let nobody = "(os error 111); does the server run, and in the same network namespace?";
+    says(&Address::abstract_name(address.to_string()).unwrap(), nobody);
+    says(&address, "(os error 2); does the server run?");
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    says(&Address::path(file).unwrap(), "(os error 111); the file is no listening socket: does the server run?");
+    let missing = Listener::bind(&Address::path(dir.path().join("none/memif.sock")).unwrap()).unwrap_err();
+    assert!(matches!(missing, ListenError::NoDirectory { .. }), "{missing}");
+    assert!(missing.to_string().ends_with("create the directory first"), "{missing}");
+    let _listener = Listener::bind(&address).unwrap();
+    let taken = Listener::bind(&address).unwrap_err().to_string();
+    assert!(taken.contains("in use by a listener"), "{taken}");
+}
+
+#[test]
 fn a_socket_can_be_given() {
     let (_dir, address) = place();
     let socket = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
