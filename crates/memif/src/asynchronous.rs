@@ -2,20 +2,69 @@
 //!
 //! Guarantees: dropping a future loses no packet; a queue that waits asks its peer to signal, one that does not polls. What waits for a
 //! kernel that may be slow (connecting) runs on tokio's blocking threads, with a bound.
+//!
+//! [`AsyncRx`] and [`AsyncTx`] own their queues: take them out of [`Connection::rx`] and [`Connection::tx`] (`remove(0)`, or all of them by
+//! `into_iter`). The connection lasts as long as one of its queues.
+//!
+//! ```
+//! use memif::{
+//!     Address, Client, Connection, Down, Listener, Server,
+//!     asynchronous::{AsyncPort, AsyncRx, AsyncTx, connect},
+//! };
+//! use std::{sync::Arc, time::Duration};
+//!
+//! async fn echo(mut connection: Connection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     let mut rx = AsyncRx::new(connection.rx.remove(0))?;
+//!     let mut tx = AsyncTx::new(connection.tx.remove(0));
+//!     loop {
+//!         let burst = rx.burst(64).await?;
+//!         let mut back = tx.burst().await?;
+//!         for packet in burst.iter() {
+//!             let _ = back.forward(&packet); // what does not fit is lost, as on a link that is full
+//!         }
+//!         back.send()?;
+//!     }
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #   let dir = tempfile::tempdir()?;
+//! #   let path = dir.path().join("memif.sock");
+//!     let address = Address::path(path)?;
+//!     let listener = Listener::bind(&address)?;
+//!     let port = AsyncPort::new(listener.add(Server::new(0))?)?;
+//!     let server = tokio::spawn(async move { echo(port.accept().await?).await });
+//!
+//!     let mut connection = connect(Arc::new(Client::new(address)), Duration::from_secs(5)).await?;
+//!     let mut rx = AsyncRx::new(connection.rx.remove(0))?;
+//!     let mut tx = AsyncTx::new(connection.tx.remove(0));
+//!     let mut burst = tx.burst().await?;
+//!     burst.push(b"a frame")?;
+//!     burst.send()?;
+//!     for packet in rx.burst(64).await?.iter() {
+//!         assert_eq!(packet.to_vec(), b"a frame");
+//!     }
+//!     drop((connection, rx, tx)); // the end of the link, of which the other end hears
+//!     assert!(server.await?.unwrap_err().is::<Down>());
+//!     Ok(())
+//! }
+//! ```
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{
     io::unix::AsyncFd,
-    task,
+    task::{self, JoinError, JoinHandle},
     time::{sleep, timeout},
 };
 
 use crate::{
+    channel::left,
     client::{Client, ConnectError},
     connection::Connection,
     link::{Down, Link},
-    listener::Port,
+    listener::{HANDSHAKE, Port},
+    reconnect::Reconnect,
     rx::{Burst, RxQueue},
     sys::watched,
     tx::{TxBurst, TxQueue},
@@ -32,9 +81,72 @@ const RETRY: Duration = Duration::from_millis(1);
 /// # Panics
 /// Outside of a tokio runtime.
 pub async fn connect(client: Arc<Client>, bound: Duration) -> Result<Connection, ConnectError> {
-    match task::spawn_blocking(move || client.connect(bound)).await {
-        Ok(connected) => connected,
-        Err(error) => Err(ConnectError::Memory(io::Error::other(error))),
+    joined(task::spawn_blocking(move || client.connect(bound)).await)
+}
+
+fn joined(ended: Result<Result<Connection, ConnectError>, JoinError>) -> Result<Connection, ConnectError> {
+    ended.unwrap_or_else(|error| Err(ConnectError::Memory(io::Error::other(error))))
+}
+
+/// A client that connects again, without a thread that waits.
+///
+/// ```no_run
+/// # use memif::{Backoff, Client, Reconnect, asynchronous::{AsyncReconnect, AsyncRx}};
+/// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut again = AsyncReconnect::new(Reconnect::new(client, Backoff::default()));
+/// loop {
+///     let mut connection = again.connect().await;
+///     let mut rx = AsyncRx::new(connection.rx.remove(0))?;
+///     while let Ok(burst) = rx.burst(64).await {
+///         println!("{} packets", burst.len());
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AsyncReconnect {
+    reconnect: Reconnect,
+    /// One that has begun: it ends even if nobody waits for it.
+    attempt: Option<JoinHandle<Result<Connection, ConnectError>>>,
+}
+
+impl AsyncReconnect {
+    /// Goes on where the other one is.
+    pub const fn new(reconnect: Reconnect) -> Self {
+        Self { reconnect, attempt: None }
+    }
+
+    /// The next connection, however long that takes: put a `timeout` around it, and ask [`AsyncReconnect::failure`] then. An attempt has
+    /// [`HANDSHAKE`]. One that is under way when the future is dropped is what the next call waits for. Call this when the link of the last
+    /// connection is down.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn connect(&mut self) -> Connection {
+        loop {
+            let attempt = if let Some(attempt) = &mut self.attempt {
+                attempt
+            } else {
+                sleep(left(self.reconnect.due())).await;
+                let client = self.reconnect.shared();
+                self.attempt.insert(task::spawn_blocking(move || client.connect(HANDSHAKE)))
+            };
+            let ended = joined(attempt.await);
+            self.attempt = None;
+            if let Some(connection) = self.reconnect.note(ended) {
+                return connection;
+            }
+        }
+    }
+
+    /// Why the last attempt failed; none after one that did not.
+    pub const fn failure(&self) -> Option<&ConnectError> {
+        self.reconnect.failure()
+    }
+
+    /// What it connects to, and how.
+    pub fn client(&self) -> &Client {
+        self.reconnect.client()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A client that connects again.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -41,9 +42,11 @@ impl Backoff {
 ///
 /// The pause grows while attempts fail, and while connections end before they are as old as the longest pause: a server that accepts and hangs up
 /// is no reason to hurry.
+///
+/// It waits in the calling thread; `asynchronous::AsyncReconnect` (feature `tokio`) does not.
 #[derive(Debug)]
 pub struct Reconnect {
-    client: Client,
+    client: Arc<Client>,
     backoff: Backoff,
     pause: Duration,
     next: Instant,
@@ -55,33 +58,57 @@ pub struct Reconnect {
 impl Reconnect {
     /// The first attempt is made at once.
     pub fn new(client: Client, backoff: Backoff) -> Self {
-        Self { client, backoff, pause: backoff.first, next: Instant::now(), connected: None, failure: None }
+        Self {
+            client: Arc::new(client),
+            backoff,
+            pause: backoff.first,
+            next: Instant::now(),
+            connected: None,
+            failure: None,
+        }
     }
 
     /// The next connection, when one can be made within `timeout`. An attempt that has begun has half a second, and [`HANDSHAKE`] if there is as
     /// much time. Call this when the link of the last one is down.
     pub fn connect(&mut self, timeout: Duration) -> Option<Connection> {
         let deadline = deadline(timeout);
+        loop {
+            let due = self.due();
+            thread::sleep(left(due).min(left(deadline)));
+            if !left(due).is_zero() {
+                return None;
+            }
+            let ended = self.client.connect(HANDSHAKE.min(left(deadline)).max(LEAST));
+            if let Some(connection) = self.note(ended) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// When the next attempt is to be made.
+    pub(crate) fn due(&mut self) -> Instant {
         if let Some(connected) = self.connected.take() {
             if connected.elapsed() >= self.backoff.most {
                 self.pause = self.backoff.first;
             }
             self.later();
         }
-        loop {
-            thread::sleep(left(self.next).min(left(deadline)));
-            if !left(self.next).is_zero() {
-                return None;
+        self.next
+    }
+
+    /// How an attempt has ended.
+    pub(crate) fn note(&mut self, ended: Result<Connection, ConnectError>) -> Option<Connection> {
+        match ended {
+            Ok(connection) => {
+                self.connected = Some(Instant::now());
+                self.failure = None;
+                Some(connection)
             }
-            match self.client.connect(HANDSHAKE.min(left(deadline)).max(LEAST)) {
-                Ok(connection) => {
-                    self.connected = Some(Instant::now());
-                    self.failure = None;
-                    return Some(connection);
-                }
-                Err(error) => self.failure = Some(error),
+            Err(error) => {
+                self.failure = Some(error);
+                self.later();
+                None
             }
-            self.later();
         }
     }
 
@@ -96,7 +123,13 @@ impl Reconnect {
     }
 
     /// What it connects to, and how.
-    pub const fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The same, for another thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
     }
 }

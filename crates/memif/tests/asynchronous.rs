@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use memif::{
-    Address, Client, Connection, Down, Listener, NotTaken, Rings, Server,
-    asynchronous::{AsyncLink, AsyncPort, AsyncRx, AsyncTx, connect},
+    Address, Backoff, Client, Connection, Down, Listener, NotTaken, Reconnect, Rings, Server,
+    asynchronous::{AsyncLink, AsyncPort, AsyncReconnect, AsyncRx, AsyncTx, connect},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -104,4 +104,38 @@ async fn who_waits_hears_of_the_end() {
     for down in [ended.unwrap(), waited.unwrap().unwrap_err()] {
         assert!(matches!(&down, Down::Disconnected { reason, .. } if reason.to_string() == "maintenance"), "{down}");
     }
+}
+
+#[tokio::test]
+async fn a_client_comes_back_and_the_runtime_goes_on_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = Address::path(dir.path().join("memif.sock")).unwrap();
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
+    let mut again = AsyncReconnect::new(Reconnect::new(Client::new(address.clone()), backoff));
+    assert!(timeout(Duration::from_millis(50), again.connect()).await.is_err());
+    assert!(again.failure().unwrap().to_string().contains("does the server run"));
+    for _ in 0..3 {
+        let listener = Listener::bind(&address).unwrap();
+        let port = AsyncPort::new(listener.add(Server::new(0)).unwrap()).unwrap();
+        let (near, far) = tokio::join!(timeout(SOON, again.connect()), timeout(SOON, port.accept()));
+        let (near, mut far) = (near.unwrap(), far.unwrap().unwrap());
+        assert!(again.failure().is_none());
+        far.tx[0].send(b"again").unwrap().unwrap();
+        let mut rx = AsyncRx::new(first(near.rx)).unwrap();
+        assert_eq!(timeout(SOON, rx.burst(8)).await.unwrap().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_nobody_waits_for_is_taken_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = Address::path(dir.path().join("memif.sock")).unwrap();
+    let mut again = AsyncReconnect::new(Reconnect::new(Client::new(address.clone()), Backoff::default()));
+    // It listens, and has no interface yet: the attempt hangs.
+    let listener = Listener::bind(&address).unwrap();
+    assert!(timeout(Duration::from_millis(50), again.connect()).await.is_err());
+    let port = AsyncPort::new(listener.add(Server::new(0)).unwrap()).unwrap();
+    let far = timeout(SOON, port.accept()).await.unwrap().unwrap();
+    let near = timeout(SOON, again.connect()).await.unwrap();
+    assert_eq!((near.link.check(), far.link.check()), (Ok(()), Ok(())));
 }
