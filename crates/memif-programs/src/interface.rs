@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use memif::{Address, Backoff, Client, Connection, Limits, Listener, Mode, Port, Reconnect, Rings, Secret, Server};
 
@@ -67,7 +67,21 @@ impl From<ModeFlag> for Mode {
 
 /// An interface in either role.
 #[derive(Debug)]
-pub enum Interface {
+pub struct Interface {
+    end: End,
+    met: Met,
+}
+
+/// Whether there ever was a connection.
+#[derive(Debug)]
+enum Met {
+    Yes,
+    /// What kept it from coming last, if anything did.
+    No(Option<String>),
+}
+
+#[derive(Debug)]
+enum End {
     /// Connects, again and again.
     Client(Box<Reconnect>),
     /// Listens.
@@ -101,7 +115,7 @@ impl Flags {
                     Some(secret) => client.secret(secret),
                     None => client,
                 };
-                Interface::Client(Box::new(Reconnect::new(client, Backoff::default())))
+                Interface::new(End::Client(Box::new(Reconnect::new(client, Backoff::default()))))
             }
             RoleFlag::Server => {
                 let limits = Limits::default().slots(self.ring_size).context("--ring-size")?;
@@ -112,13 +126,17 @@ impl Flags {
                 };
                 let listener = Listener::bind(&self.socket)?;
                 let port = listener.add(server)?;
-                Interface::Server { listener, port }
+                Interface::new(End::Server { listener, port })
             }
         })
     }
 }
 
 impl Interface {
+    const fn new(end: End) -> Self {
+        Self { end, met: Met::No(None) }
+    }
+
     /// The next connection, unless it is time to stop before that. What keeps it from coming is said on standard error, once for each
     /// cause.
     ///
@@ -127,12 +145,12 @@ impl Interface {
     pub fn next(&mut self, mut over: impl FnMut() -> bool) -> anyhow::Result<Option<Connection>> {
         let mut told = String::new();
         while !over() {
-            let (connection, why) = match self {
-                Self::Client(client) => {
+            let (connection, why) = match &mut self.end {
+                End::Client(client) => {
                     let connection = client.connect(LOOK);
                     (connection, client.failure().map(ToString::to_string).into_iter().collect())
                 }
-                Self::Server { listener, port } => {
+                End::Server { listener, port } => {
                     let connection = port.accept(LOOK)?;
                     let refused = listener.take_refused();
                     (connection, refused.iter().map(|refused| format!("refused: {}", refused.why)).collect::<Vec<_>>())
@@ -141,15 +159,36 @@ impl Interface {
             for why in why {
                 if why != told {
                     eprintln!("{why}");
-                    told = why;
+                    told.clone_from(&why);
+                }
+                if let Met::No(last) = &mut self.met {
+                    *last = Some(why);
                 }
             }
             if let Some(connection) = connection {
+                self.met = Met::Yes;
                 let peer = &connection.peer;
                 eprintln!("up: {} of {}", peer.interface, peer.program);
                 return Ok(Some(connection));
             }
         }
         Ok(None)
+    }
+
+    /// Whether there ever was a connection: what a program did not do for want of one is no failure of its own.
+    ///
+    /// # Errors
+    /// There was none, and why.
+    pub fn met(&self) -> anyhow::Result<()> {
+        match (&self.met, &self.end) {
+            (Met::Yes, _) => Ok(()),
+            (Met::No(Some(why)), _) => bail!("never connected: {why}"),
+            (Met::No(None), End::Client(client)) => {
+                bail!("never connected: no attempt at {} has ended", client.client().address())
+            }
+            (Met::No(None), End::Server { port, .. }) => {
+                bail!("never connected: no client came for interface id {}", port.id())
+            }
+        }
     }
 }

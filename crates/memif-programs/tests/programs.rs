@@ -41,10 +41,22 @@ fn ended(mut program: Program) -> String {
     out
 }
 
-fn stopped(child: Program) -> String {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.0.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
+/// What it said, once it has failed.
+fn failed(mut program: Program) -> String {
+    let mut said = String::new();
+    program.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(!program.0.wait().unwrap().success(), "{said}");
+    said
+}
+
+fn terminate(program: &Program) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(program.0.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
         .unwrap();
-    ended(child)
+}
+
+fn stopped(program: Program) -> String {
+    terminate(&program);
+    ended(program)
 }
 
 fn value(line: &str, name: &str) -> u64 {
@@ -124,15 +136,21 @@ fn a_ping_is_answered() {
 #[test]
 fn what_cannot_be_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let fails = |program, args: &[&str]| {
-        let mut child = start(program, &dir, args);
-        let mut said = String::new();
-        child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(!child.0.wait().unwrap().success(), "{said}");
-        said
-    };
+    let fails = |program, args: &[&str]| failed(start(program, &dir, args));
     assert!(fails(GEN, &["--ring-size", "1000", "sink"]).contains("ring size 1000: expected a power of two"));
     assert!(fails(PING, &["--address", "10.0.0.1", "--mac", "01:00:00:00:00:00"]).contains("not of a group"));
-    let nobody = fails(GEN, &["--seconds", "1", "sink"]);
-    assert!(nobody.contains("does the server run") && nobody.contains("nothing passed"), "{nobody}");
+    let ends = |said: &str, expected: &str| {
+        let error = said.lines().find_map(|line| line.strip_prefix("Error: "));
+        assert!(error.is_some_and(|error| error.contains(expected)), "{said}");
+    };
+    for said in [fails(GEN, &["--seconds", "1", "sink"]), fails(PING, &["--seconds", "1", "--address", "10.0.0.1"])] {
+        ends(&said, "never connected: memif socket");
+        ends(&said, "does the server run");
+    }
+    let listening = ["--role", "server", "--id", "4", "--seconds", "1"];
+    ends(&fails(GEN, &[&listening[..], &["sink"]].concat()), "never connected: no client came for interface id 4");
+    let (connection, ping) = server(&dir, PING, &["--address", "10.0.0.1"]);
+    terminate(&ping);
+    ends(&failed(ping), "nobody asked");
+    drop(connection);
 }

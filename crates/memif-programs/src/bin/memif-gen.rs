@@ -123,6 +123,7 @@ fn main() -> anyhow::Result<()> {
     }
     println!("{}", totals.line());
     if totals.sent == 0 && totals.seen.received == 0 {
+        interface.met()?;
         bail!("nothing passed");
     }
     Ok(())

@@ -52,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     }
     println!("answered={answered}");
     if answered == 0 {
+        interface.met()?;
         bail!("nobody asked");
     }
     Ok(())
