@@ -17,6 +17,7 @@ use nsm_objects::Access;
 use nsm_proto::registry::{NetworkService, NetworkServiceEndpoint};
 use tokio::{sync::watch, time::Instant};
 
+pub(super) use absence::ABSENCE;
 pub(super) use usage::{Account, Size};
 
 use self::{absence::Absent, usage::Usage};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::registry::{Entry, Owner};
 
 /// How long an endpoint that went is remembered: longer than any of its connections lives without a refresh.
-const ABSENCE: Duration = Duration::from_mins(15);
+pub(in crate::registry) const ABSENCE: Duration = Duration::from_mins(15);
 /// Most endpoints that are remembered so.
 const MOST_ABSENT: usize = 10_000;
 

@@ -231,7 +231,8 @@ impl Inner {
         let Some(gone) = self.directory.take_endpoint(name) else { return };
         self.directory.may_come_back(&gone);
         if let Some(pid) = gone.process {
-            self.processes.leave(pid, name);
+            let account = self.directory.state().account(gone.owner);
+            self.processes.leave(pid, name, account);
         }
     }
 
