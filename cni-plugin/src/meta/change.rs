@@ -112,7 +112,7 @@ fn changed(record: &Record, progress: &Progress) -> String {
     json!(Changed { networks: settled::made(record, progress) }).to_string()
 }
 
-/// DEL of one network; harmless when the pod has none of that interface. Tells all that the pod has then.
+/// DEL of one network; harmless when the pod has none of that interface, or another one's. Tells all that the pod has then.
 pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String, Error> {
     let patience = Patience::of_change();
     let held = Store::of(&meta.cni_dir).hold(&call.env, patience.lock)?;
@@ -133,7 +133,10 @@ pub(crate) fn detach(call: &Call, meta: &Meta, detach: &Detach) -> Result<String
             return Err(Error::new(code::IO, msg));
         }
     };
-    let Some(place) = record.networks.iter().position(|network| network.ifname == detach.ifname) else {
+    let is_it = |network: &Network| {
+        network.ifname == detach.ifname && detach.name.as_ref().is_none_or(|name| *name == network.name)
+    };
+    let Some(place) = record.networks.iter().position(is_it) else {
         return Ok(changed(&record, &progress));
     };
     if place == 0 {

@@ -71,6 +71,9 @@ pub struct Attach {
 pub struct Detach {
     /// Its interface's name.
     pub ifname: String,
+    /// As the status names it: where the interface is another network's by now, that stays. None: whichever has the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What the plugin answers: the pod's networks after the change, in the order in which they were made. A default route that moved has

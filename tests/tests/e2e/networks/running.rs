@@ -21,6 +21,7 @@ fn attach(sandbox: &Sandbox<'_>, list: &Value, more: &Value) -> anyhow::Result<O
 
 fn detach(sandbox: &Sandbox<'_>, ifname: &str) -> anyhow::Result<Outcome> {
     let mut conf = sandbox.conf.clone();
+    // Without a name, as agents before said it.
     conf["detach"] = json!({"ifname": ifname});
     sandbox.node.cni().call(&sandbox.call_with("NSM_DETACH", &conf))
 }
@@ -63,6 +64,11 @@ pub(crate) fn a_network_more_and_less() -> anyhow::Result<()> {
     broken["detach"] = json!("net1");
     node.cni().call(&sandbox.call_with("DEL", &broken))?.refused(7)?;
     ensure!(links(&pod)? == ["eth0", "net1"]);
+    // Whoever takes it for another network ends nothing, and is told what there is.
+    let mut taken_for_another = sandbox.conf.clone();
+    taken_for_another["detach"] = json!({"ifname": "net1", "name": "team/other"});
+    let told = node.cni().call(&sandbox.call_with("NSM_DETACH", &taken_for_another))?.ok()?;
+    ensure!(told.json["networks"][1]["name"] == "team/bridge" && links(&pod)? == ["eth0", "net1"], "{}", told.json);
     for _ in 0..2 {
         let left = detach(&sandbox, "net1")?.ok()?;
         ensure!(left.json["networks"].as_array().is_some_and(|all| all.len() == 1), "{}", left.json);
@@ -130,7 +136,7 @@ pub(crate) fn a_kill_between_its_steps_loses_no_route() -> anyhow::Result<()> {
         "name": "team/bridge", "configuration": extra, "ifname": "net1", "defaultRoute": ["10.77.1.1"],
     });
     let mut detaching = sandbox.conf.clone();
-    detaching["detach"] = json!({"ifname": "net1"});
+    detaching["detach"] = json!({"ifname": "net1", "name": "team/bridge"});
     let attach = sandbox.call_with("NSM_ATTACH", &attaching);
     let detach = sandbox.call_with("NSM_DETACH", &detaching);
     for repeated in [true, false] {
