@@ -2,8 +2,9 @@
 //!
 //! Guarantees: no other program is started through it, nor one that a name in a peer's hands chose; a call ends at its time, with all that
 //! it started, but what its plugins have started in process groups of their own; a bounded number run, as they live in the agent's
-//! memory limit, and waiting for a place takes nothing of a call's time. Where the agent lives in a container, a thread of its own enters the host's mount namespace and
-//! ends with the start: no thread comes back.
+//! memory limit, and waiting for a place takes nothing of a call's time. What cannot be called is known before anything is begun: a
+//! plugin that has started does nothing until it has its configuration. Where the agent lives in a container, a thread of its own enters
+//! the host's mount namespace and ends with the start: no thread comes back.
 
 use std::{
     collections::HashMap,
@@ -135,37 +136,9 @@ impl Door {
         };
         let entered = tokio::time::timeout(WAITING, both).await.map_err(|_| Error::Full)?;
         let ended = |_: AcquireError| Error::NotCalled("the agent is ending".to_owned());
-        Ok(Entered { host: self.host.clone(), _places: entered.map_err(ended)? })
+        Ok(Entered { host: self.host.clone(), places: entered.map_err(ended)? })
     }
-}
 
-/// A place at the door.
-#[derive(Debug)]
-pub struct Entered {
-    host: Host,
-    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-}
-
-impl Entered {
-    /// Calls the plugin; answers what it printed.
-    ///
-    /// # Errors
-    /// It could not be called, failed, or did not end within that time.
-    pub async fn call(self, call: Call, time: Duration) -> Result<String, Error> {
-        let until = Instant::now() + time;
-        let host = self.host.clone();
-        let started = blocking(move || Started::begin(&call, &host)).await?;
-        let started = Arc::new(started);
-        let waiting = started.clone();
-        let work = blocking(move || waiting.finish());
-        tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| {
-            started.kill();
-            Err(Error::Late)
-        })
-    }
-}
-
-impl Door {
     /// The places of a namespace.
     fn share(&self, namespace: &str) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,22 +152,75 @@ impl Door {
     }
 }
 
+/// A place at the door.
+#[derive(Debug)]
+pub struct Entered {
+    host: Host,
+    places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Entered {
+    /// Starts the plugin, which waits for its configuration.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn start(self, call: Call) -> Result<Ready, Error> {
+        let Self { host, places } = self;
+        let Call { plugin, environment, stdin } = call;
+        let started = blocking(move || Started::begin(&plugin, environment, &host)).await?;
+        Ok(Ready { started: Arc::new(started), stdin, _places: places })
+    }
+
+    /// Calls the plugin; answers what it printed.
+    ///
+    /// # Errors
+    /// It could not be called, failed, or did not end within that time.
+    pub async fn call(self, call: Call, time: Duration) -> Result<String, Error> {
+        self.start(call).await?.finish(time).await
+    }
+}
+
+/// A plugin that has started and has done nothing. Dropped it ends so.
+#[derive(Debug)]
+pub struct Ready {
+    started: Arc<Started>,
+    stdin: String,
+    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Ready {
+    /// Gives it its configuration; answers what it printed.
+    ///
+    /// # Errors
+    /// It failed, or did not end within that time.
+    pub async fn finish(self, time: Duration) -> Result<String, Error> {
+        let until = Instant::now() + time;
+        let Self { started, stdin, _places } = self;
+        let waiting = started.clone();
+        let work = blocking(move || waiting.finish(stdin));
+        tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| {
+            started.kill();
+            Err(Error::Late)
+        })
+    }
+}
+
 /// A plugin that runs.
+#[derive(Debug)]
 struct Started {
     group: Pid,
     child: Mutex<Option<Child>>,
 }
 
 impl Started {
-    fn begin(call: &Call, host: &Host) -> Result<Self, Error> {
-        let plugin = &call.plugin;
+    fn begin(plugin: &Path, environment: Vec<(&'static str, String)>, host: &Host) -> Result<Self, Error> {
         let name = plugin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !plugin.is_absolute() || !PLUGINS.contains(&name) {
             let expected = format!("expected the path of {}", PLUGINS.join(", "));
             return Err(Error::NotCalled(format!("{} is not called: {expected}", plugin.display())));
         }
         let mut command = Command::new(plugin);
-        command.env_clear().envs(call.environment.iter().cloned());
+        command.env_clear().envs(environment);
         // A group of its own, so that what it starts ends with it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let entered = |path: &Path, error: io::Error| {
@@ -204,7 +230,7 @@ impl Started {
                 path.display()
             ))
         };
-        let mut child = match host {
+        let child = match host {
             Host::Away => {
                 let missing = "networks of running pods do not change: the agent is in a container without --host-mount-namespace; \
                                install the chart with runningPodNetworks=true, or start the pod again";
@@ -217,25 +243,24 @@ impl Started {
             }
         }
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Missing(plugin.clone()),
+            io::ErrorKind::NotFound => Error::Missing(plugin.to_owned()),
             _ => Error::NotCalled(format!("{} cannot be started: {error}", plugin.display())),
         })?;
-        if let Some(mut stdin) = child.stdin.take() {
-            let configuration = call.stdin.clone();
-            // What it does not read is its own affair.
-            thread::spawn(move || drop(stdin.write_all(configuration.as_bytes())));
-        }
         let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         Ok(Self { group, child: Mutex::new(Some(child)) })
     }
 
-    /// Waits for its end.
-    fn finish(&self) -> Result<String, Error> {
-        let (stdout, stderr) = {
+    /// Has it begun, and waits for its end.
+    fn finish(&self, configuration: String) -> Result<String, Error> {
+        let (stdin, stdout, stderr) = {
             let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-            let pipes = child.as_mut().map(|child| (child.stdout.take(), child.stderr.take()));
+            let pipes = child.as_mut().map(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
             pipes.unwrap_or_default()
         };
+        if let Some(mut stdin) = stdin {
+            // What it does not read is its own affair.
+            thread::spawn(move || drop(stdin.write_all(configuration.as_bytes())));
+        }
         let told = thread::spawn(move || read(stderr));
         let answer = read(stdout);
         // Until it is reaped its number is nobody else's.
@@ -253,6 +278,16 @@ impl Started {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         if child.is_some() {
             let _ = killpg(self.group, Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.kill();
+        // It was never asked for anything.
+        if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = child.wait();
         }
     }
 }

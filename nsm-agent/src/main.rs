@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -13,6 +14,9 @@ use nsm_agent::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// How long an agent that has ended waits for what its threads are writing. What waits longer waits for another program.
+const WRITING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     memory::keep_small();
@@ -59,7 +63,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     if let Err(error) = nsm_fdpass::raise_file_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = settings.node_name();
@@ -74,5 +78,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::info!(node, "stopping");
         agent.stop().await;
         anyhow::Ok(())
-    })
+    });
+    runtime.shutdown_timeout(WRITING);
+    served
 }

@@ -120,6 +120,27 @@ async fn waiting_takes_nothing_of_a_calls_time() {
     assert_eq!(entered.unwrap().call(script, SOON).await, Ok("here\n".into()));
 }
 
+/// Whoever has started it and does not go on has changed nothing.
+#[tokio::test]
+async fn what_has_started_does_nothing_until_it_is_asked() {
+    let (dir, door) = (tempfile::tempdir().unwrap(), Door::new(Host::Here));
+    let script = "echo begun >> \"$0.begun\"; read stdin && echo done || exit 1";
+    let begun = || fs::read_to_string(dir.path().join("nsm-cni.begun")).unwrap_or_default().lines().count();
+    let with_line = || Call { stdin: "{}\n".into(), ..call(dir.path(), script) };
+    let ready = door.enter("one").await.unwrap().start(with_line()).await.unwrap();
+    while begun() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let program = Path::new("/proc").join(ready.started.group.to_string());
+    drop(ready);
+    assert!(!program.exists(), "it has ended, and nobody waits for it");
+    let ready = door.enter("one").await.unwrap().start(with_line()).await.unwrap();
+    assert_eq!(ready.finish(SOON).await, Ok("done\n".into()));
+    let missing = Call { plugin: dir.path().join("multus"), ..with_line() };
+    let why = door.enter("one").await.unwrap().start(missing.clone()).await.unwrap_err();
+    assert_eq!(why, Error::Missing(missing.plugin), "before anything is written down");
+}
+
 #[tokio::test]
 async fn nothing_else_is_called() {
     let door = Door::new(Host::Here);

@@ -3,8 +3,9 @@
 //! Guarantees: at most one task works for a pod; what is as wanted is not touched, and neither is what no annotation gave. The plugin
 //! works under the lock and on the record of the pod's own ADD, so that its DEL ends what came later too, and nothing is given to a pod
 //! whose ADD is under way or whose DEL has come. What is about to be changed is recorded before it is, so that an agent that is killed
-//! leaves nothing that the next one does not know; one that is stopped lets a call that runs come to its end. An annotation that cannot be read changes nothing. What failed is tried again, with
-//! pauses that grow, and told on the pod.
+//! leaves nothing that the next one does not know; one that is stopped lets a call that runs come to its end. An annotation that cannot
+//! be read changes nothing, nor does one that is taken back before it was carried out. What failed is tried again, with pauses that grow,
+//! and told on the pod.
 
 mod calls;
 mod difference;
@@ -21,7 +22,10 @@ use nsm_npwg::{Annotations, Selection};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::difference::{Difference, difference};
+use self::{
+    calls::Unchanged,
+    difference::{Difference, difference},
+};
 use super::{Networks, Settled, newest};
 use crate::{
     host::Door,
@@ -185,12 +189,8 @@ impl Running {
                 }
                 Outcome::Failed => {
                     pause = pause.max(least_pause(began.elapsed()));
-                    let mut moves = self.pods.moves();
-                    let edited = async {
-                        while self.pods.selects(&place.pod).as_ref() == Some(&asked) && moves.changed().await.is_ok() {}
-                    };
                     // An edit is followed at once.
-                    let edited = tokio::time::timeout(jitter(pause), edited);
+                    let edited = tokio::time::timeout(jitter(pause), self.edited(&place, &asked));
                     match self.stop.run_until_cancelled(edited).await {
                         Some(Ok(())) => pause = PAUSES.0,
                         Some(Err(_)) => pause = (pause * 2).min(PAUSES.1),
@@ -202,6 +202,12 @@ impl Running {
                 break;
             }
         }
+    }
+
+    /// Waits until the pod's annotations are others.
+    async fn edited(&self, place: &Place, asked: &Annotations) {
+        let mut moves = self.pods.moves();
+        while self.pods.selects(&place.pod).as_ref() == Some(asked) && moves.changed().await.is_ok() {}
     }
 
     async fn is_there(&self, place: &Place) -> bool {
@@ -227,26 +233,25 @@ impl Running {
         let Difference { detach, attach } = difference(&made, &selections);
         let mut failed = false;
         for ifname in detach {
-            if self.stop.is_cancelled() {
-                return Outcome::Done;
-            }
-            if let Err(error) = self.detach(place, &ifname).await {
-                failed = true;
-                self.tell(place, Reason::NetworkRefused, &format!("interface {ifname} is not detached yet: {error}"));
+            match self.detach(place, asked, &ifname).await {
+                Ok(()) => {}
+                Err(Unchanged::Overtaken) => return Outcome::Done,
+                Err(Unchanged::Failed(why)) => {
+                    failed = true;
+                    self.tell(place, Reason::NetworkRefused, &format!("interface {ifname} is not detached yet: {why}"));
+                }
             }
         }
         // What was detached leaves its name to others.
         let settled = self.networks.settled.get(&place.key);
         let planned = self.planned(place, asked, settled.as_deref(), attach);
         for (selection, planned) in self.stop.run_until_cancelled(planned).await.unwrap_or_default() {
-            if self.stop.is_cancelled() {
-                return Outcome::Done;
-            }
             let (reason, why) = match planned {
                 Err(refusal) => (refusal.reason(), refusal.to_string()),
-                Ok(attach) => match self.attach(place, selection.clone(), attach).await {
+                Ok(attach) => match self.attach(place, asked, selection.clone(), attach).await {
                     Ok(()) => continue,
-                    Err(why) => (Reason::NetworkRefused, why),
+                    Err(Unchanged::Overtaken) => return Outcome::Done,
+                    Err(Unchanged::Failed(why)) => (Reason::NetworkRefused, why),
                 },
             };
             failed = true;

@@ -125,7 +125,9 @@ impl Settled {
         let mut after = Self::of(self.key.clone(), self.pod.clone(), told)?;
         for begun in self.networks.iter().filter(|one| one.stage != Stage::Made && one.ifname != ifname) {
             match after.networks.iter_mut().find(|one| one.ifname == begun.ifname) {
-                Some(found) => found.stage = begun.stage,
+                Some(found) if found.name == begun.name => found.stage = begun.stage,
+                // It never was there.
+                Some(_) => {}
                 None => after.networks.push(begun.clone()),
             }
         }
@@ -137,16 +139,22 @@ impl Settled {
         Self { key, pod, networks: Vec::new() }
     }
 
-    /// The same with a network that is about to be attached.
+    /// The same with a network that is about to be attached. What is known of it stays told: it may be there still.
     pub(super) fn with(mut self, coming: Made) -> Self {
-        self.networks.retain(|one| one.ifname != coming.ifname);
-        self.networks.push(coming);
+        match self.networks.iter_mut().find(|one| one.ifname == coming.ifname) {
+            Some(begun) if begun.name == coming.name => {
+                let entries = std::mem::take(&mut begun.entries);
+                *begun = Made { entries, ..coming };
+            }
+            Some(other) => *other = coming,
+            None => self.networks.push(coming),
+        }
         self
     }
 
     /// The same with a network that is about to be detached.
     pub(super) fn without(mut self, ifname: &str) -> Self {
-        for one in self.networks.iter_mut().filter(|one| one.ifname == ifname) {
+        for one in self.networks.iter_mut().filter(|one| one.ifname == ifname && one.stage == Stage::Made) {
             one.stage = Stage::Leaving;
         }
         self
@@ -215,5 +223,68 @@ impl Record for Settled {
 
     fn file_name(key: &AttachmentKey) -> String {
         Attachment::file_name(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(name: &str, ifname: &str) -> MadeNetwork {
+        let result = serde_json::json!({ "cniVersion": "1.0.0", "interfaces": [{ "name": ifname, "sandbox": "/n" }] });
+        MadeNetwork {
+            name: name.into(),
+            ifname: ifname.into(),
+            result,
+            default: false,
+            device_info: String::new(),
+            note: String::new(),
+        }
+    }
+
+    fn begun(stage: Stage, name: &str, ifname: &str) -> Made {
+        let attach = Attach { name: name.into(), ifname: ifname.into(), ..Attach::default() };
+        Made { stage, ..Made::coming(&attach, Selection::default(), None) }
+    }
+
+    fn stages(settled: &Settled) -> Vec<(&str, &str, Stage)> {
+        settled.networks.iter().map(|one| (one.ifname.as_str(), one.name.as_str(), one.stage)).collect()
+    }
+
+    fn nothing() -> Settled {
+        let key = AttachmentKey { container_id: "c".into(), ifname: "eth0".into() };
+        Settled::nothing(key, Pod { name: "p".into(), namespace: "n".into(), uid: "u".into() })
+    }
+
+    #[test]
+    fn what_was_begun_is_there_only_if_the_plugin_has_no_other_of_its_name() {
+        let known = nothing()
+            .with(begun(Stage::Coming, "n/a", "net1"))
+            .with(begun(Stage::Coming, "n/b", "net2"))
+            .with(begun(Stage::Coming, "n/c", "net3"));
+        let changed = Changed { networks: vec![told("own", "eth0"), told("n/x", "net1"), told("n/c", "net3")] };
+        let after = known.after("net9", &changed).unwrap();
+        let expected = [
+            ("eth0", "own", Stage::Made),
+            ("net1", "n/x", Stage::Made),
+            ("net3", "n/c", Stage::Coming),
+            ("net2", "n/b", Stage::Coming),
+        ];
+        assert_eq!(stages(&after), expected);
+        // The one that was asked about is as the plugin says.
+        assert_eq!(stages(&known.after("net3", &changed).unwrap())[2], ("net3", "n/c", Stage::Made));
+    }
+
+    #[test]
+    fn what_is_asked_for_again_stays_told() {
+        let made =
+            nothing().after("net1", &Changed { networks: vec![told("own", "eth0"), told("n/a", "net1")] }).unwrap();
+        let entries = made.networks[1].entries.clone();
+        let again = made.without("net1").with(begun(Stage::Coming, "n/a", "net1"));
+        assert_eq!(stages(&again)[1], ("net1", "n/a", Stage::Coming));
+        assert_eq!((again.networks[1].entries.clone(), entries.len()), (entries, 1));
+        let other = again.with(begun(Stage::Coming, "n/b", "net1"));
+        assert!(other.networks[1].entries.is_empty());
+        assert_eq!(stages(&other.without("net1"))[1].2, Stage::Coming, "it is not known to be there");
     }
 }

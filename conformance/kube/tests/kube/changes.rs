@@ -10,15 +10,15 @@ use nix::unistd::Pid;
 use nsm_kube::definitions::{NETWORK_STATUS, NETWORKS, definition};
 use nsm_kube::{Cluster, Member};
 use nsm_lab::{Call, Node, Pod, eventually};
-use nsm_netlink::{Netns, NetnsSocket};
+use nsm_netlink::{IfIndex, Netns, NetnsSocket};
 use serde_json::{Value, json};
 
 use crate::SOON;
 use crate::asking::with_log;
 use crate::networks::define;
 
-/// For a change, and a plugin that is killed with all that it has started.
-const CHANGED: Duration = Duration::from_secs(30);
+/// For a change, and a plugin that is killed with all that it has started: longer than the longest pause after a failure, and a try.
+const CHANGED: Duration = Duration::from_secs(90);
 
 /// A pod whose first network is `ptp`'s, on a node of its own, and two networks that it may ask for, `a` with its default route.
 struct Setting {
@@ -121,6 +121,26 @@ impl Setting {
         Ok(seen)
     }
 
+    /// The number of one of the pod's interfaces.
+    fn index(&self, name: &str) -> anyhow::Result<Option<IfIndex>> {
+        let links = NetnsSocket::open(&Netns::open(self.sandbox.namespace().path())?)?.links()?;
+        Ok(links.into_iter().find(|link| link.name.as_str() == name).map(|link| link.index))
+    }
+
+    /// What the agent has written down of the pod's networks.
+    fn known(&self) -> anyhow::Result<String> {
+        let files = fs::read_dir(self.member.node.run_dir().join("networks"))?;
+        let texts = files.map(|file| Ok(fs::read_to_string(file?.path())?));
+        texts.collect()
+    }
+
+    /// Tells the agent to end, and waits until it has begun to.
+    fn stops(&mut self) -> anyhow::Result<()> {
+        self.member.node.agent()?.signal(Signal::SIGTERM)?;
+        let log = || Ok(self.member.node.agent_log());
+        eventually("an agent that ends", SOON, log, |log| log.contains("stopping")).map(drop)
+    }
+
     /// What the recorder was called with.
     fn calls(&self) -> anyhow::Result<Vec<Value>> {
         let text = fs::read_to_string(log(&self.member.node)).unwrap_or_default();
@@ -165,35 +185,50 @@ fn recorder(node: &Node, says: &Value) -> Vec<Value> {
 }
 
 const A: &str = r#"[{"name": "a", "default-route": ["10.78.1.1"]}]"#;
+const A_AND_B: &str = r#"[{"name": "a", "default-route": ["10.78.1.1"]}, {"name": "b"}]"#;
+const B_AND_A: &str = r#"[{"name": "b"}, {"name": "a", "default-route": ["10.78.1.1"]}]"#;
 
-/// Killed at each step of a change, and whatever the annotation says by the time of the next agent: the pod comes to have that, and
-/// nothing else.
-pub(crate) fn killed_at_every_step() -> anyhow::Result<()> {
+/// Killed at a step of a change, and whatever the annotation says by the time of the next agent: the pod comes to have that, and nothing
+/// else.
+fn killed_at(step: &str, before: Option<&str>, edit: Option<&str>) -> anyhow::Result<()> {
     let mut setting = Setting::make(|_| Vec::new())?;
     let (nothing, a, b) = (&["own eth0"][..], &["own eth0", "default/a net1"][..], &["own eth0", "default/b net1"][..]);
-    for (step, before, edit) in [
-        ("attach.recorded", None, Some(A)),
-        ("attach.answered", None, Some(A)),
-        ("detach.recorded", Some(A), None),
-        ("detach.answered", Some(A), None),
-    ] {
-        for (after, expected) in [(None, nothing), (Some("b"), b), (Some(A), a)] {
-            setting.edit(before)?;
-            let now = if before.is_some() { a } else { nothing };
-            with_log(&setting.member.node, setting.comes_to(now))?;
-            setting.member.node.kill_agent()?;
-            setting.start(step)?;
-            setting.edit(edit)?;
-            setting.member.node.agent_ended(SOON).with_context(|| step.to_owned())?;
-            setting.edit(after)?;
-            setting.start("")?;
-            let done = setting.comes_to(expected).with_context(|| format!("killed at {step}, then {after:?}"));
-            with_log(&setting.member.node, done)?;
+    for (after, expected) in [(None, nothing), (Some("b"), b), (Some(A), a)] {
+        setting.edit(before)?;
+        let now = if before.is_some() { a } else { nothing };
+        with_log(&setting.member.node, setting.comes_to(now))?;
+        let had = setting.index("net1")?;
+        setting.member.node.kill_agent()?;
+        setting.start(step)?;
+        setting.edit(edit)?;
+        setting.member.node.agent_ended(SOON).with_context(|| step.to_owned())?;
+        setting.edit(after)?;
+        setting.start("")?;
+        let done = setting.comes_to(expected).with_context(|| format!("killed at {step}, then {after:?}"));
+        with_log(&setting.member.node, done)?;
+        if step == "detach.recorded" && after == before {
+            ensure!(setting.index("net1")? == had, "the plugin had begun nothing: the interface is the same");
         }
     }
     setting.call("DEL")?;
     let left = || Ok(setting.seen()?.into_iter().filter(|line| !line.starts_with("status ")).collect::<Vec<_>>());
     eventually("nothing left", SOON, left, Vec::is_empty).map(drop)
+}
+
+pub(crate) fn killed_before_it_attaches() -> anyhow::Result<()> {
+    killed_at("attach.recorded", None, Some(A))
+}
+
+pub(crate) fn killed_when_it_has_attached() -> anyhow::Result<()> {
+    killed_at("attach.answered", None, Some(A))
+}
+
+pub(crate) fn killed_before_it_detaches() -> anyhow::Result<()> {
+    killed_at("detach.recorded", Some(A), None)
+}
+
+pub(crate) fn killed_when_it_has_detached() -> anyhow::Result<()> {
+    killed_at("detach.answered", Some(A), None)
 }
 
 /// Killed with the plugin that works for it, as with its container.
@@ -229,18 +264,80 @@ pub(crate) fn killed_while_the_plugin_goes_on() -> anyhow::Result<()> {
 /// An orderly end waits for the plugin that works, and the next agent knows what it made.
 pub(crate) fn a_stop_waits_for_a_call() -> anyhow::Result<()> {
     let mut setting = Setting::make(|node| recorder(node, &json!({ "ADD": { "after": node.dir().join("go") } })))?;
+    setting.member.node.kill_agent()?;
+    setting.member.node.set("NSM_SHUTDOWN_SECONDS", "60");
+    setting.start("")?;
     setting.edit(Some(A))?;
     setting.called("ADD")?;
-    let go = setting.member.node.dir().join("go");
-    setting.member.node.agent()?.signal(Signal::SIGTERM)?;
-    let log = || Ok(setting.member.node.agent_log());
-    eventually("an agent that ends", SOON, log, |log| log.contains("stopping"))?;
-    fs::write(&go, "")?;
+    setting.stops()?;
+    fs::write(setting.member.node.dir().join("go"), "")?;
     setting.member.node.agent_ended(SOON)?;
     setting.start("")?;
     with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/a net1"]))?;
     let calls: Vec<String> = setting.calls()?.iter().map(|call| call["command"].to_string()).collect();
     ensure!(calls == ["\"ADD\""], "made once, and not undone: {calls:?}");
+    setting.call("DEL")
+}
+
+/// But no longer than it is told to, and what the plugin makes without it is found.
+pub(crate) fn a_stop_does_not_wait_for_a_call_that_hangs() -> anyhow::Result<()> {
+    let mut setting = Setting::make(|node| recorder(node, &json!({ "ADD": { "after": node.dir().join("go") } })))?;
+    setting.member.node.kill_agent()?;
+    setting.member.node.set("NSM_SHUTDOWN_SECONDS", "1");
+    setting.start("")?;
+    setting.edit(Some(A))?;
+    setting.called("ADD")?;
+    setting.stops()?;
+    // Some steps of a second, where the plugin has 50 of them.
+    setting.member.node.agent_ended(SOON)?;
+    fs::write(setting.member.node.dir().join("go"), "")?;
+    setting.start("")?;
+    with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/a net1"]))?;
+    setting.call("DEL")
+}
+
+/// Where the plugin cannot be called nothing is written down: an edit that is taken back is as if it had not been.
+pub(crate) fn an_edit_that_was_not_carried_out_is_taken_back() -> anyhow::Result<()> {
+    let mut setting = Setting::make(|node| recorder(node, &json!({})))?;
+    setting.edit(Some(A))?;
+    let a = &["own eth0", "default/a net1"];
+    with_log(&setting.member.node, setting.comes_to(a))?;
+    let (had, known) = (setting.index("net1")?, setting.known()?);
+    setting.member.node.kill_agent()?;
+    setting.member.node.set("NSM_HOST_MOUNT_NAMESPACE", "/nowhere/ns/mnt");
+    setting.start("")?;
+    for (asks, told) in
+        [(None, "interface net1 is not detached yet"), (Some(A_AND_B), "\"default/b\" is not attached yet")]
+    {
+        setting.edit(asks)?;
+        let log = || Ok(setting.member.node.agent_log());
+        with_log(&setting.member.node, eventually(told, SOON, log, |log| log.contains(told)))?;
+        ensure!(setting.known()? == known, "{}", setting.known()?);
+        setting.edit(Some(A))?;
+    }
+    setting.member.node.kill_agent()?;
+    setting.member.node.set("NSM_HOST_MOUNT_NAMESPACE", "");
+    setting.start("")?;
+    // Done after whatever there was to do.
+    setting.edit(Some(A_AND_B))?;
+    with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/a net1", "default/b net2"]))?;
+    ensure!(setting.index("net1")? == had && setting.calls()?.len() == 1, "never touched: {:?}", setting.calls()?);
+    setting.call("DEL")
+}
+
+/// An agent that has lost what it knew takes no network for another's.
+pub(crate) fn what_it_does_not_know_any_more_is_told_by_the_plugin() -> anyhow::Result<()> {
+    let mut setting = Setting::make(|node| recorder(node, &json!({})))?;
+    setting.edit(Some(A))?;
+    with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/a net1"]))?;
+    let had = setting.index("net1")?;
+    setting.member.node.kill_agent()?;
+    fs::remove_dir_all(setting.member.node.run_dir().join("networks"))?;
+    // It is to be `net1`, as far as the next agent knows.
+    setting.edit(Some(B_AND_A))?;
+    setting.start("")?;
+    with_log(&setting.member.node, setting.comes_to(&["own eth0", "default/a net1", "default/b net2"]))?;
+    ensure!(setting.index("net1")? == had && setting.calls()?.len() == 1, "never touched: {:?}", setting.calls()?);
     setting.call("DEL")
 }
 

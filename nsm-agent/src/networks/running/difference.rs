@@ -1,7 +1,8 @@
 //! From what a pod has to what it selects.
 //!
 //! Guarantees: of what no annotation gave nothing is detached; what was asked in the same words, or in others that mean the same, stays.
-//! What was begun is brought to its end, under the name under which it was begun, or detached.
+//! What was begun is brought to its end, under the name under which it was begun, or detached. What was to be detached and is asked for
+//! again is attached under its name: the plugin knows whether it had begun to detach it, and changes nothing where it had not.
 
 use nsm_npwg::Selection;
 
@@ -60,9 +61,6 @@ pub(super) fn difference(made: &[Made], wanted: &[Selection]) -> Difference {
 /// Whether a network is what a selection wants.
 fn is(made: &Made, wanted: &Selection) -> bool {
     let plain = |selection: &Selection| Selection { interface: None, ..selection.clone() };
-    if made.stage == Stage::Leaving {
-        return false;
-    }
     let named = wanted.interface.as_ref().is_none_or(|name| *name == made.ifname);
     named && made.asked.as_ref().is_some_and(|asked| plain(asked) == plain(wanted))
 }
@@ -125,7 +123,8 @@ mod tests {
         assert_eq!(change(&coming, ""), (vec!["net1".into()], vec![]));
         assert_eq!(change(&coming, "a@x"), (vec!["net1".into()], vec!["a".into()]));
         let leaving = [at(Stage::Leaving, "net1", "a")];
-        assert_eq!(change(&leaving, "a"), (vec!["net1".into()], vec!["a".into()]), "it may be gone");
+        assert_eq!(change(&leaving, "a"), (vec![], vec!["a@net1".into()]), "it may be there, untouched");
+        assert_eq!(change(&leaving, "a@x"), (vec!["net1".into()], vec!["a".into()]));
         let both = [at(Stage::Coming, "net1", "a"), at(Stage::Made, "net2", "a")];
         assert_eq!(change(&both, "a"), (vec!["net1".into()], vec![]), "what is there serves");
         assert_eq!(change(&both, "a,a"), (vec![], vec!["a@net1".into()]));
