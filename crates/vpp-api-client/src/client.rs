@@ -43,7 +43,8 @@ pub use events::{EventError, Events};
 pub use json::{Answer, JsonEvents};
 pub use options::{Limits, Options};
 
-/// A connection to VPP. Clones share it; it ends with the last of them and of their [`Events`].
+/// A connection to VPP. Clones share it; it ends with the last of them and of their [`Events`], or with [`Client::close`]. VPP is told, also where
+/// it is just dropped.
 #[derive(Debug, Clone)]
 pub struct Client {
     connection: Arc<Connection>,
@@ -59,6 +60,7 @@ struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
+        self.shared.part_at_once();
         self.shared.end(&Loss::Here);
     }
 }
@@ -250,6 +252,24 @@ impl Client {
         self.shared().ended().await
     }
 
+    /// Ends the connection, for all clones and [`Events`] of it, once VPP has read what was sent before. It waits for that as long as for a call.
+    ///
+    /// # Errors
+    /// VPP does not say that it has: the connection is over all the same.
+    pub async fn close(self) -> Result<(), Error> {
+        let parted = match self.shared().part() {
+            Some(Ok(waiting)) => self.until(in_time(self.timeout), table::DELETE.0, waiting.answer()).await.map(drop),
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
+        };
+        self.shared().end(&Loss::Here);
+        match parted {
+            // It was over before.
+            Err(Error::Lost { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Every message that VPP has, with its CRC.
     pub fn served(&self) -> Vec<(String, u32)> {
         let mut all: Vec<_> = self.shared().table.all().map(|(name, crc)| (name.to_owned(), crc)).collect();
@@ -280,8 +300,9 @@ impl Client {
         self.shared().stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
     }
 
-    /// Ends it; who waits is told why.
-    pub(crate) fn close(&self, loss: &Loss) {
+    /// Ends it without waiting for VPP; who waits is told why.
+    pub(crate) fn end(&self, loss: &Loss) {
+        self.shared().part_at_once();
         self.shared().end(loss);
     }
 

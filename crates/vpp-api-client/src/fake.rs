@@ -7,6 +7,7 @@ pub mod stats;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -110,6 +111,7 @@ type Behaviour = Arc<Mutex<dyn FnMut(&Asked) -> Vec<Deed> + Send>>;
 #[derive(Debug)]
 pub struct Fake {
     path: PathBuf,
+    goodbyes: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -131,14 +133,22 @@ impl Fake {
         let listener = UnixListener::bind(&path)?;
         let nature = Arc::new(nature);
         let behaviour: Behaviour = Arc::new(Mutex::new(behaviour));
+        let goodbyes = Arc::new(AtomicUsize::new(0));
+        let heard = Arc::clone(&goodbyes);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let connection = Connection::new(stream, Arc::clone(&nature), Arc::clone(&behaviour));
+                let connection =
+                    Connection::new(stream, Arc::clone(&nature), Arc::clone(&behaviour), Arc::clone(&heard));
                 connections.spawn(connection.run());
             }
         });
-        Ok(Self { path, task })
+        Ok(Self { path, goodbyes, task })
+    }
+
+    /// How many clients have said that they go.
+    pub fn goodbyes(&self) -> usize {
+        self.goodbyes.load(Ordering::Acquire)
     }
 
     /// Where it listens.
@@ -157,6 +167,7 @@ struct Connection {
     stream: UnixStream,
     nature: Arc<Nature>,
     behaviour: Behaviour,
+    goodbyes: Arc<AtomicUsize>,
     names: Vec<String>,
     ids: BTreeMap<String, u16>,
     out: BytesMut,
@@ -178,10 +189,10 @@ const FIXED: [(u16, &str); 4] = [
 const CLIENT_INDEX: u32 = 0x8000_0001;
 
 impl Connection {
-    fn new(stream: UnixStream, nature: Arc<Nature>, behaviour: Behaviour) -> Self {
+    fn new(stream: UnixStream, nature: Arc<Nature>, behaviour: Behaviour, goodbyes: Arc<AtomicUsize>) -> Self {
         let names: Vec<String> = nature.messages.keys().cloned().collect();
         let ids = names.iter().cloned().zip(nature.first_id..).collect();
-        Self { stream, nature, behaviour, names, ids, out: BytesMut::new(), over: false, hangs: false }
+        Self { stream, nature, behaviour, goodbyes, names, ids, out: BytesMut::new(), over: false, hangs: false }
     }
 
     async fn run(mut self) {
@@ -218,7 +229,11 @@ impl Connection {
             return self.welcome(number(2));
         }
         if id == DELETE {
-            return self.part(number(6));
+            // The index stands behind the head, too: VPP goes by that.
+            if number(10) == CLIENT_INDEX {
+                self.part(number(6));
+            }
+            return;
         }
         let name = id.checked_sub(self.nature.first_id).and_then(|at| self.names.get(usize::from(at)));
         let (Some(name), true) = (name, message.len() >= 10 && number(2) == CLIENT_INDEX) else { return };
@@ -278,6 +293,7 @@ impl Connection {
         reply.extend_from_slice(&context.to_be_bytes());
         reply.extend_from_slice(&1_i32.to_be_bytes());
         frame::put(&reply, &mut self.out);
+        self.goodbyes.fetch_add(1, Ordering::Release);
         self.over = true;
     }
 }

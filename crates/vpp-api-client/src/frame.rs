@@ -19,6 +19,54 @@ pub(crate) fn put(message: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(message);
 }
 
+/// What waits to go out, and how much of it ends a message whose beginning has gone.
+#[derive(Default)]
+pub(crate) struct Unsent {
+    bytes: BytesMut,
+    begun: usize,
+}
+
+impl Unsent {
+    pub(crate) fn put(&mut self, message: &[u8]) {
+        put(message, &mut self.bytes);
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// So many of the bytes have gone.
+    pub(crate) fn written(&mut self, mut count: usize) {
+        while count > 0 && !self.bytes.is_empty() {
+            if self.begun == 0 {
+                self.begun = length_at(&self.bytes).map_or(self.bytes.len(), |length| HEADER + length);
+            }
+            let gone = count.min(self.begun).min(self.bytes.len());
+            self.bytes.advance(gone);
+            self.begun -= gone;
+            count -= gone;
+        }
+    }
+
+    /// Gives up the messages of which nothing has gone.
+    pub(crate) fn keep_begun(&mut self) {
+        self.bytes.truncate(self.begun);
+    }
+}
+
+fn length_at(frame: &[u8]) -> Option<usize> {
+    let bytes = frame.get(LENGTH_AT..LENGTH_AT + 4)?;
+    usize::try_from(u32::from_be_bytes(bytes.try_into().ok()?)).ok()
+}
+
 /// What came in, cut into messages. It holds at most one message and one read.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -48,9 +96,7 @@ impl Incoming {
     }
 
     fn announced(&self) -> Option<usize> {
-        let bytes = self.buffer.get(LENGTH_AT..LENGTH_AT + 4)?;
-        let length = u32::from_be_bytes(bytes.try_into().ok()?);
-        usize::try_from(length).ok()
+        length_at(&self.buffer)
     }
 
     /// Whether there is one to take, or an error to find.
@@ -96,6 +142,27 @@ mod tests {
                 }
             }
             prop_assert_eq!(read, messages);
+        }
+
+        #[test]
+        fn what_has_begun_to_go_goes_whole_and_nothing_else(
+            lengths in proptest::collection::vec(0..50_usize, 1..8),
+            steps in proptest::collection::vec(1..60_usize, 0..8),
+        ) {
+            let (mut unsent, mut ends) = (Unsent::default(), vec![0]);
+            for length in &lengths {
+                unsent.put(&vec![1; *length]);
+                ends.push(unsent.len());
+            }
+            let mut gone = 0;
+            for step in steps {
+                let step = step.min(unsent.len());
+                unsent.written(step);
+                gone += step;
+            }
+            unsent.keep_begun();
+            let end = ends.iter().find(|end| **end >= gone).unwrap();
+            prop_assert_eq!(unsent.len(), end - gone);
         }
     }
 

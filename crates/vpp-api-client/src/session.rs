@@ -87,6 +87,19 @@ impl Session {
     pub async fn reconnected(&mut self) -> Option<Reconnected> {
         self.reports.recv().await
     }
+
+    /// Ends it and its connection, as [`Client::close`] does.
+    ///
+    /// # Errors
+    /// VPP does not say that it has: the connection is over all the same.
+    pub async fn close(self) -> Result<(), Error> {
+        self.task.abort();
+        let current = self.current.borrow().clone();
+        match current {
+            Ok(client) => client.close().await,
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 impl Drop for Session {
@@ -153,7 +166,7 @@ impl Keeper {
             }
             if let Err(Error::Timeout { after, .. }) = client.ping().await {
                 let loss = Loss::Nonsense(format!("VPP did not answer a ping within {after:?}"));
-                client.close(&loss);
+                client.end(&loss);
                 return loss;
             }
         }

@@ -7,6 +7,9 @@ use crate::wire::{DecodeError, Input, Wire, put_fixed_string, take_fixed_string}
 /// These two ids are the same in every VPP.
 const SOCKCLNT_CREATE: u16 = 15;
 const SOCKCLNT_CREATE_REPLY: u16 = 16;
+/// Ends a connection, name and CRC. It is not in `api/*.txt`, as nobody is to call it.
+pub(crate) const DELETE: (&str, u32) = ("sockclnt_delete", 0x8ac7_6db6);
+pub(crate) const DELETE_REPLY: (&str, u32) = ("sockclnt_delete_reply", 0x8f38_b1ee);
 /// Bytes of a name on the wire.
 const NAME: usize = 64;
 

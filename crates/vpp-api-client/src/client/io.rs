@@ -39,6 +39,7 @@ async fn follow(shared: &Shared, incoming: &mut Incoming) -> Loss {
         }
         match step(shared, incoming).await {
             Ok(true) => {}
+            Ok(false) if shared.has_parted() => return Loss::Here,
             Ok(false) => return Loss::Closed,
             Err(error) => return Loss::Io(Arc::new(error)),
         }

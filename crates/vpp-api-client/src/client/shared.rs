@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
+use rustix::net::SendFlags;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
@@ -14,8 +15,8 @@ use super::events::Queue;
 use super::{Limits, id_at_start};
 use crate::definition::Head;
 use crate::error::{Error, Loss, Sent};
-use crate::frame;
-use crate::table::Table;
+use crate::frame::Unsent;
+use crate::table::{self, Table};
 
 /// With fewer calls in flight than this a caller writes to the socket itself, which saves a wake-up; with more the task writes what has
 /// come together, which saves system calls.
@@ -49,13 +50,20 @@ impl Outgoing {
     }
 }
 
+#[derive(Default)]
+struct Out {
+    unsent: Unsent,
+    /// The last that VPP is to hear from here is in it.
+    parted: bool,
+}
+
 pub(super) struct Shared {
     pub(super) stream: UnixStream,
     pub(super) table: Table,
     pub(super) limits: Limits,
     /// There is something to write.
     pub(super) wake: Notify,
-    out: Mutex<BytesMut>,
+    out: Mutex<Out>,
     calls: Mutex<Calls>,
     listeners: Mutex<HashMap<u16, Vec<Arc<Queue>>>>,
     subscriptions: Mutex<Vec<String>>,
@@ -108,38 +116,96 @@ impl Shared {
     }
 
     fn send(&self, requests: Vec<Outgoing>, context: u32) -> Result<(), Error> {
-        let name = || requests.first().map_or_else(String::new, |request| request.name.clone());
+        let name = requests.first().map_or("", |request| request.name.as_str());
+        let mut out = self.open(name)?;
+        self.put(&mut out, requests, context);
+        Ok(())
+    }
+
+    /// What waits, to put more to it.
+    fn open(&self, name: &str) -> Result<MutexGuard<'_, Out>, Error> {
+        let lost = |loss| Error::Lost { message: name.into(), sent: Sent::No, loss };
         // Asked after the call was entered: either the end finds the call, or the call finds the end.
         if let Some(loss) = self.end.borrow().clone() {
-            return Err(Error::Lost { message: name(), sent: Sent::No, loss });
+            return Err(lost(loss));
         }
-        let mut out = lock(&self.out);
-        if out.len() > self.limits.outgoing {
-            return Err(Error::Stuck { message: name(), waiting: out.len(), most: self.limits.outgoing });
+        let out = lock(&self.out);
+        if out.parted {
+            return Err(lost(Loss::Here));
         }
-        let first = out.is_empty();
+        let (waiting, most) = (out.unsent.len(), self.limits.outgoing);
+        if waiting > most {
+            return Err(Error::Stuck { message: name.into(), waiting, most });
+        }
+        Ok(out)
+    }
+
+    fn put(&self, out: &mut Out, requests: Vec<Outgoing>, context: u32) {
+        let first = out.unsent.is_empty();
         for mut request in requests {
             request.address(self.table.client_index, context);
-            frame::put(&request.bytes, &mut out);
+            out.unsent.put(&request.bytes);
         }
         if first && lock(&self.calls).len() <= DIRECT {
             // An error here is found by the task as well, which ends the connection.
-            if let Ok(written) = self.stream.try_write(&out) {
-                out.advance(written);
+            if let Ok(written) = self.stream.try_write(out.unsent.bytes()) {
+                out.unsent.written(written);
             }
         }
-        if !out.is_empty() {
+        if !out.unsent.is_empty() {
             self.wake.notify_one();
         }
-        Ok(())
+    }
+
+    /// Behind all that waits, the last message; None where VPP has no such.
+    pub(super) fn part(self: &Arc<Self>) -> Option<Result<Waiting, Error>> {
+        let goodbye = self.goodbye()?;
+        let reply = self.id(table::DELETE_REPLY.0, table::DELETE_REPLY.1).ok()?;
+        let expected = Expected::reply(self, table::DELETE.0, (reply, Head::Context));
+        let context = self.next_context();
+        let waiting = lock(&self.calls).call(self, context, expected);
+        Some(self.open(table::DELETE.0).map(|mut out| {
+            self.put(&mut out, vec![goodbye], context);
+            out.parted = true;
+            waiting
+        }))
+    }
+
+    /// The last message, without waiting and once. What waits before it is given up, but for the rest of a message that has begun to go.
+    pub(super) fn part_at_once(&self) {
+        let Some(mut goodbye) = self.goodbye() else { return };
+        let mut out = lock(&self.out);
+        if std::mem::replace(&mut out.parted, true) {
+            return;
+        }
+        goodbye.address(self.table.client_index, self.next_context());
+        out.unsent.keep_begun();
+        out.unsent.put(&goodbye.bytes);
+        // Not by the runtime, which may have ended, or not have seen yet that there is room. Where there is none VPP finds the end itself.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if let Ok(written) = rustix::net::send(&self.stream, out.unsent.bytes(), flags) {
+            out.unsent.written(written);
+        }
+    }
+
+    pub(super) fn has_parted(&self) -> bool {
+        lock(&self.out).parted
+    }
+
+    /// VPP frees what it has of this connection. It has the index behind the head, too.
+    fn goodbye(&self) -> Option<Outgoing> {
+        let id = self.id(table::DELETE.0, table::DELETE.1).ok()?;
+        let mut goodbye = Outgoing::new(table::DELETE.0, id, Head::ClientContext);
+        goodbye.bytes.extend_from_slice(&self.table.client_index.to_be_bytes());
+        Some(goodbye)
     }
 
     /// Writes what waits, as far as VPP takes it; true when all is written.
     pub(super) fn flush(&self) -> std::io::Result<bool> {
         let mut out = lock(&self.out);
-        while !out.is_empty() {
-            match self.stream.try_write(&out) {
-                Ok(written) => out.advance(written),
+        while !out.unsent.is_empty() {
+            match self.stream.try_write(out.unsent.bytes()) {
+                Ok(written) => out.unsent.written(written),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }

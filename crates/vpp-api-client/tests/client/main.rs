@@ -2,6 +2,7 @@
 
 mod calls;
 mod faults;
+mod parting;
 mod sessions;
 
 use std::time::Duration;

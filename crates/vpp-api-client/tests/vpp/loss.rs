@@ -69,6 +69,24 @@ async fn what_a_client_made_stays_when_it_goes() {
     client.subscribe(&want).await.unwrap();
 }
 
+/// What VPP 26.06 keeps of a connection that just ends, where it had much to say, it never frees; with sixteen of them it answers nobody.
+#[tokio::test]
+async fn clients_come_and_go() {
+    let (vpp, first) = start().await;
+    for _ in 0..40 {
+        let client = connect(&vpp).await;
+        client.definitions().await.unwrap();
+        drop(client);
+    }
+    for _ in 0..40 {
+        let client = connect(&vpp).await;
+        client.definitions().await.unwrap();
+        client.close().await.unwrap();
+    }
+    first.ping().await.unwrap();
+    connect(&vpp).await.ping().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_session_finds_a_vpp_that_hangs() {
     let (vpp, _client) = start().await;
