@@ -1,10 +1,11 @@
 //! Which endpoints a client may be connected to, and in which order.
 //!
 //! Guarantees: one decision (`decide`) serves choice and explanation, so that `nsmctl describe` tells what a request would
-//! do; to look (`foreseen`) takes no turn. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be reached still
-//! decide which match applies: neither a restart of the agent nor a firewall on another node may send clients past it by `fallthrough`.
-//! So whoever may serve a service can hold its clients up, from whichever node; a service whose endpoints others must not decide about
-//! says who may serve it. Those that may not serve decide nothing. Who may use and serve is asked here, at each choice: connections that there are stay.
+//! do; to look (`foreseen`) takes no turn. The choice costs a few lookups however many endpoints there are. Endpoints that cannot be
+//! reached still decide which match applies: neither a restart of the agent nor a firewall on another node may send clients past it by
+//! `fallthrough`. So whoever may serve a service can hold its clients up, from whichever node; a service whose endpoints others must not
+//! decide about says who may serve it. Those that may not serve decide nothing. Who may use and serve is asked here, at each choice:
+//! connections that there are stay.
 //!
 //! Order: round robin over all that fit; where routes have weights, a route's turn comes as often as its weight says (one
 //! without counts 1), and the others follow as the next to try.

@@ -2,8 +2,8 @@
 //! meta-plugin's configuration make of a pod, and what became of it.
 //!
 //! Guarantees: nothing is made here, and a plan leaves nothing behind. The API server is asked only for what its watch has not told:
-//! a definition that was created a moment ago, or is too big to be kept, and what the devices of a pod's claims are. Every wait is bounded; what cannot be known in time is an
-//! answer to try again, never a pod with fewer networks. No pod waits for what is told of it.
+//! a definition that was created a moment ago, or is too big to be kept, and what the devices of a pod's claims are. Every wait is
+//! bounded; what cannot be known in time is an answer to try again, never a pod with fewer networks. No pod waits for what is told of it.
 
 mod answer;
 mod claims;

@@ -33,10 +33,12 @@
 //!
 //! [`RxQueue::burst`] lends the packets that are there: they stay in shared memory, and their slots go back to the peer when the
 //! [`Burst`] is dropped. [`TxQueue::burst`] lends the free slots: packets are written where the peer will read them (a whole one by
-//! [`TxBurst::push`], piece by piece in a [`Frame`]), and [`TxBurst::send`] hands them over together. [`TxBurst::forward`] copies once, from ring to ring.
+//! [`TxBurst::push`], piece by piece in a [`Frame`]), and [`TxBurst::send`] hands them over together. [`TxBurst::forward`] copies once,
+//! from ring to ring.
 //!
 //! Who polls calls `burst` again and again; the peer is asked not to signal. Who waits calls [`RxQueue::wait`], which asks for a signal,
-//! or waits on [`RxQueue::event`] beside other files after [`RxQueue::arm`]. In between is [`RxQueue::spin`]: who waits polls for a moment first. The `tokio` feature has the same as futures.
+//! or waits on [`RxQueue::event`] beside other files after [`RxQueue::arm`]. In between is [`RxQueue::spin`]: who waits polls for a moment
+//! first. The `tokio` feature has the same as futures.
 //!
 //! # Guarantees
 //!
@@ -44,8 +46,8 @@
 //!
 //! - Every message, index, descriptor, offset, length and file of a peer is checked once, from a copy that the peer cannot change, and what is
 //!   wrong costs the peer its packet or its link, with the reason told at both ends.
-//! - Bytes in shared memory are never seen as `&[u8]`: a peer may change them while they are read, so [`Bytes`] hands out copies. (Who trusts the
-//!   peer has an `unsafe` way around that.)
+//! - Bytes in shared memory are never seen as `&[u8]`: a peer may change them while they are read, so [`Bytes`] hands out copies. (Who
+//!   trusts the peer has an `unsafe` way around that.)
 //! - Memory that a client could take away again is not mapped: see [`Unsealed`].
 //! - Nobody waits for ever, and a listener's clients do not wait for each other.
 //!

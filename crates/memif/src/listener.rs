@@ -1,8 +1,9 @@
 //! Listening, in the server's role: one socket, many interfaces.
 //!
 //! Guarantees: peers do not wait for each other, and none of them keeps a place for longer than [`HANDSHAKE`]; a process has at most
-//! [`MOST_OF_ONE`] of the places, and a user, with all processes together, at most [`MOST_OF_USER`]. An interface has one connection at a time; the next is taken once the link of the last is down,
-//! whatever is done with its queues. Nothing of a peer is mapped before it has told the secret.
+//! [`MOST_OF_ONE`] of the places, and a user, with all processes together, at most [`MOST_OF_USER`]. An interface has one connection at a
+//! time; the next is taken once the link of the last is down, whatever is done with its queues. Nothing of a peer is mapped before it has
+//! told the secret.
 
 mod door;
 mod serve;
@@ -189,7 +190,8 @@ impl Shared {
 }
 
 impl Listener {
-    /// Listens. Clients are answered once there is an interface. A socket file that was left behind by a process that is gone is replaced; one that somebody answers is not.
+    /// Listens. Clients are answered once there is an interface. A socket file that was left behind by a process that is gone is replaced;
+    /// one that somebody answers is not.
     ///
     /// # Errors
     /// The address is taken, or cannot be.

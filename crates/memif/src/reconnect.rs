@@ -40,8 +40,8 @@ impl Backoff {
 
 /// A client that connects as often as it is asked to, with pauses.
 ///
-/// The pause grows while attempts fail, and while connections end before they are as old as the longest pause: a server that accepts and hangs up
-/// is no reason to hurry.
+/// The pause grows while attempts fail, and while connections end before they are as old as the longest pause: a server that accepts and
+/// hangs up is no reason to hurry.
 ///
 /// It waits in the calling thread; `asynchronous::AsyncReconnect` (feature `tokio`) does not.
 #[derive(Debug)]

@@ -24,9 +24,9 @@ use crate::{
 };
 /// After so many bursts the kernel is asked whether the peer is still there, whatever they found: what is in the ring says nothing about that.
 const CHECK: u32 = 1024;
-/// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more. A timer that is due before
-/// the kernel's next tick (4 ms, 10 ms) would have to be set for each sleep and taken back for each signal: 6 us of a packet's way in a virtual
-/// machine.
+/// A peer without a fence may miss the wish to be woken when it was uttered a moment ago. After this long it cannot any more. A timer that
+/// is due before the kernel's next tick (4 ms, 10 ms) would have to be set for each sleep and taken back for each signal: 6 us of a
+/// packet's way in a virtual machine.
 const SETTLE: Duration = Duration::from_millis(10);
 /// And if it does nevertheless, this is how long a packet waits.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -191,8 +191,8 @@ impl RxQueue {
         taken
     }
 
-    /// Waits until there is something to receive, at most `timeout` long (in whole milliseconds); false when that is over. The peer is asked to signal only
-    /// while this waits, and until something comes.
+    /// Waits until there is something to receive, at most `timeout` long (in whole milliseconds); false when that is over. The peer is
+    /// asked to signal only while this waits, and until something comes.
     ///
     /// # Errors
     /// The link is down.
@@ -207,8 +207,8 @@ impl RxQueue {
         Ok(came)
     }
 
-    /// Before it sleeps, [`RxQueue::wait`] looks at the ring for as long as this, where packets come as quickly one after another: then they pass
-    /// in a microsecond instead of ten or twenty, without system calls at either end, and this end's processor has nothing else to do
+    /// Before it sleeps, [`RxQueue::wait`] looks at the ring for as long as this, where packets come as quickly one after another: then
+    /// they pass in a microsecond instead of ten or twenty, without system calls at either end, and this end's processor has nothing else to do
     /// meanwhile. Where they come more slowly it sleeps at once. Zero, which is never, unless set.
     pub const fn spin(&mut self, most: Duration) {
         self.spin = Spin::new(most);
@@ -290,8 +290,8 @@ impl RxQueue {
         if self.asleep == Asleep::Settled { LONGEST_SLEEP } else { SETTLE }
     }
 
-    /// What becomes readable when the peer signals, until the next [`RxQueue::arm`] or [`RxQueue::disarm`], and when the link is down. It is only
-    /// to be waited on: there is nothing to read.
+    /// What becomes readable when the peer signals, until the next [`RxQueue::arm`] or [`RxQueue::disarm`], and when the link is down. It
+    /// is only to be waited on: there is nothing to read.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.ear.as_fd()
     }

@@ -130,8 +130,8 @@ impl Limits {
 
     /// How many slots a ring may have: a power of two, 2 to 16384.
     ///
-    /// A client should settle for that. VPP's (26.06) lays out as few slots, announces as many as it was told to make (`ring_size`, 1024), and is
-    /// refused.
+    /// A client should settle for that. VPP's (26.06) lays out as few slots, announces as many as it was told to make (`ring_size`, 1024),
+    /// and is refused.
     ///
     /// # Errors
     /// Another number.
@@ -142,10 +142,10 @@ impl Limits {
 
     /// How many bytes all regions together may have, at least 4096.
     ///
-    /// Who touches a page of shared memory first pays for it, so a client can have all of this accounted to this process's control group, by sending packets from
-    /// memory that it never wrote: allow no more than the group has to spare, for each interface. Where the kernel never promises more memory than there is
-    /// (`vm.overcommit_memory=2`), or the group has none left, such an access can end this process; so can any access to memory of its own.
-    /// VPP's clients have about 64 MiB, DPDK's about 128.
+    /// Who touches a page of shared memory first pays for it, so a client can have all of this accounted to this process's control group,
+    /// by sending packets from memory that it never wrote: allow no more than the group has to spare, for each interface. Where the kernel
+    /// never promises more memory than there is (`vm.overcommit_memory=2`), or the group has none left, such an access can end this
+    /// process; so can any access to memory of its own. VPP's clients have about 64 MiB, DPDK's about 128.
     ///
     /// # Errors
     /// Fewer.

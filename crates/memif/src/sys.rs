@@ -7,8 +7,8 @@
 //!   `Drop`.
 //! - Mapped memory is only ever touched by atomic operations, through raw pointers: no reference to plain bytes of it exists. So
 //!   whatever a peer writes at whatever moment is a value that is read, never a data race. (A client may lay rings and buffers over one another;
-//!   then two of our threads have atomics of different sizes there, of which the language's memory model says nothing. The processors that Linux has
-//!   give such a read bytes that somebody wrote.)
+//!   then two of our threads have atomics of different sizes there, of which the language's memory model says nothing. The processors that
+//!   Linux has give such a read bytes that somebody wrote.)
 //! - Of a shared slice, which nobody writes, no atomic reference is made: it is read as what it is.
 //! - Everything that leaves this module carries its bounds: a [`Ring`] has checked that it lies in its mapping and masks each slot,
 //!   [`Bytes`] and [`BytesMut`] are checked when they are made and borrow their mapping.

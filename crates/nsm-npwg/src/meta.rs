@@ -1,7 +1,8 @@
 //! The meta-plugin's configuration: Multus's keys, thin and daemon, and this project's own.
 //!
 //! Guarantees: every key of Multus is in [`KEYS`], as honoured or without effect; what has none is told, what is not known is a
-//! mistake; all mistakes at once. Keys are taken in any case, as by Multus, and it is told. DEL and GC take what can be read ([`Meta::lenient`]).
+//! mistake; all mistakes at once. Keys are taken in any case, as by Multus, and it is told. DEL and GC take what can be read
+//! ([`Meta::lenient`]).
 
 mod keys;
 

@@ -5,7 +5,8 @@
 //! (`Healer::trouble`), so that an event that comes late moves nothing and none that comes early is lost. A connection
 //! of the CNI plugin is moved to another endpoint, with pauses that grow, until it works or ends, also when the matches of its network
 //! service change and choose another one (`matches`, `misfits`); the client of any other one gets an UPDATE with state DOWN and decides itself.
-//! What a pod has that has gone without DEL is ended, by whoever ends attachments ([`Ends`]). A wire that could not be taken away is tried again until it is gone.
+//! What a pod has that has gone without DEL is ended, by whoever ends attachments ([`Ends`]). A wire that could not be taken away is tried
+//! again until it is gone.
 
 mod mailbox;
 mod matches;

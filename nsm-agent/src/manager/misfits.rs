@@ -2,8 +2,8 @@
 //!
 //! Guarantees: who still has an endpoint that the matches choose stays; who does not stays until another one can be had. A client that
 //! asked for one endpoint and no other keeps it. An attachment of the CNI plugin is moved by the healer; the client of any
-//! other connection is told, and whatever it asks next for that connection ([`Moves`]) is answered by an endpoint that is chosen now: a Go client
-//! whose pings are answered asks for a connection that is DOWN as it was.
+//! other connection is told, and whatever it asks next for that connection ([`Moves`]) is answered by an endpoint that is chosen now: a Go
+//! client whose pings are answered asks for a connection that is DOWN as it was.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -98,7 +98,8 @@ impl<'a> Annotations<'a> {
         Ok(Some(Map::from_iter([(ANNOTATION.to_owned(), services.into())])))
     }
 
-    /// Without what the names mean: interfaces, network services or entries as they are written. `given`: the service of each interface, as the agent says in the pod's status.
+    /// Without what the names mean: interfaces, network services or entries as they are written. `given`: the service of each interface,
+    /// as the agent says in the pod's status.
     pub(super) fn without<'n>(
         &self,
         names: &'n [String],

@@ -1,7 +1,7 @@
 //! As much of Helm's template language as the chart uses.
 //!
-//! In a line: `{{ PATH }}`, `{{ PATH | quote }}`, `{{ PATH | default PATH }}`, `{{ PATH | join "," }}`. Alone on a line: `{{- toYaml PATH | nindent N }}`, `{{- if PATH }}`
-//! and its `{{- end }}`.
+//! In a line: `{{ PATH }}`, `{{ PATH | quote }}`, `{{ PATH | default PATH }}`, `{{ PATH | join "," }}`. Alone on a line:
+//! `{{- toYaml PATH | nindent N }}`, `{{- if PATH }}` and its `{{- end }}`.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! How long a sleeper takes to have what it was woken for, from thread to thread: a packet, and for comparison nothing but an eventfd.
 //!
-//! Guarantees: the memory is there, as it is after the first round of a ring; both take turns, packet by packet, so that whatever else the machine does slows both. The threads have a processor each,
-//! where there are two.
+//! Guarantees: the memory is there, as it is after the first round of a ring; both take turns, packet by packet, so that whatever else the
+//! machine does slows both. The threads have a processor each, where there are two.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -24,7 +24,8 @@ use crate::address::{Address, socket, socket_in};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 64;
-/// How long to wait for others who bind in the same directory, and how often to look. Anybody who may read it can keep us waiting, so it has an end.
+/// How long to wait for others who bind in the same directory, and how often to look. Anybody who may read it can keep us waiting, so it
+/// has an end.
 const TURN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(1);
 

@@ -69,8 +69,8 @@ pub(super) fn serve(socket: &OwnedFd, shared: &Shared) {
     farewell(shared, visitors, FAREWELL);
 }
 
-/// Lets each client say what it is about to say, and refuses that: VPP (26.06) does not survive when a connection ends to which it has something to
-/// say.
+/// Lets each client say what it is about to say, and refuses that: VPP (26.06) does not survive when a connection ends to which it has
+/// something to say.
 fn farewell(shared: &Shared, mut visitors: Vec<Visitor>, longest: Duration) {
     let end = Instant::now() + longest;
     while !visitors.is_empty() && !left(end).is_zero() {

@@ -227,8 +227,8 @@ impl BytesMut<'_> {
         )
     }
 
-    /// Writes `len` bytes from `at` on, as far as there is room. `load_byte` is asked for one of them, `load_word` for eight, by how many went before:
-    /// never for more than `len` in all.
+    /// Writes `len` bytes from `at` on, as far as there is room. `load_byte` is asked for one of them, `load_word` for eight, by how many
+    /// went before: never for more than `len` in all.
     #[inline]
     fn store(
         &mut self,

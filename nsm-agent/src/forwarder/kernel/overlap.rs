@@ -60,7 +60,8 @@ pub(super) fn check(
 }
 
 impl Present {
-    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count; those of the interfaces `aware` may be there twice.
+    /// Looks into the pod. Routes and addresses of our own interface (`except`) do not count; those of the interfaces `aware` may be there
+    /// twice.
     pub(super) fn read(pod: &mut NetnsSocket, except: Option<IfIndex>, aware: &[IfIndex]) -> Result<Self, Error> {
         let of_another = |index: Option<IfIndex>| except.is_none() || index != except;
         let counts = |index: Option<IfIndex>| of_another(index) && !index.is_some_and(|index| aware.contains(&index));
