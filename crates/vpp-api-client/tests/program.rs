@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use vpp_api_client::definition::Definitions;
@@ -64,11 +66,12 @@ fn lines(output: &Output) -> Vec<Value> {
 async fn messages_are_called_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
-    let _fake = Fake::start(&path, Nature::default(), vpp).unwrap();
+    let fake = Fake::start(&path, Nature::default(), vpp).unwrap();
     for definitions in ["vpp", "own"] {
         let version = lines(&run(&path, &["--definitions", definitions, "call", "show_version"]).await);
         assert_eq!((version.len(), &version[0]["version"]), (1, &json!("26.06")));
     }
+    assert_eq!(fake.goodbyes(), 2);
     let interfaces = lines(&run(&path, &["dump", "sw_interface_dump"]).await);
     assert_eq!((interfaces.len(), &interfaces[2]["interface_name"]), (3, &json!("memif0/2")));
     let events = lines(&run(&path, &["--count", "1", "events", "want_interface_events"]).await);
@@ -76,6 +79,38 @@ async fn messages_are_called_by_name() {
     let list = run(&path, &["list", "memif_delete"]).await;
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(list.contains("memif_delete_f9e6675e { sw_if_index interface_index }"), "{list}");
+}
+
+#[tokio::test]
+async fn vpp_is_asked_for_definitions_only_where_it_has_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let told = Arc::new(AtomicUsize::new(0));
+    let heard = Arc::clone(&told);
+    let mut nature = Nature::default();
+    nature.messages.insert("sw_interface_set_flags_reply".into(), 1);
+    let _fake = Fake::start(&path, nature, move |asked| {
+        heard.fetch_add(usize::from(asked.name == GetApiJson::NAME), Ordering::SeqCst);
+        vpp(asked)
+    })
+    .unwrap();
+    lines(&run(&path, &["dump", "sw_interface_dump"]).await);
+    lines(&run(&path, &["--count", "1", "events", "want_interface_events"]).await);
+    assert_eq!(told.load(Ordering::SeqCst), 0);
+    run(&path, &["call", "sw_interface_set_flags"]).await;
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let _fake = Fake::start(&path, Nature::default(), vpp).unwrap();
+    let list = run(&path, &["list", "nosuch"]).await;
+    let note = String::from_utf8_lossy(&list.stderr).into_owned();
+    assert!(list.status.success() && note.contains("no message with nosuch in its name"), "{note}");
+    let version = run(&path, &["--version"]).await;
+    assert_eq!(version.stdout, format!("vpp-api {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
 }
 
 #[tokio::test]
@@ -143,6 +178,10 @@ async fn counters_are_shown_once_or_as_they_grow() {
     serve();
     let boot = lines(&run(&path, &["stats", "/sys", "--stats-socket", socket]).await);
     assert_eq!(boot, [json!({ "/sys/boottime": 5 })]);
+    serve();
+    let nothing = run(&path, &["stats", "/nosuch", "--stats-socket", socket]).await;
+    let note = String::from_utf8_lossy(&nothing.stderr).into_owned();
+    assert!(nothing.status.success() && note.contains("begins with /nosuch"), "{note}");
     serve();
     let watched = lines(&run(&path, &["stats", "--watch", "--count", "1", "--stats-socket", socket]).await);
     assert_eq!(watched, [json!({})]);

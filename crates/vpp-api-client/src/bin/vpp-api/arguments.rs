@@ -16,14 +16,18 @@ vpp-api [OPTION...] list [WORD]                       the messages that this VPP
 vpp-api [OPTION...] stats [PREFIX]                    interfaces' counters, or everything that begins with PREFIX
 
 Where {...} is -, it is read from standard input, so that no list of processes shows what is secret in it.
+In it an enum is VPP's name of the value or its number; flags are [\"NAME\", ...], one \"NAME\" or a number; addresses, prefixes
+and MAC addresses are as people write them, \"10.0.0.1/24\"; u8[] is hexadecimal digits; \"~0\" is all ones. What is left out has
+VPP's default or is zero. list shows which fields there are.
 
   --socket PATH        VPP's API socket (/run/vpp/api.sock)
   --stats-socket PATH  that of its statistics (/run/vpp/stats.sock)
-  --definitions WHERE  vpp: as the running one tells them (the default); own: those of this program;
-                       or a directory of *.api.json, like /usr/share/vpp/api
+  --definitions WHERE  vpp: as the running one tells them; own: those of this program; or a directory of *.api.json,
+                       like /usr/share/vpp/api. Unless this is given: own where VPP has the same, vpp otherwise
   --timeout SECONDS    for an answer (5)
   --count N            events: stop after N of them; stats: print N times
   --watch              stats: every second what has changed since
+  --version            of this program
 ";
 
 /// What is to be done.
@@ -39,9 +43,19 @@ pub(crate) enum Command {
 /// Where definitions come from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum From {
+    /// This program where they are what VPP has, VPP otherwise.
+    Fitting,
     Vpp,
     Own,
     Directory(PathBuf),
+}
+
+/// What the command line wants.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Wanted {
+    Help,
+    Version,
+    Done(Arguments),
 }
 
 #[derive(Debug, PartialEq)]
@@ -55,19 +69,18 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// `None`: help is wanted.
     pub(crate) fn parse(
-        words: impl Iterator<Item = String>,
+        mut words: impl Iterator<Item = String>,
         input: impl FnOnce() -> io::Result<String>,
-    ) -> Result<Option<Self>, String> {
-        let mut words = words;
+    ) -> Result<Wanted, String> {
         let (mut socket, mut stats_socket) = (PathBuf::from("/run/vpp/api.sock"), PathBuf::from("/run/vpp/stats.sock"));
-        let (mut definitions, mut timeout, mut count, mut watch) = (From::Vpp, Duration::from_secs(5), None, false);
+        let (mut definitions, mut timeout, mut count, mut watch) = (From::Fitting, Duration::from_secs(5), None, false);
         let mut plain = Vec::new();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
-                "--help" | "-h" => return Ok(None),
+                "--help" | "-h" => return Ok(Wanted::Help),
+                "--version" => return Ok(Wanted::Version),
                 "--socket" => socket = value()?.into(),
                 "--stats-socket" => stats_socket = value()?.into(),
                 "--definitions" => {
@@ -91,12 +104,17 @@ impl Arguments {
                 _ => plain.push(word),
             }
         }
-        let command = command(plain, watch, input)?;
-        Ok(Some(Self { command, socket, stats_socket, definitions, timeout, count }))
+        let command = command(plain, watch, count, input)?;
+        Ok(Wanted::Done(Self { command, socket, stats_socket, definitions, timeout, count }))
     }
 }
 
-fn command(plain: Vec<String>, watch: bool, input: impl FnOnce() -> io::Result<String>) -> Result<Command, String> {
+fn command(
+    plain: Vec<String>,
+    watch: bool,
+    count: Option<u64>,
+    input: impl FnOnce() -> io::Result<String>,
+) -> Result<Command, String> {
     let mut plain = plain.into_iter();
     let verb = plain.next().ok_or("expected call, dump, events, list or stats")?;
     let (first, second, more) = (plain.next(), plain.next(), plain.next());
@@ -105,6 +123,9 @@ fn command(plain: Vec<String>, watch: bool, input: impl FnOnce() -> io::Result<S
     }
     if watch && verb != "stats" {
         return Err(format!("--watch belongs to stats, not to {verb}"));
+    }
+    if count.is_some() && matches!(verb.as_str(), "call" | "dump" | "list") {
+        return Err(format!("--count belongs to events and stats, not to {verb}"));
     }
     let named = |name: Option<String>| name.ok_or_else(|| format!("{verb} wants the name of a message"));
     let fields = |text: Option<String>| match text {
@@ -138,7 +159,7 @@ fn object(from: &str, text: &str) -> Result<Json, String> {
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Option<Arguments>, String> {
+    fn parse(words: &[&str]) -> Result<Wanted, String> {
         Arguments::parse(words.iter().map(|word| (*word).to_owned()), || Ok(r#"{"a": "hidden}"#.into()))
     }
 
@@ -150,10 +171,11 @@ mod tests {
 
     #[test]
     fn options_stand_anywhere() {
-        let parsed = parse(&["call", "--timeout", "0.5", "show_version", "--socket", "/a"]).unwrap().unwrap();
+        let words = ["call", "--timeout", "0.5", "show_version", "--socket", "/a"];
+        let Ok(Wanted::Done(parsed)) = parse(&words) else { panic!("a call") };
         assert_eq!(parsed.command, Command::Call { name: "show_version".into(), fields: json!({}) });
         assert_eq!((parsed.timeout, parsed.socket), (Duration::from_millis(500), "/a".into()));
-        assert_eq!(parse(&["--help"]), Ok(None));
+        assert_eq!((parse(&["--help"]), parse(&["--version"])), (Ok(Wanted::Help), Ok(Wanted::Version)));
     }
 
     #[test]
@@ -165,6 +187,7 @@ mod tests {
         assert!(wrong(&["call", "a", "{x}"]).starts_with("{x}: no JSON"));
         assert_eq!(wrong(&["call", "a", "{}", "b"]), "b: more than call takes; JSON is one word, in quotes");
         assert_eq!(wrong(&["dump", "a", "--watch"]), "--watch belongs to stats, not to dump");
+        assert_eq!(wrong(&["call", "a", "--count", "1"]), "--count belongs to events and stats, not to call");
         assert_eq!(wrong(&["--timeout", "-1", "list"]), "--timeout -1: expected seconds, like 5 or 0.5");
         assert_eq!(wrong(&["--socket"]), "--socket wants a value");
         assert_eq!(wrong(&["--sock", "a"]), "there is no --sock");

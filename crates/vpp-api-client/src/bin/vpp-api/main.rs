@@ -10,14 +10,18 @@ mod watch;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use arguments::{Arguments, USAGE};
+use arguments::{Arguments, USAGE, Wanted};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1), input) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
+        Ok(Wanted::Done(arguments)) => arguments,
+        Ok(Wanted::Help) => {
             print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Wanted::Version) => {
+            println!("vpp-api {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
         Err(problem) => {

@@ -1,8 +1,10 @@
 //! What the commands do.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use vpp_api_client::definition::{Definitions, Field, Message, Shape};
@@ -10,6 +12,9 @@ use vpp_api_client::{Client, Error, Options};
 
 use crate::arguments::{Arguments, Command, From};
 use crate::watch;
+
+/// For a goodbye.
+const PARTING: Duration = Duration::from_secs(1);
 
 pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 
@@ -19,31 +24,69 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let options = Options::new("vpp-api").timeout(arguments.timeout);
     let vpp = Client::connect(&arguments.socket, options).await?;
-    let definitions = Arc::new(definitions(&vpp, &arguments.definitions).await?);
+    let done = carry_out(&vpp, &arguments).await;
+    // A VPP that hangs has taken its time already.
+    let parted = vpp.within(arguments.timeout.min(PARTING)).close().await;
+    if let (Ok(()), Err(error)) = (&done, parted) {
+        eprintln!("vpp-api: done, but VPP may keep what it has of this connection: {error}");
+    }
+    done
+}
+
+async fn carry_out(vpp: &Client, arguments: &Arguments) -> Result<(), Failure> {
+    let definitions = Arc::new(definitions(vpp, arguments).await?);
     match &arguments.command {
-        Command::Call { name, fields } => call(&vpp, &definitions, name, fields).await,
-        Command::Dump { name, fields } => dump(&vpp, &definitions, name, fields).await,
-        Command::Events { name, fields } => events(&vpp, &definitions, name, fields, arguments.count).await,
-        Command::List { word } => list(&vpp, &definitions, word),
+        Command::Call { name, fields } => call(vpp, &definitions, name, fields).await,
+        Command::Dump { name, fields } => dump(vpp, &definitions, name, fields).await,
+        Command::Events { name, fields } => events(vpp, &definitions, name, fields, arguments.count).await,
+        Command::List { word } => list(vpp, &definitions, word),
         Command::Stats { .. } => Ok(()),
     }
 }
 
-async fn definitions(vpp: &Client, from: &From) -> Result<Definitions, Failure> {
-    match from {
+async fn definitions(vpp: &Client, arguments: &Arguments) -> Result<Definitions, Failure> {
+    match &arguments.definitions {
         From::Own => Ok(Definitions::ours()),
         From::Directory(directory) => Ok(Definitions::from_directory(directory)?),
-        From::Vpp => match vpp.definitions().await {
-            Err(Error::NotServed { .. }) => {
-                eprintln!(
-                    "vpp-api: this VPP does not tell its definitions (before 24.06): using those of this program; \
-                     --definitions names a directory with others"
-                );
-                Ok(Definitions::ours())
-            }
-            other => Ok(other?),
-        },
+        From::Vpp => told(vpp).await,
+        From::Fitting => {
+            let ours = Definitions::ours();
+            let fit = match &arguments.command {
+                Command::Call { name, .. } | Command::Dump { name, .. } => has_all(vpp, &ours, name),
+                // What brings no events is refused with a list of what does, VPP's.
+                Command::Events { name, .. } => {
+                    has_all(vpp, &ours, name) && ours.services.get(name).is_some_and(|of| !of.events.is_empty())
+                }
+                Command::List { .. } | Command::Stats { .. } => false,
+            };
+            if fit { Ok(ours) } else { told(vpp).await }
+        }
     }
+}
+
+/// Those of VPP, which are long: it takes a while to get and read them.
+async fn told(vpp: &Client) -> Result<Definitions, Failure> {
+    match vpp.definitions().await {
+        Err(Error::NotServed { .. }) => {
+            eprintln!(
+                "vpp-api: this VPP does not tell its definitions (before 24.06): using those of this program; \
+                 --definitions names a directory with others"
+            );
+            Ok(Definitions::ours())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Whether VPP has the request and all that may come back for it as they are defined here: a CRC covers the types.
+fn has_all(vpp: &Client, ours: &Definitions, request: &str) -> bool {
+    let Some(service) = ours.services.get(request) else { return false };
+    let served: BTreeMap<String, u32> = vpp.served().into_iter().collect();
+    let answers = service.reply.iter().chain(&service.details).chain(&service.events).map(String::as_str);
+    std::iter::once(request).chain(answers).all(|name| {
+        let message = ours.messages.get(name);
+        message.is_some_and(|message| served.get(name) == Some(&message.crc))
+    })
 }
 
 /// One value, one line.
@@ -108,8 +151,12 @@ fn enabling(definitions: &Definitions, name: &str, fields: &Json) -> Json {
 }
 
 fn list(vpp: &Client, definitions: &Definitions, word: &str) -> Result<(), Failure> {
+    let found: Vec<_> = vpp.served().into_iter().filter(|(name, _)| name.contains(word)).collect();
+    if found.is_empty() {
+        eprintln!("vpp-api: this VPP has no message with {word} in its name: is the plugin that it belongs to loaded?");
+    }
     let mut out = std::io::stdout().lock();
-    for (name, crc) in vpp.served().into_iter().filter(|(name, _)| name.contains(word)) {
+    for (name, crc) in found {
         let known = definitions.messages.get(&name);
         let fields = match known {
             Some(message) if message.crc == crc => described(message),

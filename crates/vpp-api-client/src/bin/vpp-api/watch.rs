@@ -15,6 +15,9 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn stats(arguments: &Arguments, prefix: Option<&str>, watch: bool) -> Result<(), Failure> {
     let stats = Stats::connect(&arguments.stats_socket, arguments.timeout)?;
     let mut before = look(&stats, prefix)?;
+    if let (Some(prefix), true) = (prefix, before.is_empty()) {
+        eprintln!("vpp-api: nothing that this VPP counts begins with {prefix}; stats / shows all");
+    }
     let rounds = arguments.count.unwrap_or(if watch { u64::MAX } else { 1 });
     if !watch {
         before.iter().try_for_each(|(name, value)| say(&json!({ name: value })))?;
