@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -69,21 +70,25 @@ impl Client {
     /// Connects and shakes hands. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// Nobody listens there, who does is no VPP, or it does not answer in time.
+    /// Nobody listens there, who does is no VPP, or it does not answer in time; or [`Options::name`] is too long.
     pub async fn connect(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let path = path.as_ref();
         let handshake = |problem: String| Error::Handshake { path: path.into(), problem };
         let limit = options.timeout;
-        let silent = || handshake(format!("no answer to the handshake within {limit:?}"));
+        let silent = || {
+            handshake(format!("no answer to the handshake within {limit:?}: is VPP busy, or is it the CLI's socket?"))
+        };
         timeout(limit, Self::open(path, &options)).await.map_err(|_| silent())?
     }
 
     async fn open(path: &Path, options: &Options) -> Result<Self, Error> {
         let handshake = |problem: String| Error::Handshake { path: path.into(), problem };
-        let stream = UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?;
         let context = 1;
+        let request = table::request(context, &options.name);
+        let request = request.map_err(|reason| Error::NotSent { message: table::CREATE.into(), reason })?;
         let mut hello = bytes::BytesMut::new();
-        frame::put(&table::request(context, &options.name), &mut hello);
+        frame::put(&request, &mut hello);
+        let stream = UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?;
         let failed = |error: std::io::Error| handshake(format!("the handshake broke off: {error}"));
         io::write_all(&stream, &hello).await.map_err(failed)?;
         let mut incoming = Incoming::new(options.limits.message);
@@ -91,10 +96,12 @@ impl Client {
             match incoming.next() {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                Err(long) => return Err(handshake(format!("its answer has {} bytes", long.length))),
+                Err(long) => {
+                    return Err(handshake(format!("its answer would have {} bytes: {OTHER_SOCKET}", long.length)));
+                }
             }
             if io::read(&stream, incoming.room()).await.map_err(failed)? == 0 {
-                return Err(handshake("it closed the connection instead of an answer".into()));
+                return Err(handshake(format!("it closed the connection instead of an answer: {OTHER_SOCKET}")));
             }
         };
         let table = table::answer(&answer, context).map_err(handshake)?;
@@ -216,13 +223,13 @@ impl Client {
         }
     }
 
-    /// Has VPP send events, and hears them.
+    /// Has VPP send events, and hears them. A request with `enable_disable` says 1 there, which is not its default.
     ///
     /// # Errors
     /// VPP refuses, as this connection has asked for them already; or the request asks for no more of them ([`Client::call`] sends that).
     pub async fn subscribe<R: Subscription>(&self, request: &R) -> Result<Events<R::Event>, Error> {
         if !request.enables() {
-            return Err(Error::NotSent { message: R::NAME.into(), source: EncodeProblem::Disables.into() });
+            return Err(Error::NotSent { message: R::NAME.into(), reason: EncodeProblem::Disables.into() });
         }
         let events = self.events()?;
         self.call(request).await?;
@@ -318,7 +325,7 @@ impl Client {
 
     fn outgoing<M: Message>(&self, message: &M) -> Result<Outgoing, Error> {
         let mut outgoing = Outgoing::new(M::NAME, id_of::<M>(self.shared())?, M::HEAD);
-        message.encode(&mut outgoing.bytes).map_err(|source| Error::NotSent { message: M::NAME.into(), source })?;
+        message.encode(&mut outgoing.bytes).map_err(|reason| Error::NotSent { message: M::NAME.into(), reason })?;
         Ok(outgoing)
     }
 }
@@ -345,8 +352,12 @@ impl<D: Message> Details<D> {
     }
 }
 
+/// VPP has three sockets beside each other, and two of them are not for this.
+const OTHER_SOCKET: &str = "no VPP API: is it the statistics socket or the CLI's?";
+
 fn connect_error(path: &Path, source: std::io::Error) -> Error {
     let advice = match source.kind() {
+        _ if Errno::from_io_error(&source) == Some(Errno::PROTOTYPE) => OTHER_SOCKET,
         std::io::ErrorKind::NotFound => "no such socket: is VPP started, with `socksvr` in its configuration?",
         std::io::ErrorKind::ConnectionRefused => "nobody listens: VPP has ended and left the file",
         std::io::ErrorKind::PermissionDenied => "not allowed: the socket belongs to VPP's user and group",
@@ -370,7 +381,7 @@ fn accepted(message: &str, retval: Retval) -> Result<(), Error> {
 }
 
 fn decode<M: Message>(bytes: &Bytes) -> Result<M, Error> {
-    let unreadable = |source| Error::Unreadable { message: M::NAME.into(), source };
+    let unreadable = |reason| Error::Unreadable { message: M::NAME.into(), reason };
     let mut input = Input::new(bytes);
     input.bytes(M::HEAD.bytes()).map_err(|error| unreadable(error.inside("head")))?;
     M::decode(&mut input).map_err(unreadable)

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | number | number; `"~0"` is all ones |
 //! | enum | VPP's name, or a number that has one; an IP protocol may be any number |
-//! | flags | array of names, or a number |
+//! | flags | array of names, one name, or a number of bits that have names |
 //! | `mac_address`, `address`, `prefix` and the like | as people write them |
 //! | `u8[…]` | hexadecimal digits, or an array |
 //! | array | array; one of fixed length may be shorter |

@@ -52,12 +52,12 @@ pub enum Error {
         crc: u32,
     },
     /// A field cannot be sent. Nothing was.
-    #[error("{message} was not sent")]
+    #[error("{message} was not sent: {reason}")]
     NotSent {
         /// The message.
         message: String,
         /// Which field, and why.
-        source: EncodeError,
+        reason: EncodeError,
     },
     /// VPP did not do it.
     #[error("{message}: VPP answers {retval}")]
@@ -96,12 +96,12 @@ pub enum Error {
         found: String,
     },
     /// The answer cannot be read.
-    #[error("{message} cannot be read")]
+    #[error("{message} cannot be read: {reason}")]
     Unreadable {
         /// The answer's name.
         message: String,
         /// Where, and why.
-        source: DecodeError,
+        reason: DecodeError,
     },
     /// More came than the caller took or memory is for.
     #[error("{message}: more than {most} bytes of answers wait: take them as they come, or raise the limit")]

@@ -53,7 +53,7 @@ pub trait Subscription: Request {
     /// Which events.
     type Event: Event;
 
-    /// Whether it asks for them, not for no more of them.
+    /// Whether it asks for them, not for no more of them, as a default with `enable_disable: 0` does.
     fn enables(&self) -> bool;
 }
 

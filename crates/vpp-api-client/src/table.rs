@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::wire::{DecodeError, Input, Wire, put_fixed_string, take_fixed_string};
+use crate::wire::{DecodeError, EncodeError, Input, Wire, put_fixed_string, take_fixed_string};
 
 /// These two ids are the same in every VPP.
 const SOCKCLNT_CREATE: u16 = 15;
 const SOCKCLNT_CREATE_REPLY: u16 = 16;
+/// Begins a connection.
+pub(crate) const CREATE: &str = "sockclnt_create";
 /// Ends a connection, name and CRC. It is not in `api/*.txt`, as nobody is to call it.
 pub(crate) const DELETE: (&str, u32) = ("sockclnt_delete", 0x8ac7_6db6);
 pub(crate) const DELETE_REPLY: (&str, u32) = ("sockclnt_delete_reply", 0x8f38_b1ee);
@@ -28,18 +30,13 @@ pub(crate) struct Entry {
     pub(crate) crc: u32,
 }
 
-/// The request. A name too long for its room is cut.
-pub(crate) fn request(context: u32, name: &str) -> Vec<u8> {
-    let mut end = name.len().min(NAME - 1);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    let name = name[..end].replace('\0', "");
+/// The request, if the name fits.
+pub(crate) fn request(context: u32, name: &str) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::with_capacity(2 + 4 + NAME);
     out.extend_from_slice(&SOCKCLNT_CREATE.to_be_bytes());
     out.extend_from_slice(&context.to_be_bytes());
-    put_fixed_string(&name, NAME, &mut out).unwrap_or_else(|_| out.resize(2 + 4 + NAME, 0));
-    out
+    put_fixed_string(name, NAME, &mut out).map_err(|error| error.inside("name"))?;
+    Ok(out)
 }
 
 /// Reads the answer; says what is wrong with it.
@@ -48,7 +45,9 @@ pub(crate) fn answer(message: &[u8], context: u32) -> Result<Table, String> {
     let cut = |error: DecodeError| format!("its answer to sockclnt_create is cut: {error}");
     let id = u16::take(&mut input).map_err(cut)?;
     if id != SOCKCLNT_CREATE_REPLY {
-        return Err(format!("expected message {SOCKCLNT_CREATE_REPLY}, found {id}: this is not VPP's API socket"));
+        return Err(format!(
+            "expected message {SOCKCLNT_CREATE_REPLY}, found {id}: no VPP API: is it the statistics socket or the CLI's?"
+        ));
     }
     u32::take(&mut input).map_err(cut)?;
     let echoed = u32::take(&mut input).map_err(cut)?;
@@ -99,8 +98,14 @@ mod tests {
 
     #[test]
     fn the_request_has_the_size_that_vpp_expects() {
-        assert_eq!(request(1, "me").len(), 70);
-        assert_eq!(request(1, &"ä".repeat(80)).len(), 70);
-        assert_eq!(request(1, "a\0b")[6..9], *b"ab\0");
+        assert_eq!(request(1, "me").unwrap().len(), 70);
+        assert_eq!(request(1, &"a".repeat(63)).unwrap().len(), 70);
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_refused() {
+        let wrong = |name: &str| request(1, name).unwrap_err().to_string();
+        assert_eq!(wrong(&"ä".repeat(32)), "name: 64 bytes where 63 fit: shorten it");
+        assert!(wrong("a\0b").starts_with("name: a NUL at byte 1"));
     }
 }

@@ -84,7 +84,7 @@ impl Client {
             return Err(Error::NoRequest(format!("{name} has no context, by which its answer would be found")));
         }
         let body = definitions.encode(request, fields);
-        let body = body.map_err(|source| Error::NotSent { message: name.into(), source })?;
+        let body = body.map_err(|reason| Error::NotSent { message: name.into(), reason })?;
         let mut outgoing = vec![outgoing(shared, request, &body)?];
 
         let Some(of_details) = &service.details else {
@@ -175,9 +175,9 @@ fn answer_of(shared: &Shared, answer: &Message) -> Result<(u16, Head), Error> {
 
 /// The fields, and about how much memory they take: up to `most`.
 fn decode(definitions: &Definitions, message: &Message, bytes: &[u8], most: usize) -> Result<(Json, usize), Error> {
-    let unreadable = |source: DecodeError| match source.problem() {
+    let unreadable = |reason: DecodeError| match reason.problem() {
         DecodeProblem::Large { .. } => Error::TooLarge { message: message.name.clone(), most },
-        _ => Error::Unreadable { message: message.name.clone(), source },
+        _ => Error::Unreadable { message: message.name.clone(), reason },
     };
     let body = Input::new(bytes).bytes(message.head.bytes()).map(|head| &bytes[head.len()..]);
     let body = body.map_err(|error| unreadable(error.inside("head")))?;

@@ -11,7 +11,7 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// What VPP shows as the client's name; up to 63 bytes.
+    /// What VPP shows as the client's name; up to 63 bytes, more are refused.
     pub name: String,
     /// How long a call waits for its answer unless it says otherwise.
     pub timeout: Duration,

@@ -235,7 +235,7 @@ fn named(definitions: &Definitions, name: &str, value: &Json, out: &mut Vec<u8>)
             let number = if value.is_null() { initial(of) } else { enumerator(of, name, value)? };
             one(definitions, &of.width, &number.into(), out)
         }
-        Type::Flags(of) => one(definitions, &of.width, &flags(of, value)?, out),
+        Type::Flags(of) => flags(definitions, of, value, out),
         Type::Alias(base, shape) => shaped(definitions, base, shape, value, out),
         Type::Struct(inner) => match value {
             Json::Null => fields(definitions, inner, &Map::new(), out),
@@ -270,15 +270,30 @@ fn enumerator(of: &Enum, name: &str, value: &Json) -> Result<i64, EncodeError> {
     }
 }
 
-fn flags(of: &Enum, value: &Json) -> Result<Json, EncodeError> {
-    let Json::Array(names) = value else { return Ok(value.clone()) };
-    let mut bits = 0_i64;
-    for name in names {
-        let known = of.values.iter().find(|known| name.as_str() == Some(&known.name));
-        let all = || of.values.iter().map(|known| known.name.as_str()).collect::<Vec<_>>().join(", ");
-        bits |= known.ok_or_else(|| unfit(&format!("names out of {}", all()), name))?.number;
-    }
-    Ok(bits.into())
+fn flags(definitions: &Definitions, of: &Enum, value: &Json, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let usable = || of.values.iter().filter(|known| known.standing != Standing::Kills);
+    let unfit = |found: &Json| {
+        let names: Vec<&str> = usable().map(|known| known.name.as_str()).collect();
+        unfit(&format!("an array of names out of {}, or a number of their bits", names.join(", ")), found)
+    };
+    let bit = |name: &Json| {
+        let known = usable().find(|known| name.as_str() == Some(&known.name));
+        known.map(|known| known.number).ok_or_else(|| unfit(name))
+    };
+    let bits = match value {
+        Json::Null => 0,
+        Json::Array(names) => names.iter().try_fold(0, |bits, name| Ok::<_, EncodeError>(bits | bit(name)?))?,
+        Json::String(_) => bit(value)?,
+        other => {
+            let number = other.as_i64().ok_or_else(|| unfit(other))?;
+            let all = usable().fold(0, |all, known| all | known.number);
+            if number & !all != 0 && !of.open {
+                return Err(unfit(other));
+            }
+            number
+        }
+    };
+    one(definitions, &of.width, &bits.into(), out)
 }
 
 fn union(

@@ -54,7 +54,7 @@ pub enum EncodeProblem {
         value: i64,
     },
     /// A request for events that asks for no more of them.
-    #[error("it asks for no more events: set what enables it")]
+    #[error("it asks for no more events: set `enable_disable: 1`; to take back an earlier request, `Client::call` it")]
     Disables,
     /// In dynamic mode: what was given is not what the field holds.
     #[error("{0}")]

@@ -151,10 +151,11 @@ async fn an_event_is_never_taken_for_an_answer() {
 #[tokio::test]
 async fn who_subscribes_asks_for_events() {
     let (_dir, _fake, vpp) = pair(Nature::default(), usual).await;
-    let off = WantInterfaceEvents { enable_disable: 0, pid: 1 };
+    let off = WantInterfaceEvents::default();
     let error = vpp.subscribe(&off).await.unwrap_err();
-    assert_eq!(error.to_string(), "want_interface_events was not sent");
-    assert!(matches!(&error, Error::NotSent { source, .. } if *source.problem() == EncodeProblem::Disables));
+    let expected = "want_interface_events was not sent: it asks for no more events: set `enable_disable: 1`";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert!(matches!(&error, Error::NotSent { reason, .. } if *reason.problem() == EncodeProblem::Disables));
     vpp.call(&off).await.unwrap();
 }
 

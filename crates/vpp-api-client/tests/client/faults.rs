@@ -14,7 +14,7 @@ use vpp_api_client::messages::{
     SwInterfaceDump, SwInterfaceSetFlags, SwInterfaceTxPlacementDetails, SwInterfaceTxPlacementGet,
     SwInterfaceTxPlacementGetReply, WantInterfaceEvents,
 };
-use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Retval, Sent};
+use vpp_api_client::{Client, Error, InterfaceIndex, Loss, Options, Retval, Sent};
 
 use super::{options, pair, place, usual};
 
@@ -233,21 +233,39 @@ async fn a_vpp_that_reads_no_more_fills_no_memory() {
 }
 
 #[tokio::test]
+async fn the_statistics_socket_is_told_from_the_apis() {
+    let (_dir, path) = place();
+    // It has boundaries between what is sent, which the API's socket has not.
+    vpp_api_client::fake::stats::hand_out(&path, Vec::new()).unwrap();
+    let other = Client::connect(&path, options()).await.unwrap_err();
+    assert!(other.to_string().ends_with("no VPP API: is it the statistics socket or the CLI's?"), "{other}");
+}
+
+#[tokio::test]
+async fn a_name_that_vpp_has_no_room_for_is_refused() {
+    let (_dir, path) = place();
+    let long = Client::connect(&path, Options::new("a".repeat(64))).await.unwrap_err();
+    assert_eq!(long.to_string(), "sockclnt_create was not sent: name: 64 bytes where 63 fit: shorten it");
+}
+
+#[tokio::test]
 async fn who_listens_there_must_be_a_vpp() {
     let (_dir, path) = place();
     let nobody = Client::connect(&path, options()).await.unwrap_err();
     assert!(nobody.to_string().ends_with("no such socket: is VPP started, with `socksvr` in its configuration?"));
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let silent = Client::connect(&path, options().timeout(Duration::from_millis(30))).await.unwrap_err();
-    assert!(silent.to_string().ends_with("no answer to the handshake within 30ms"), "{silent}");
+    let expected = "no answer to the handshake within 30ms: is VPP busy, or is it the CLI's socket?";
+    assert!(silent.to_string().ends_with(expected), "{silent}");
     let talker = std::thread::spawn(move || {
-        use std::io::Write;
+        use std::io::{Read, Write};
         let (_, _) = listener.accept().unwrap();
         let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 16 + 70]).unwrap();
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n and more than sixteen bytes").unwrap();
     });
     let other = Client::connect(&path, options()).await.unwrap_err();
-    assert!(matches!(other, Error::Handshake { .. }), "{other}");
+    assert!(other.to_string().ends_with("no VPP API: is it the statistics socket or the CLI's?"), "{other}");
     talker.join().unwrap();
     let left = Client::connect(&path, options()).await.unwrap_err();
     assert!(left.to_string().contains("nobody listens"), "{left}");

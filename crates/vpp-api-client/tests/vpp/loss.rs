@@ -30,6 +30,16 @@ async fn a_call_ends_in_time_whatever_vpp_does() {
 }
 
 #[tokio::test]
+async fn its_other_sockets_are_told_from_the_apis() {
+    let (vpp, _client) = start().await;
+    let options = || Options::new("lost").timeout(Duration::from_secs(1));
+    for other in [vpp.stats_socket(), vpp.file("cli.sock")] {
+        let error = Client::connect(other, options()).await.unwrap_err().to_string();
+        assert!(error.contains("the CLI's"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_vpp_that_was_killed_is_another_one_afterwards() {
     let (mut vpp, client) = start().await;
     let mut session = Session::start(vpp.api_socket(), Options::new("test"), Duration::from_secs(10));

@@ -347,3 +347,19 @@ fn a_key_that_no_field_has_is_refused_by_name() {
     let error = ours.encode(message, &json!({ "flag": 1 })).unwrap_err();
     assert_eq!(error.to_string(), "there is no flag; the fields are: sw_if_index, flags");
 }
+
+#[test]
+fn flags_are_names_or_bits_that_have_one() {
+    let ours = Definitions::ours();
+    let message = &ours.messages["sw_interface_set_flags"];
+    let flags = |flags: Value| ours.encode(message, &json!({ "flags": flags }));
+    let up = flags(json!(["IF_STATUS_API_FLAG_ADMIN_UP"])).unwrap();
+    assert_eq!(up, [0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!((flags(json!("IF_STATUS_API_FLAG_ADMIN_UP")).unwrap(), flags(json!(1)).unwrap()), (up.clone(), up));
+    for wrong in [json!("up"), json!(["up"]), json!(4), json!(-1), json!(true), json!("~0")] {
+        let error = flags(wrong).unwrap_err().to_string();
+        let expected = "flags: expected an array of names out of IF_STATUS_API_FLAG_ADMIN_UP, \
+                        IF_STATUS_API_FLAG_LINK_UP, or a number of their bits, found ";
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
