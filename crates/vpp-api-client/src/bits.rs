@@ -15,7 +15,7 @@ impl Undeclared {
     }
 }
 
-/// A set of bits with names. Bits that VPP sent and that have none are kept.
+/// A set of bits with names. Bits that VPP sent and that have none are kept, and not sent back.
 macro_rules! flags {
     ($(#[$doc:meta])* $name:ident: $width:ty { $($(#[$about:meta])* $flag:ident = $value:literal,)* }) => {
         $(#[$doc])*
@@ -51,6 +51,11 @@ macro_rules! flags {
 
         impl crate::wire::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) -> Result<(), crate::wire::EncodeError> {
+                const NAMED: $width = 0 $(| $value)*;
+                if self.0 & !NAMED != 0 {
+                    let problem = crate::wire::EncodeProblem::Undeclared { name: stringify!($name), value: self.0.into() };
+                    return Err(problem.into());
+                }
                 self.0.put(out)
             }
 

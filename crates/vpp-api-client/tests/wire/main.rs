@@ -10,12 +10,12 @@ use vpp_api_client::definition::Definitions;
 use vpp_api_client::fuzzing::read_and_written;
 use vpp_api_client::message::Message;
 use vpp_api_client::messages::{
-    AclAddReplace, AclDel, AclDump, AclRule, AddressUnion, ControlPing, FibPath, IpProto, IpRouteAddDelV2, IpRouteV2,
-    MemifCreateV2, MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump, SwInterfaceEvent,
-    SwInterfaceSetUnnumbered, TapCreateV3, VxlanAddDelTunnelV3, VxlanTunnelV2Dump, WireguardInterface,
-    WireguardInterfaceCreate, WireguardInterfaceDetails, WireguardInterfaceDump, WireguardPeerV2,
+    AclAddReplace, AclDel, AclDump, AclRule, AddressUnion, ControlPing, FibPath, IfStatusFlags, IpProto,
+    IpRouteAddDelV2, IpRouteV2, MemifCreateV2, MemifDetails, MemifMode, SwInterfaceDetails, SwInterfaceDump,
+    SwInterfaceEvent, SwInterfaceSetUnnumbered, TapCreateV3, VxlanAddDelTunnelV3, VxlanTunnelV2Dump,
+    WireguardInterface, WireguardInterfaceCreate, WireguardInterfaceDetails, WireguardInterfaceDump, WireguardPeerV2,
 };
-use vpp_api_client::wire::{DecodeProblem, EncodeProblem, Input};
+use vpp_api_client::wire::{DecodeProblem, EncodeProblem, Input, Wire};
 use vpp_api_client::{InterfaceIndex, Prefix};
 
 proptest! {
@@ -362,4 +362,7 @@ fn flags_are_names_or_bits_that_have_one() {
                         IF_STATUS_API_FLAG_LINK_UP, or a number of their bits, found ";
         assert!(error.starts_with(expected), "{error}");
     }
+    let mut unnamed = Input::new(&[0, 0, 0, 4]);
+    let error = IfStatusFlags::take(&mut unnamed).unwrap().put(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "4 is no IfStatusFlags: choose one that has a name");
 }
