@@ -21,6 +21,36 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const REPORTS: usize = 64;
 
 /// Keeps a connection to VPP.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # use vpp_api_client::fake::{Deed, Fake, Nature};
+/// use vpp_api_client::session::Process;
+/// use vpp_api_client::{Options, Session};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("api.sock");
+/// # let fake = Fake::start(&path, Nature::default(), |asked| match asked.name.as_str() {
+/// #     "show_version" => vec![Deed::Close],
+/// #     _ => Vec::new(),
+/// # })?;
+/// let mut session = Session::start(&path, Options::new("keeper"), Duration::from_secs(10));
+/// session.client().await?.ping().await?;
+/// # session.client().await?.call(&vpp_api_client::messages::ShowVersion).await.unwrap_err();
+/// // VPP was restarted, say: from here on `client()` is a connection to the new one.
+/// if let Some(reconnected) = session.reconnected().await {
+///     match reconnected.process {
+///         Process::Same => println!("ask again for the events of {:?}", reconnected.subscriptions),
+///         Process::Another | Process::Unknown => println!("make everything anew: {}", reconnected.loss),
+///     }
+/// }
+/// session.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Session {
     current: watch::Receiver<Result<Client, Error>>,

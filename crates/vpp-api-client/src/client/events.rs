@@ -1,4 +1,4 @@
-//! Events, as streams.
+//! Events, one after another.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -104,6 +104,37 @@ impl Queue {
 }
 
 /// Events of one kind. Take them as a hint to look again: VPP tells what changed, not how things stand.
+///
+/// ```
+/// use vpp_api_client::client::EventError;
+/// use vpp_api_client::messages::{SwInterfaceDump, WantInterfaceEvents};
+/// # use vpp_api_client::fake::{Deed, Fake, Nature};
+/// # use vpp_api_client::messages::{SwInterfaceEvent, WantInterfaceEventsReply};
+/// use vpp_api_client::{Client, Options};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("api.sock");
+/// # let fake = Fake::start(&path, Nature::default(), |asked| match asked.name.as_str() {
+/// #     "want_interface_events" => {
+/// #         let event = SwInterfaceEvent { deleted: true, ..Default::default() };
+/// #         vec![Deed::answer(asked, &WantInterfaceEventsReply::default()), Deed::answer(asked, &event), Deed::Close]
+/// #     }
+/// #     _ => Vec::new(),
+/// # })?;
+/// let vpp = Client::connect(&path, Options::new("watcher")).await?;
+/// let mut events = vpp.subscribe(&WantInterfaceEvents { enable_disable: 1, pid: std::process::id() }).await?;
+/// loop {
+///     match events.next().await {
+///         Ok(event) => println!("interface {}: deleted {}", event.sw_if_index, event.deleted),
+///         Err(EventError::Lost(loss)) => break println!("no more: {loss}"),
+///         Err(other) => println!("{other}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events<E> {
     queue: Arc<Queue>,

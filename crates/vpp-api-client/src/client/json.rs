@@ -47,6 +47,31 @@ impl Client {
 
     /// Sends the message of that name and waits for all that comes back: details, parts of a `_get` until VPP has told all, the reply.
     ///
+    /// ```
+    /// use serde_json::json;
+    /// use vpp_api_client::definition::Definitions;
+    /// # use vpp_api_client::fake::{Deed, Fake, Nature};
+    /// # use vpp_api_client::messages::SwInterfaceSetFlagsReply;
+    /// use vpp_api_client::{Client, Options};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("api.sock");
+    /// # let fake = Fake::start(&path, Nature::default(), |asked| match asked.name.as_str() {
+    /// #     "sw_interface_set_flags" => vec![Deed::answer(asked, &SwInterfaceSetFlagsReply::default())],
+    /// #     _ => Vec::new(),
+    /// # })?;
+    /// let vpp = Client::connect(&path, Options::new("by name")).await?;
+    /// // `vpp.definitions().await?` has all that this VPP has.
+    /// let definitions = Definitions::ours();
+    /// let fields = json!({ "sw_if_index": 1, "flags": ["IF_STATUS_API_FLAG_ADMIN_UP"] });
+    /// let answer = vpp.call_by_name(&definitions, "sw_interface_set_flags", &fields).await?;
+    /// assert_eq!(answer.reply, Some(json!({ "retval": 0 })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Client::call`]; and the definitions have no such request.
     pub async fn call_by_name(&self, definitions: &Definitions, name: &str, fields: &Json) -> Result<Answer, Error> {
