@@ -16,7 +16,7 @@ vpp-api [OPTION...] list [WORD]                       the messages that this VPP
 vpp-api [OPTION...] stats [PREFIX]                    interfaces' counters, or everything that begins with PREFIX
 
 Where {...} is -, it is read from standard input, so that no list of processes shows what is secret in it.
-In it an enum is VPP's name of the value or its number; flags are [\"NAME\", ...], one \"NAME\" or a number; addresses, prefixes
+In {...} an enum is VPP's name of the value or its number; flags are [\"NAME\", ...], one \"NAME\" or a number; addresses, prefixes
 and MAC addresses are as people write them, \"10.0.0.1/24\"; u8[] is hexadecimal digits; \"~0\" is all ones. What is left out has
 VPP's default or is zero. list shows which fields there are.
 
