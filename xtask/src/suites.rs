@@ -112,7 +112,7 @@ pub(crate) const TESTS: &[Suite] = &[
     Suite {
         name: "lab",
         after: &["build"],
-        needs: &[Tool::Go, Tool::ReferencePlugins, Tool::Multus],
+        needs: &[Tool::Go, Tool::ReferencePlugins, Tool::Multus, Tool::Nftables, Tool::Strace],
         bound: Duration::from_mins(20),
         counts: Counts::Printed,
         command: || with_tools(&["test", "-p", "nsm-lab", "--test", "lab", "--test", "e2e", "--no-fail-fast"]),

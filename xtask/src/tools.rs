@@ -59,6 +59,9 @@ pub(crate) enum Tool {
     Containerd2,
     Multus,
     Busybox,
+    /// What `portmap` writes its rules with.
+    Nftables,
+    Strace,
     Pip,
     VppPapi,
     Vpp,
@@ -87,6 +90,8 @@ impl Tool {
             Self::Multus => "Multus and its daemon",
             Self::Busybox => "a static busybox",
             Self::Dpdk => "dpdk-testpmd with DPDK's memif driver",
+            Self::Nftables => "nft",
+            Self::Strace => "strace",
             Self::Pip => "python3 with pip",
             Self::VppPapi => "vpp_papi",
             Self::Vpp => "vpp",
@@ -117,6 +122,8 @@ impl Tool {
             // What pip writes last, with the version.
             Self::VppPapi => vpp_papi().join(format!("{}.dist-info", VPP_PAPI.replace("==", "-"))).is_dir(),
             // To ask it would start it.
+            Self::Nftables => answers("nft", &["--version"]),
+            Self::Strace => answers("strace", &["--version"]),
             Self::Vpp => in_path("vpp"),
         }
     }
@@ -143,6 +150,10 @@ impl Tool {
             Self::Busybox => {
                 package_manager().map_or("https://busybox.net".into(), |manager| manager.words(manager.busybox))
             }
+            Self::Nftables => {
+                package_manager().map_or("https://nftables.org".into(), |manager| manager.words(NFTABLES))
+            }
+            Self::Strace => package_manager().map_or("https://strace.io".into(), |manager| manager.words(STRACE)),
             Self::Pip => package_manager().map_or("https://pip.pypa.io".into(), |manager| manager.words(manager.pip)),
             Self::Vpp => "nothing: it is in no registry; install VPP from https://fd.io".into(),
             Self::VppPapi => format!("pip install {VPP_PAPI} into {}", vpp_papi().display()),
@@ -183,6 +194,8 @@ impl Tool {
             }),
             Self::Busybox => install_package(|manager| manager.busybox),
             Self::Dpdk => DPDK.iter().try_for_each(|package| install_debian_package(package)),
+            Self::Nftables => install_package(|_| NFTABLES),
+            Self::Strace => install_package(|_| STRACE),
             Self::Pip => install_package(|manager| manager.pip),
             Self::Vpp => bail!("install VPP from https://fd.io, with its plugins, and have vpp in PATH"),
             Self::VppPapi => {
@@ -271,6 +284,10 @@ struct Manager {
     busybox: &'static str,
     pip: &'static str,
 }
+
+/// Packages that all of them call so.
+const NFTABLES: &str = "nftables";
+const STRACE: &str = "strace";
 
 const MANAGERS: [Manager; 5] = [
     Manager {
