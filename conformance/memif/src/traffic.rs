@@ -3,10 +3,24 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use memif::Connection;
+use memif::{Client, ConnectError, Connection};
 
 /// How long anything may take.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// Connects to a server that may not have seen yet that the last client is gone, and refuses the next one until then.
+///
+/// # Errors
+/// It does so for too long, or something else is wrong.
+pub fn connected(client: &Client) -> Result<Connection, ConnectError> {
+    let began = Instant::now();
+    loop {
+        match client.connect(SOON) {
+            Err(ConnectError::Refused { .. }) if began.elapsed() < SOON => {}
+            answer => return answer,
+        }
+    }
+}
 
 /// A packet whose bytes tell its number.
 pub fn packet(number: usize, length: usize) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::{
 use memif::{Address, Client, ConnectError, Limits, Listener, Refusal, Rings, Secret, Server, Unsealed};
 use nsm_memif_peers::{
     Testpmd, device,
-    traffic::{SOON, echoed, packet, warm},
+    traffic::{SOON, connected, echoed, packet, warm},
 };
 use tempfile::TempDir;
 
@@ -75,15 +75,7 @@ fn a_client_of_ours_comes_and_goes() {
     let mut dpdk = server(&address, "");
     let client = Client::new(address);
     for round in 0..5 {
-        // It may not have seen yet that the last one is gone.
-        let began = Instant::now();
-        let mut connection = loop {
-            match client.connect(SOON) {
-                Ok(connection) => break connection,
-                Err(ConnectError::Refused { .. }) if began.elapsed() < SOON => {}
-                Err(other) => panic!("{other}"),
-            }
-        };
+        let mut connection = connected(&client).unwrap();
         dpdk.forward().unwrap();
         warm(&mut connection).unwrap();
         echoed(&mut connection, &[packet(round, 300), packet(round + 1, 90)]).unwrap();

@@ -58,6 +58,18 @@ fn pinged(rig: &Rig, address: IpAddr) {
     assert!(event.request_count == PINGS && event.reply_count >= PINGS - 2, "{address}: {event:?}");
 }
 
+/// VPP pings both addresses of this end of its interface, and the link is closed.
+fn all_pinged(rig: &Rig, index: InterfaceIndex, connection: Connection) {
+    let link = connection.link.clone();
+    rig.await_link(index, true);
+    let responder = respond(connection, [2, 0, 0, 0, 0, 2]);
+    for address in OURS {
+        pinged(rig, ip(address));
+    }
+    link.close("done");
+    assert!(responder.join().unwrap() >= 36);
+}
+
 fn addressed(rig: &Rig, sw_if_index: InterfaceIndex) {
     for (address, length) in VPPS.into_iter().zip([24, 64]) {
         rig.give(sw_if_index, Prefix::new(ip(address), length).unwrap());
@@ -76,14 +88,7 @@ fn a_ping_to_a_client_of_ours_comes_back() {
         let index = rig.memif("memif.sock", of_mode(mode, master()));
         addressed(&rig, index);
         let connection = Client::new(rig.address("memif.sock")).id(7).mode(mode).connect(SOON).unwrap();
-        let link = connection.link.clone();
-        rig.await_link(index, true);
-        let responder = respond(connection, [2, 0, 0, 0, 0, 2]);
-        for address in OURS {
-            pinged(&rig, ip(address));
-        }
-        link.close("done");
-        assert!(responder.join().unwrap() >= 36);
+        all_pinged(&rig, index, connection);
     }
 }
 
@@ -96,14 +101,7 @@ fn a_ping_to_a_server_of_ours_comes_back() {
         let index = rig.memif("memif.sock", of_mode(mode, slave()));
         addressed(&rig, index);
         let connection = port.accept(SOON).unwrap().expect("VPP connects");
-        let link = connection.link.clone();
-        rig.await_link(index, true);
-        let responder = respond(connection, [2, 0, 0, 0, 0, 2]);
-        for address in OURS {
-            pinged(&rig, ip(address));
-        }
-        link.close("done");
-        assert!(responder.join().unwrap() >= 36);
+        all_pinged(&rig, index, connection);
     }
 }
 

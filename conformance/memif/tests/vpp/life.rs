@@ -1,9 +1,9 @@
 //! Either end goes, and comes back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use memif::{Backoff, Client, ConnectError, Listener, Reconnect, Server};
-use nsm_memif_peers::traffic::{SOON, echoed, packet, warm};
+use memif::{Backoff, Client, Listener, Reconnect, Server};
+use nsm_memif_peers::traffic::{SOON, connected, echoed, packet, warm};
 use vpp_api_client::messages::{IfStatusFlags, MemifDelete, SwInterfaceSetFlags};
 
 use super::{Rig, master, slave};
@@ -14,15 +14,7 @@ fn a_client_of_ours_comes_and_goes() {
     let index = rig.echo("memif.sock", master());
     let client = Client::new(rig.address("memif.sock")).id(7);
     for round in 0..5 {
-        // VPP may not have seen yet that the last one is gone.
-        let began = Instant::now();
-        let mut connection = loop {
-            match client.connect(SOON) {
-                Ok(connection) => break connection,
-                Err(ConnectError::Refused { .. }) if began.elapsed() < SOON => {}
-                Err(other) => panic!("{other}"),
-            }
-        };
+        let mut connection = connected(&client).unwrap();
         rig.await_link(index, true);
         warm(&mut connection).unwrap();
         echoed(&mut connection, &[packet(round, 300), packet(round + 1, 90)]).unwrap();
@@ -118,14 +110,7 @@ fn vpp_survives_clients_of_ours_that_give_up() {
     for round in 0..100 {
         drop(client.connect(Duration::from_micros(round * 10)));
     }
-    let began = Instant::now();
-    let mut connection = loop {
-        match client.connect(SOON) {
-            Ok(connection) => break connection,
-            Err(ConnectError::Refused { .. }) if began.elapsed() < SOON => {}
-            Err(other) => panic!("{other}: {}", rig.vpp.said()),
-        }
-    };
+    let mut connection = connected(&client).unwrap_or_else(|error| panic!("{error}: {}", rig.vpp.said()));
     rig.await_link(index, true);
     warm(&mut connection).unwrap();
 }
